@@ -1,0 +1,26 @@
+package internal
+
+import (
+	_ "github.com/go-kit/log"
+	_ "github.com/google/btree"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/hashicorp/memberlist"
+	_ "github.com/mdlayher/arp"
+	_ "github.com/mdlayher/ethernet"
+	_ "github.com/mdlayher/ndp"
+	_ "github.com/mdlayher/packet"
+	_ "github.com/prometheus/client_golang/prometheus"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/spf13/cobra"
+	_ "github.com/vishvananda/netlink"
+	_ "github.com/vishvananda/netns"
+	_ "go.uber.org/goleak"
+	_ "golang.org/x/net/bpf"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/sys/unix"
+	_ "k8s.io/api/core/v1"
+	_ "k8s.io/apimachinery/pkg/labels"
+	_ "k8s.io/client-go/kubernetes"
+	_ "k8s.io/utils/clock"
+	_ "pgregory.net/rapid"
+)
