@@ -1,0 +1,149 @@
+package v1beta1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// IPAddressPool is a set of addresses that Services of type LoadBalancer are
+// given their external addresses from.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=pool;pools,categories=berth
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Addresses",type=string,JSONPath=`.spec.addresses`
+// +kubebuilder:printcolumn:name="Auto Assign",type=boolean,JSONPath=`.spec.autoAssign`
+// +kubebuilder:printcolumn:name="Assigned",type=string,JSONPath=`.status.assigned`
+// +kubebuilder:printcolumn:name="Available",type=string,JSONPath=`.status.available`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type IPAddressPool struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is what the pool holds and who may use it.
+	// +required
+	Spec IPAddressPoolSpec `json:"spec"`
+	// status is what Berth reports about the pool.
+	// +optional
+	Status IPAddressPoolStatus `json:"status,omitempty"`
+}
+
+// IPAddressPoolSpec says which addresses a pool holds and who may use them.
+type IPAddressPoolSpec struct {
+	// addresses of the pool: CIDRs ("192.0.2.0/24", "2001:db8::/64"), ranges
+	// with both ends included ("192.0.2.10-192.0.2.20") and single addresses
+	// ("192.0.2.7"). Both families may be mixed in one pool, not in one range.
+	// Addresses are handed out in the order of this list, lowest first.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Addresses []AddressRange `json:"addresses"`
+
+	// autoAssign lets Services have an address of this pool without asking for
+	// the pool or the address. With false the pool serves only those that ask.
+	// +optional
+	// +kubebuilder:default=true
+	AutoAssign *bool `json:"autoAssign,omitempty"`
+
+	// avoidBuggyIPs never hands out IPv4 addresses that end in .0 or .255,
+	// which some old network equipment drops.
+	// +optional
+	// +kubebuilder:default=false
+	AvoidBuggyIPs bool `json:"avoidBuggyIPs,omitempty"`
+
+	// serviceAllocation prefers this pool for some Services and reserves it for
+	// them. Without it the pool serves every Service, after those that have one.
+	// +optional
+	ServiceAllocation *ServiceAllocation `json:"serviceAllocation,omitempty"`
+}
+
+// AddressRange is a CIDR, a range "first-last" (both included), or a single
+// address.
+//
+// CEL has no order of addresses, so the last rule finds the first bit in which
+// the ends differ: first < last when the block of first that ends with this bit
+// is the lower half of last's block that ends before it, and last is not in it.
+//
+// +kubebuilder:validation:MinLength=2
+// +kubebuilder:validation:MaxLength=79
+// +kubebuilder:validation:XValidation:rule="self.contains('-') ? (self.split('-').size() == 2 && self.split('-').all(a, isIP(a))) : (isIP(self) || isCIDR(self))",message="must be a CIDR (192.0.2.0/24), a range of two addresses (192.0.2.10-192.0.2.20) or one address",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="!self.contains('-') || self.split('-').size() != 2 || !self.split('-').all(a, isIP(a)) || ip(self.split('-')[0]).family() == ip(self.split('-')[1]).family()",message="both ends of a range must be of the same family, IPv4 or IPv6",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="!(self.contains('-') && self.split('-').size() == 2 && self.split('-').all(a, isIP(a))) || ip(self.substring(0, self.indexOf('-'))).family() != ip(self.substring(self.indexOf('-') + 1)).family() || ip(self.substring(0, self.indexOf('-'))) == ip(self.substring(self.indexOf('-') + 1)) || [0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33,34,35,36,37,38,39,40,41,42,43,44,45,46,47,48,49,50,51,52,53,54,55,56,57,58,59,60,61,62,63,64,65,66,67,68,69,70,71,72,73,74,75,76,77,78,79,80,81,82,83,84,85,86,87,88,89,90,91,92,93,94,95,96,97,98,99,100,101,102,103,104,105,106,107,108,109,110,111,112,113,114,115,116,117,118,119,120,121,122,123,124,125,126,127].exists(n, (n < 32 || self.contains(':')) && cidr(self.substring(0, self.indexOf('-')) + '/' + ((n + 1) < 10 ? '' : (n + 1) < 100 ? '0123456789'.substring((n + 1) / 10, (n + 1) / 10 + 1) : '1' + '0123456789'.substring((n + 1) / 10 - 10, (n + 1) / 10 - 10 + 1)) + '0123456789'.substring((n + 1) % 10, (n + 1) % 10 + 1)).masked().ip() == cidr(self.substring(self.indexOf('-') + 1) + '/' + (n < 10 ? '' : n < 100 ? '0123456789'.substring(n / 10, n / 10 + 1) : '1' + '0123456789'.substring(n / 10 - 10, n / 10 - 10 + 1)) + '0123456789'.substring(n % 10, n % 10 + 1)).masked().ip() && !cidr(self.substring(0, self.indexOf('-')) + '/' + ((n + 1) < 10 ? '' : (n + 1) < 100 ? '0123456789'.substring((n + 1) / 10, (n + 1) / 10 + 1) : '1' + '0123456789'.substring((n + 1) / 10 - 10, (n + 1) / 10 - 10 + 1)) + '0123456789'.substring((n + 1) % 10, (n + 1) % 10 + 1)).containsIP(self.substring(self.indexOf('-') + 1)))",message="the first address of a range must not be above the last: is it reversed?",reason=FieldValueInvalid
+type AddressRange string
+
+// ServiceAllocation says which Services a pool is for, and which pool comes
+// first when several are for the same Service.
+type ServiceAllocation struct {
+	// priority of this pool among those that match a Service: 1 is tried first,
+	// 0 or unset last. Pools of equal priority are tried in the order of their names.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2147483647
+	Priority int32 `json:"priority,omitempty"`
+
+	// namespaces whose Services may use the pool, by name. With
+	// namespaceSelectors, either may match. Without both, every namespace may.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=256
+	Namespaces []ObjectName `json:"namespaces,omitempty"`
+
+	// namespaceSelectors match namespaces by their labels; one match is enough.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	NamespaceSelectors []LabelSelector `json:"namespaceSelectors,omitempty"`
+
+	// serviceSelectors match Services by their labels; one match is enough.
+	// Without any, every Service of the namespaces matches.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	ServiceSelectors []LabelSelector `json:"serviceSelectors,omitempty"`
+}
+
+// IPAddressPoolStatus is what Berth reports about a pool.
+type IPAddressPoolStatus struct {
+	// assigned is the number of addresses of the pool that Services have, for
+	// each family the pool holds: "3" or "3 IPv4, 1 IPv6".
+	// +optional
+	Assigned string `json:"assigned,omitempty"`
+	// available is the number of addresses that can still be given out, in the
+	// form of assigned. Numbers above a million are shortened to a power of two.
+	// +optional
+	Available string `json:"available,omitempty"`
+
+	// assignedIPv4 is the number of IPv4 addresses that Services have.
+	// +optional
+	AssignedIPv4 int64 `json:"assignedIPv4"`
+	// assignedIPv6 is the number of IPv6 addresses that Services have.
+	// +optional
+	AssignedIPv6 int64 `json:"assignedIPv6"`
+	// availableIPv4 is the number of IPv4 addresses that can still be given out.
+	// +optional
+	AvailableIPv4 int64 `json:"availableIPv4"`
+	// availableIPv6 is the number of IPv6 addresses that can still be given
+	// out; 9223372036854775807 stands for that many or more.
+	// +optional
+	AvailableIPv6 int64 `json:"availableIPv6"`
+
+	// conditions of the pool. Accepted says whether the pool is in force.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// IPAddressPoolList is a list of pools.
+//
+// +kubebuilder:object:root=true
+type IPAddressPoolList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []IPAddressPool `json:"items"`
+}

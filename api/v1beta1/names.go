@@ -1,0 +1,59 @@
+package v1beta1
+
+// Annotations on a Service. Where MetalLB has the same one, its two older names
+// are read as well: see the aliases in internal/config.
+const (
+	// AnnotationAddressPool asks for an address from one pool, by its name.
+	AnnotationAddressPool = "berth.dev/address-pool"
+	// AnnotationLoadBalancerIPs asks for addresses: one, or one of each family
+	// separated by a comma.
+	AnnotationLoadBalancerIPs = "berth.dev/load-balancer-ips"
+	// AnnotationAllowSharedIP is the sharing key: Services of a namespace with
+	// the same key may have the same address as long as their ports differ.
+	AnnotationAllowSharedIP = "berth.dev/allow-shared-ip"
+	// AnnotationIPAllocatedFromPool is written by Berth: the pool or pools
+	// (separated by a comma) that the Service's addresses came from.
+	AnnotationIPAllocatedFromPool = "berth.dev/ip-allocated-from-pool"
+)
+
+// Condition types.
+const (
+	// ConditionAccepted on a custom resource: True when it is in force.
+	ConditionAccepted = "Accepted"
+	// ConditionAddressAllocated on a Service: True when it has every address
+	// that it asks for.
+	ConditionAddressAllocated = "berth.dev/AddressAllocated"
+	// ConditionAnnounced on a Service: True when its addresses are announced;
+	// the message says by which node, interface and protocol.
+	ConditionAnnounced = "berth.dev/Announced"
+)
+
+// Reasons of ConditionAccepted.
+const (
+	// ReasonAccepted: the object is in force.
+	ReasonAccepted = "Accepted"
+	// ReasonInvalid: a field of the object is wrong; the message names it.
+	ReasonInvalid = "Invalid"
+	// ReasonOverlap: the pool shares addresses with an older pool.
+	ReasonOverlap = "Overlap"
+	// ReasonUnknownPool: the advertisement names pools of which none is in force.
+	ReasonUnknownPool = "UnknownPool"
+)
+
+// LoadBalancerClass is the class of Services that are Berth's even when it is
+// not the cluster's default load balancer.
+const LoadBalancerClass = "berth.dev/berth"
+
+// ObjectName is the name of a Kubernetes object (an RFC 1123 subdomain).
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=253
+// +kubebuilder:validation:XValidation:rule="!format.dns1123Subdomain().validate(self).hasValue()",message="must be an object name: lower case letters, digits, '-' and '.'",reason=FieldValueInvalid
+type ObjectName string
+
+// InterfaceName is the name of a network interface on a node.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=15
+// +kubebuilder:validation:XValidation:rule="self.matches('^[^\\\\s/:]+$') && self != '.' && self != '..'",message="must be an interface name as Linux has it: at most 15 characters, no space, '/' or ':'",reason=FieldValueInvalid
+type InterfaceName string
