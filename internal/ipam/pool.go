@@ -1,0 +1,131 @@
+package ipam
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// pool is a pool of the configuration, or one that was in it and of which assigned addresses remain.
+type pool struct {
+	spec Pool
+	// configured is false for what remains of a deleted pool: a name and a count of addresses out of pool.
+	configured bool
+	spaces     [2]space
+}
+
+func (p *pool) space(f Family) *space { return &p.spaces[f.index()] }
+
+// space is what a pool has of one family. Its addresses are numbered by position: consecutively from 0, the ranges in
+// spec order and each from its lowest address. So the lowest free position is the address to give next, and neighbouring
+// ranges (a large pool without buggy addresses is a hundred thousand) make a single free interval.
+type space struct {
+	total    Count
+	assigned int
+	// outOfPool counts addresses that the pool once covered, are still assigned, and that no pool covers now.
+	outOfPool int
+	// spans are the ranges by position; they never overlap.
+	spans []span
+	// free is nil if the pool has no address of the family.
+	free   *freeSet
+	groups map[groupKey]*group
+}
+
+// span is a range of addresses [from, to], as numbers, that has positions from base on.
+type span struct{ from, to, base u128 }
+
+// address returns the address at a position.
+func (s *space) address(f Family, pos u128) netip.Addr {
+	i, exact := slices.BinarySearchFunc(s.spans, pos, func(sp span, pos u128) int { return sp.base.compare(pos) })
+	if !exact {
+		i--
+	}
+	return address(f, s.spans[i].from.add(pos.sub(s.spans[i].base)))
+}
+
+// available is exact but for the whole IPv6 space, see Count.
+func (s *space) available() Count {
+	return Count{s.total.n.sub(u128{lo: uint64(s.assigned)})}
+}
+
+// groupKey is what Services must have in common to share an address of a pool. The namespace is "" where the pool allows
+// sharing across namespaces.
+type groupKey struct{ namespace, key, backend string }
+
+func (p *pool) groupKey(namespace string, s *Sharing) groupKey {
+	if p.spec.ShareAcrossNamespaces {
+		namespace = ""
+	}
+	return groupKey{namespace, s.Key, s.Backend}
+}
+
+// group is the addresses of a space that carry one groupKey: those that a newcomer with that key may join if the ports
+// are free.
+type group struct {
+	key      groupKey
+	holdings []*holding // by position
+	uses     []portUses // by port
+}
+
+// portUses counts the addresses of a group on which a port is taken.
+type portUses struct {
+	port  Port
+	count int32
+}
+
+// fit returns the lowest address on which all ports are free, or nil. It looks no further if one of the ports is taken
+// on every address: that is what many Services with the same key and port lead to, and a search through all of their
+// addresses at each of them would be quadratic.
+func (g *group) fit(ports []Port) *holding {
+	for _, p := range ports {
+		if i, ok := g.find(p); ok && int(g.uses[i].count) == len(g.holdings) {
+			return nil
+		}
+	}
+	for _, h := range g.holdings {
+		if !slices.ContainsFunc(ports, func(p Port) bool { return h.shared.user(p) != nil }) {
+			return h
+		}
+	}
+	return nil
+}
+
+func (g *group) find(p Port) (int, bool) {
+	return slices.BinarySearchFunc(g.uses, p, func(u portUses, p Port) int { return u.port.compare(p) })
+}
+
+func (g *group) count(p Port, delta int32) {
+	i, ok := g.find(p)
+	if !ok {
+		g.uses = slices.Insert(g.uses, i, portUses{port: p})
+	}
+	if g.uses[i].count += delta; g.uses[i].count == 0 {
+		g.uses = slices.Delete(g.uses, i, i+1)
+	}
+}
+
+func (g *group) search(h *holding) (int, bool) {
+	return slices.BinarySearchFunc(g.holdings, h.pos, func(h *holding, pos u128) int { return h.pos.compare(pos) })
+}
+
+// placed is a range of a pool in the index of all ranges, by address.
+type placed struct {
+	span
+	pool *pool
+}
+
+// locate returns the range of a sorted index that contains n.
+func locate(index []placed, n u128) (placed, bool) {
+	i, exact := slices.BinarySearchFunc(index, n, func(p placed, n u128) int { return p.from.compare(n) })
+	if !exact {
+		i--
+	}
+	if i < 0 || index[i].to.less(n) {
+		return placed{}, false
+	}
+	return index[i], true
+}
+
+func comparePlaced(a, b placed) int {
+	return cmp.Or(a.from.compare(b.from), a.to.compare(b.to))
+}

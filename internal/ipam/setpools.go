@@ -1,0 +1,168 @@
+package ipam
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// SetPools makes pools the configuration, in this order. Every allocation is kept: an address that a pool covers now is
+// attributed to that pool, an address that none covers stays with its owners out of pool. It returns, by name, the owners
+// of addresses whose pool is another than before (or none, or one instead of none); it is quick if little has changed.
+//
+// On an error nothing has changed: *OverlapError if two pools have an address in common, or another if a pool has no name
+// or one that is used twice, or an invalid range.
+func (a *Allocator) SetPools(pools []Pool) ([]Owner, error) {
+	if a.sameOrder(pools) && !slices.ContainsFunc(pools, a.changed) {
+		return nil, nil
+	}
+	if err := validatePools(pools); err != nil {
+		return nil, err
+	}
+	order, index := make([]*pool, len(pools)), [2][]placed{}
+	for i, spec := range pools {
+		order[i] = a.pools[spec.Name]
+		if a.changed(spec) {
+			order[i] = newPool(spec)
+		}
+		for _, f := range families {
+			for _, s := range order[i].space(f).spans {
+				index[f.index()] = append(index[f.index()], placed{s, order[i]})
+			}
+		}
+	}
+	for _, f := range families {
+		slices.SortFunc(index[f.index()], comparePlaced)
+		if err := findOverlap(f, index[f.index()]); err != nil {
+			return nil, err
+		}
+	}
+	return a.replacePools(order, index), nil
+}
+
+func (a *Allocator) sameOrder(pools []Pool) bool {
+	return slices.EqualFunc(a.order, pools, func(p *pool, spec Pool) bool { return p.spec.Name == spec.Name })
+}
+
+// changed tells whether there is no pool exactly like this.
+func (a *Allocator) changed(spec Pool) bool {
+	p := a.pools[spec.Name]
+	return p == nil || !p.configured || p.spec.ShareAcrossNamespaces != spec.ShareAcrossNamespaces ||
+		!slices.Equal(p.spec.Ranges, spec.Ranges)
+}
+
+func validatePools(pools []Pool) error {
+	seen := make(map[string]bool, len(pools))
+	for _, p := range pools {
+		switch {
+		case p.Name == "":
+			return errors.New("a pool has no name")
+		case seen[p.Name]:
+			return fmt.Errorf("pool %s is given twice", p.Name)
+		}
+		seen[p.Name] = true
+		for _, r := range p.Ranges {
+			if err := r.Validate(); err != nil {
+				return fmt.Errorf("pool %s: %w", p.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func findOverlap(f Family, index []placed) error {
+	for i := 1; i < len(index); i++ {
+		// Ranges of one pool do not overlap, so the neighbours belong to two.
+		if x, y := index[i-1], index[i]; !x.to.less(y.from) {
+			return &OverlapError{
+				Pool: x.pool.spec.Name, Range: Range{address(f, x.from), address(f, x.to)},
+				Other: y.pool.spec.Name, OtherRange: Range{address(f, y.from), address(f, y.to)},
+			}
+		}
+	}
+	return nil
+}
+
+func newPool(spec Pool) *pool {
+	spec.Ranges = slices.Clone(spec.Ranges)
+	p := &pool{spec: spec, configured: true}
+	for _, r := range Subtract(spec.Ranges, nil) {
+		s := p.space(r.Family())
+		from, to := number(r.From), number(r.To)
+		s.spans = append(s.spans, span{from: from, to: to, base: s.total.n})
+		s.total = s.total.plus(r.Size())
+	}
+	for i := range p.spaces {
+		s := &p.spaces[i]
+		if len(s.spans) == 0 {
+			continue
+		}
+		last := s.spans[len(s.spans)-1]
+		s.free = newFreeSet()
+		s.free.tree.ReplaceOrInsert(interval{to: last.base.add(last.to.sub(last.from))})
+	}
+	return p
+}
+
+// replacePools puts a new configuration in force. Pools that have not changed are the same objects in it as before, and
+// so their addresses need not be looked at.
+func (a *Allocator) replacePools(order []*pool, index [2][]placed) []Owner {
+	current := make(map[*pool]bool, len(order))
+	pools := make(map[string]*pool, len(order))
+	for _, p := range order {
+		current[p] = true
+		pools[p.spec.Name] = p
+		for i := range p.spaces {
+			p.spaces[i].outOfPool = 0
+		}
+	}
+	a.pools, a.order, a.index, a.outOfPool = pools, order, index, [2]int{}
+	moved := map[Owner]bool{}
+	for _, h := range a.addrs {
+		if h.inPool && current[h.pool] {
+			continue
+		}
+		if a.reattach(h) {
+			for _, al := range h.owners {
+				moved[al.owner] = true
+			}
+		}
+	}
+	out := make([]Owner, 0, len(moved))
+	for o := range moved {
+		out = append(out, o)
+	}
+	slices.SortFunc(out, Owner.Compare)
+	return out
+}
+
+// reattach finds the pool of a holding whose pool was replaced or deleted, or that had none. It tells whether the name of
+// its pool changed.
+func (a *Allocator) reattach(h *holding) bool {
+	var before string
+	if h.inPool {
+		before = h.pool.spec.Name
+	}
+	if h.pool != nil {
+		h.pool = a.successor(h.pool)
+	}
+	if h.shared != nil {
+		h.shared.group = nil // it went with the old pool
+	}
+	a.attach(h)
+	h.regroup()
+	if !h.inPool {
+		return before != ""
+	}
+	return before != h.pool.spec.Name
+}
+
+// successor returns the pool that has the name of an old one now, or else what stands for its name.
+func (a *Allocator) successor(old *pool) *pool {
+	p := a.pools[old.spec.Name]
+	if p == nil {
+		p = &pool{spec: Pool{Name: old.spec.Name}}
+		a.pools[old.spec.Name] = p
+	}
+	return p
+}

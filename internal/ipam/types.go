@@ -1,0 +1,183 @@
+package ipam
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Family is an address family.
+type Family uint8
+
+// The two families. The zero Family is neither.
+const (
+	IPv4 Family = iota + 1
+	IPv6
+)
+
+// families lists both, in the order in which arrays indexed by Family.index hold them.
+var families = [2]Family{IPv4, IPv6}
+
+// FamilyOf returns the family of a valid address. An IPv4-mapped IPv6 address is IPv6 here; the allocator refuses it.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+func (f Family) String() string {
+	switch f {
+	case IPv4:
+		return "IPv4"
+	case IPv6:
+		return "IPv6"
+	}
+	return fmt.Sprintf("Family(%d)", uint8(f))
+}
+
+func (f Family) index() int { return int(f - IPv4) }
+
+// Owner names a Service.
+type Owner struct{ Namespace, Name string }
+
+// String returns namespace/name.
+func (o Owner) String() string { return o.Namespace + "/" + o.Name }
+
+// Compare orders owners by namespace, then name.
+func (o Owner) Compare(other Owner) int {
+	return cmp.Or(cmp.Compare(o.Namespace, other.Namespace), cmp.Compare(o.Name, other.Name))
+}
+
+// Protocol is the transport protocol of a Service port.
+type Protocol uint8
+
+// The protocols that a Service port may have.
+const (
+	TCP Protocol = iota + 1
+	UDP
+	SCTP
+)
+
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	case SCTP:
+		return "SCTP"
+	}
+	return fmt.Sprintf("Protocol(%d)", uint8(p))
+}
+
+// ParseProtocol is the inverse of Protocol.String; "" is TCP, as in a Service.
+func ParseProtocol(s string) (Protocol, error) {
+	switch s {
+	case "TCP", "":
+		return TCP, nil
+	case "UDP":
+		return UDP, nil
+	case "SCTP":
+		return SCTP, nil
+	}
+	return 0, fmt.Errorf("unknown protocol %q: use TCP, UDP or SCTP", s)
+}
+
+// Port is a port that a Service serves on its addresses.
+type Port struct {
+	Protocol Protocol
+	Number   uint16
+}
+
+// String returns for example "TCP port 80".
+func (p Port) String() string { return fmt.Sprintf("%s port %d", p.Protocol, p.Number) }
+
+func (p Port) compare(other Port) int {
+	return cmp.Or(cmp.Compare(p.Protocol, other.Protocol), cmp.Compare(p.Number, other.Number))
+}
+
+// Sharing says with whom a Service is willing to share its addresses: with Services of the same key and the same
+// backend whose ports are all different. They must be of the same namespace unless the pool allows otherwise.
+type Sharing struct {
+	// Key is the sharing key. With an empty key nothing is shared.
+	Key string
+	// Ports are all ports of the Service.
+	Ports []Port
+	// Backend is "" under externalTrafficPolicy Cluster. Under Local it is the Pod selector in any canonical form: only
+	// Services with the same Pods can share an address whose traffic must go where these Pods are.
+	Backend string
+}
+
+// normalized returns a copy with sorted, distinct ports, or nil where nothing is shared.
+func (s *Sharing) normalized() *Sharing {
+	if s == nil || s.Key == "" {
+		return nil
+	}
+	ports := slices.Clone(s.Ports)
+	slices.SortFunc(ports, Port.compare)
+	return &Sharing{Key: s.Key, Ports: slices.Compact(ports), Backend: s.Backend}
+}
+
+func (s *Sharing) equal(other *Sharing) bool {
+	if s == nil || other == nil {
+		return s == other
+	}
+	return s.Key == other.Key && s.Backend == other.Backend && slices.Equal(s.Ports, other.Ports)
+}
+
+// Pool is a named set of addresses.
+type Pool struct {
+	Name string
+	// Ranges are used up in this order, each from its lowest address. What a range repeats of an earlier one is ignored.
+	// Exclusions are made by the caller, see Subtract and WithoutBuggy.
+	Ranges []Range
+	// ShareAcrossNamespaces lets Services of different namespaces share an address of this pool. By default they may not:
+	// a key is easily guessed, and who shares an address can keep others from a port.
+	ShareAcrossNamespaces bool
+}
+
+// Request describes the addresses that a Service is to have.
+type Request struct {
+	Owner Owner
+	// Families are one or two distinct families in the Service's order: one address of each is wanted.
+	Families []Family
+	// Partial makes the second of two families optional (PreferDualStack): whichever can be had is enough, and the other
+	// is added by a later call. Without it (RequireDualStack) it is both or nothing.
+	Partial bool
+	// Addresses are those the Service asks for; the result has exactly these of their family. They must include one of
+	// every family, or under Partial of any: the other family is then chosen as usual.
+	Addresses []netip.Addr
+	// Pools are the names of the pools that may give an address, most preferred first.
+	Pools []string
+	// Named tells that the Service itself named Pools. When it names others than at the last successful call, it asks to
+	// move: an address outside the newly named pools is replaced. Any other change of Pools, and any change of what the
+	// pools contain, moves nothing.
+	Named bool
+	// Sharing is nil if the addresses are for this Service alone.
+	Sharing *Sharing
+}
+
+// Assigned is an address that an owner holds.
+type Assigned struct {
+	Address netip.Addr
+	// Pool is the pool that covers the address now. It is "" if none does: the address is out of pool, because the pool
+	// was edited or deleted while its owner lived.
+	Pool string
+}
+
+// Result is what came of an Allocate.
+type Result struct {
+	// Addresses are all that the owner holds now: in the order of the requested families, inside a family in the order
+	// asked for or else of assignment.
+	Addresses []Assigned
+	// Released are the addresses that the owner gave up, because it asked for others or for fewer families. Another owner
+	// that shares one may still hold it.
+	Released []netip.Addr
+	// Freed tells that something became available to others: an address, a port of a shared address, or a sharing key.
+	// Requests that failed before deserve another attempt.
+	Freed bool
+	// Missing says why a Partial request got only one of its two families. It is nil if nothing is missing.
+	Missing error
+}
