@@ -1,0 +1,123 @@
+package lab
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/berth-lb/berth/internal/lab/network"
+	"github.com/berth-lb/berth/internal/lab/proc"
+)
+
+// stateRoot has a folder per lab. It is not in a temporary folder because a
+// machine's start should empty it, but no cleaner that runs daily.
+const stateRoot = "/run/berth-lab"
+
+// Cluster is a lab that runs, or is being started. All of its state is in files
+// and in the kernel, so that any number of processes can hold the same one.
+type Cluster struct {
+	state state
+	plan  network.Plan
+	net   network.Network
+	dir   folder
+	// children are waited for by this process, which is the one that started them.
+	children *sync.WaitGroup
+}
+
+// state is what lab.json holds: what cannot be found out from the kernel.
+type state struct {
+	Options Options `json:"options"`
+	// APIPort is the TCP port on 127.0.0.1 that leads to the API server.
+	APIPort uint16 `json:"apiPort"`
+	// Ready is set once Up has succeeded.
+	Ready bool `json:"ready"`
+}
+
+// folder is where a lab keeps its files.
+type folder string
+
+func stateFolder(name string) folder { return folder(filepath.Join(stateRoot, name)) }
+
+func (f folder) join(elements ...string) string {
+	return filepath.Join(append([]string{string(f)}, elements...)...)
+}
+
+func (f folder) processes() proc.Folders {
+	return proc.Folders{Records: f.join("processes"), Logs: f.join("logs")}
+}
+
+// namespacePrefix starts the names of all network namespaces of a lab.
+func namespacePrefix(name string) string { return "berth-" + name + "-" }
+
+// ErrNotUp is returned for a lab that does not exist.
+var ErrNotUp = errors.New("not up")
+
+// Open returns the running lab called name.
+func Open(name string) (*Cluster, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 {
+		return nil, errNotRoot
+	}
+	content, err := os.ReadFile(stateFolder(name).join("lab.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("lab %s: %w; start it with `lab up`", name, ErrNotUp)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lab %s: %w", name, err)
+	}
+	var state state
+	if err := json.Unmarshal(content, &state); err != nil {
+		return nil, fmt.Errorf("lab %s: lab.json: %w; remove the lab with `lab down`", name, err)
+	}
+	return newCluster(state)
+}
+
+func newCluster(state state) (*Cluster, error) {
+	plan, err := network.NewPlan(state.Options.Nodes, state.Options.IPFamily)
+	if err != nil {
+		return nil, fmt.Errorf("lab %s: %w", state.Options.Name, err)
+	}
+	return &Cluster{
+		state:    state,
+		plan:     plan,
+		net:      network.New(plan, namespacePrefix(state.Options.Name)),
+		dir:      stateFolder(state.Options.Name),
+		children: &sync.WaitGroup{},
+	}, nil
+}
+
+// errNotRoot says what everything but help needs.
+var errNotRoot = errors.New("network namespaces need root; use sudo")
+
+// Name of the lab.
+func (c *Cluster) Name() string { return c.state.Options.Name }
+
+// Plan says which hosts there are and their addresses.
+func (c *Cluster) Plan() network.Plan { return c.plan }
+
+// Log is the file with the output of a background process, such as
+// kube-apiserver or kube-proxy@node-1.
+func (c *Cluster) Log(process string) string { return c.dir.processes().Log(process) }
+
+// save writes lab.json.
+func (c *Cluster) save() error {
+	content, err := json.MarshalIndent(c.state, "", "  ")
+	if err != nil {
+		return fmt.Errorf("lab.json: %w", err)
+	}
+	return writeFile(c.dir.join("lab.json"), content)
+}
+
+// writeFile replaces a file in one step, so that no reader sees half of it.
+func writeFile(path string, content []byte) error {
+	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}

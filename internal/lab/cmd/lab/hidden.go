@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/berth-lb/berth/internal/lab/forward"
+)
+
+// The commands in this file are what the lab's background processes run. They
+// are not for people.
+
+func newForwardCommand() *cobra.Command {
+	var target string
+	cmd := &cobra.Command{
+		Use:    "forward",
+		Short:  "Forward connections accepted on file descriptor 3",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			const inherited = 3
+			file := os.NewFile(inherited, "listener")
+			listener, err := net.FileListener(file)
+			if err != nil {
+				return fmt.Errorf("forward: file descriptor %d is no listening socket: %w", inherited, err)
+			}
+			if err := file.Close(); err != nil {
+				return err
+			}
+			return forward.Run(cmd.Context(), listener, target)
+		},
+	}
+	cmd.Flags().StringVar(&target, "to", "", "address:port to connect to")
+	return cmd
+}
+
+func newPauseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "pause",
+		Short:  "Do nothing until told to stop",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			<-cmd.Context().Done()
+			return nil
+		},
+	}
+}

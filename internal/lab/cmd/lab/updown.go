@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/berth-lb/berth/internal/lab"
+)
+
+func newUpCommand(global *globalFlags) *cobra.Command {
+	options := lab.DefaultOptions()
+	family := string(options.IPFamily)
+	quiet := false
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start a lab and return when it is ready",
+		Long: `Start a lab and return when it is ready, leaving it running in the background.
+If it fails or is interrupted, nothing of it is left.`,
+		Example: `  lab up
+  lab up --name v6 --nodes 5 --ip-family ipv6
+  lab up --berth=false --image example.org/web:1=./bin/web`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			options.Name = global.name
+			options.IPFamily = lab.Family(family)
+			if !quiet {
+				options.Progress = stopwatch(cmd)
+			}
+			_, err := lab.Up(cmd.Context(), options)
+			if errors.Is(err, context.Canceled) {
+				return errors.New("interrupted; everything was removed")
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&options.Nodes, "nodes", options.Nodes, "number of nodes")
+	flags.StringVar(&family, "ip-family", family, "addresses of nodes, Pods and Services: ipv4, ipv6 or dual")
+	flags.BoolVar(&options.Berth, "berth", options.Berth, "install Berth and wait until it runs")
+	flags.StringVar(&options.Manifest, "manifest", "", "file that installs Berth (default deploy/berth.yaml of the source tree)")
+	flags.StringToStringVar(&options.Images, "image", nil, "IMAGE=BINARY: run BINARY for images called IMAGE, whatever their registry and tag; may be repeated")
+	flags.BoolVarP(&quiet, "quiet", "q", false, "print nothing but errors")
+	return cmd
+}
+
+// stopwatch prints each step with the time since the start.
+func stopwatch(cmd *cobra.Command) func(string) {
+	start := time.Now()
+	return func(step string) {
+		fmt.Fprintf(cmd.OutOrStdout(), "%5.1fs  %s\n", time.Since(start).Seconds(), step)
+	}
+}
+
+func newDownCommand(global *globalFlags) *cobra.Command {
+	all := false
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Remove a lab and everything that belongs to it",
+		Long: `Remove a lab and everything that belongs to it, whatever state it is in: also one
+that did not start, was killed in part, or is still starting.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			names := []string{global.name}
+			if all {
+				var err error
+				if names, err = lab.Names(); err != nil {
+					return err
+				}
+			}
+			var errs []error
+			for _, name := range names {
+				errs = append(errs, lab.Down(cmd.Context(), name))
+			}
+			return errors.Join(errs...)
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all labs of this machine")
+	return cmd
+}

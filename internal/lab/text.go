@@ -1,0 +1,18 @@
+package lab
+
+import (
+	"fmt"
+	"strings"
+)
+
+// lastLines quotes the last n lines of a log under its name.
+func lastLines(name, content string, n int) string {
+	lines := strings.Split(strings.TrimSpace(content), "\n")
+	if len(lines) == 1 && lines[0] == "" {
+		return fmt.Sprintf("\n  %s is empty", name)
+	}
+	if len(lines) > n {
+		lines = lines[len(lines)-n:]
+	}
+	return fmt.Sprintf("\n  last lines of %s:\n    %s", name, strings.Join(lines, "\n    "))
+}

@@ -1,0 +1,238 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-lb/berth/internal/lab/proc"
+)
+
+// Up starts a lab and returns once it can be used: its API server is ready, its
+// nodes are, and so is Berth if the options ask for it. When it fails, or ctx
+// ends before that, nothing of the lab is left.
+func Up(ctx context.Context, options Options) (*Cluster, error) {
+	options, err := options.complete()
+	if err != nil {
+		return nil, fmt.Errorf("lab %s: %w", options.Name, err)
+	}
+	if os.Geteuid() != 0 {
+		return nil, errNotRoot
+	}
+	c, err := newCluster(state{Options: options})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.claim(); err != nil {
+		return nil, fmt.Errorf("lab %s: %w", options.Name, err)
+	}
+	if err := c.start(ctx); err != nil {
+		// The error holds what is to be known of the logs, which go now.
+		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), downTimeout)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("lab %s: %w", options.Name, err), c.Down(cleanup))
+	}
+	return c, nil
+}
+
+// claim makes the lab's folder, and so makes sure that it is the only one of its
+// name. The folder is a file system of its own, in memory: fast, and gone with
+// everything that is mounted below it in one unmount.
+func (c *Cluster) claim() error {
+	if err := os.MkdirAll(stateRoot, 0o700); err != nil {
+		return err
+	}
+	err := os.Mkdir(string(c.dir), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return errors.New("exists already; use it, remove it with `lab down`, or choose another --name")
+	}
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("berth-lab", string(c.dir), "tmpfs", 0, "mode=0700"); err != nil {
+		return errors.Join(fmt.Errorf("mount %s: %w", c.dir, err), os.Remove(string(c.dir)))
+	}
+	return nil
+}
+
+// launcher starts the lab's processes and cuts the start short when one of them
+// ends: nothing here is expected to.
+type launcher struct {
+	*Cluster
+	abort context.CancelCauseFunc
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	l := launcher{Cluster: c, abort: abort}
+	err := l.run(ctx)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause // which says more than the errors that follow from it
+	}
+	return err
+}
+
+func (l launcher) run(ctx context.Context) error {
+	for _, name := range []string{"etcd", "kubeconfigs", "logs", "nodes", "pki", "processes"} {
+		if err := os.Mkdir(l.dir.join(name), 0o700); err != nil {
+			return err
+		}
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for the API server: %w", err)
+	}
+	defer listener.Close()
+	if err := l.recordPort(listener.Addr()); err != nil {
+		return err
+	}
+	if err := l.save(); err != nil {
+		return err
+	}
+	if err := both(ctx, l.net.Build, func(context.Context) error { return l.writeSecrets() }); err != nil {
+		return err
+	}
+	if err := l.startControlPlane(ctx, listener); err != nil {
+		return err
+	}
+	l.state.Options.Progress("control plane ready")
+	l.state.Ready = true
+	return l.save()
+}
+
+// recordPort notes where on the machine the API server will be.
+func (l launcher) recordPort(address net.Addr) error {
+	tcp, ok := address.(*net.TCPAddr)
+	if !ok {
+		return fmt.Errorf("listen for the API server: unexpected address %s", address)
+	}
+	l.state.APIPort = uint16(tcp.Port) //nolint:gosec // a TCP port fits
+	return nil
+}
+
+// both runs two steps at the same time.
+func both(ctx context.Context, a, b func(context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a(ctx) })
+	group.Go(func() error { return b(ctx) })
+	return group.Wait()
+}
+
+// startControlPlane returns when the API server is ready. It retries until etcd
+// answers, and so do the others until it answers, hence no order is needed; but
+// on few processors those that only wait had better not take part in the race.
+func (l launcher) startControlPlane(ctx context.Context, listener net.Listener) error {
+	tcp, ok := listener.(*net.TCPListener)
+	if !ok {
+		return fmt.Errorf("listen for the API server: unexpected listener %T", listener)
+	}
+	file, err := tcp.File()
+	if err != nil {
+		return fmt.Errorf("listen for the API server: %w", err)
+	}
+	defer file.Close()
+	for _, spec := range []proc.Spec{l.etcd(), l.apiServer(), l.forwarder(file)} {
+		if err := l.launch(spec); err != nil {
+			return err
+		}
+	}
+	if err := l.waitForAPI(ctx); err != nil {
+		return err
+	}
+	return errors.Join(l.launch(l.controllerManager()), l.launch(l.scheduler()))
+}
+
+// launch starts a process and waits for its end in the background.
+func (l launcher) launch(spec proc.Spec) error {
+	spec.Env = append(spec.Env, "PATH="+os.Getenv("PATH"), "HOME=/root")
+	cmd, err := l.dir.processes().Start(spec)
+	if err != nil {
+		return err
+	}
+	l.children.Go(func() { l.abort(l.ended(spec.Name, cmd)) })
+	return nil
+}
+
+// ended waits for the process and says how it ended and what it said last.
+func (l launcher) ended(name string, cmd *exec.Cmd) error {
+	err := cmd.Wait()
+	if err == nil {
+		err = errors.New("exit status 0")
+	}
+	return fmt.Errorf("%s ended during the start: %w%s", name, err, tail(l.Log(name)))
+}
+
+// waitForAPI returns when the API server says that it is ready.
+func (c *Cluster) waitForAPI(ctx context.Context) error {
+	config, err := c.RESTConfig()
+	if err != nil {
+		return err
+	}
+	client, err := httpClient(config)
+	if err != nil {
+		return err
+	}
+	return c.wait(ctx, "kube-apiserver", func(ctx context.Context) (string, error) {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
+		if err != nil {
+			return "", err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err.Error(), nil
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return "readyz: " + response.Status, nil
+		}
+		return "", nil
+	})
+}
+
+// startTimeout is how long any single thing may take to become ready; on a slow
+// machine it is reached only when something is wrong.
+const startTimeout = 2 * time.Minute
+
+// wait calls check until it returns an empty string, which otherwise says what
+// is still missing, or an error. The log of process is shown if it takes too long.
+func (c *Cluster) wait(ctx context.Context, process string, check func(context.Context) (string, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		missing, err := check(ctx)
+		if err != nil {
+			return err
+		}
+		if missing == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not ready: %s: %w%s", process, missing, ctx.Err(), tail(c.Log(process)))
+		case <-ticker.C:
+		}
+	}
+}
+
+// tail returns the last lines of a log, indented for a message.
+func tail(path string) string {
+	const lines = 15
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return lastLines(filepath.Base(path), string(content), lines)
+}
