@@ -1,0 +1,234 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/ipam"
+)
+
+// Objects are the custom resources as the API server has them, in any order.
+type Objects struct {
+	IPAddressPools   []*v1beta1.IPAddressPool
+	L2Advertisements []*v1beta1.L2Advertisement
+}
+
+// Verdict says whether one object is in force.
+type Verdict struct {
+	Accepted bool
+	// Reason is one of the reasons of the Accepted condition in api/v1beta1.
+	Reason string
+	// Message tells a person what is wrong and what to do.
+	Message string
+}
+
+// Verdicts are the verdicts about all objects, by name.
+type Verdicts struct {
+	IPAddressPools   map[string]Verdict
+	L2Advertisements map[string]Verdict
+}
+
+// Build makes the snapshot of what is in force, and a verdict for every object.
+func Build(objects Objects) (*Snapshot, Verdicts) {
+	b := builder{
+		snapshot: &Snapshot{},
+		verdicts: Verdicts{IPAddressPools: map[string]Verdict{}, L2Advertisements: map[string]Verdict{}},
+	}
+	b.pools(objects.IPAddressPools)
+	b.advertisements(objects.L2Advertisements)
+	return b.snapshot, b.verdicts
+}
+
+type builder struct {
+	snapshot *Snapshot
+	verdicts Verdicts
+}
+
+// pools accepts pools from the oldest to the youngest, so that of two that
+// overlap it is the younger that is refused, whatever was edited last.
+func (b *builder) pools(objects []*v1beta1.IPAddressPool) {
+	byAge := slices.Clone(objects)
+	slices.SortFunc(byAge, func(x, y *v1beta1.IPAddressPool) int {
+		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), strings.Compare(x.Name, y.Name))
+	})
+	for _, object := range byAge {
+		pool, errs := newPool(object)
+		if len(errs) > 0 {
+			b.verdicts.IPAddressPools[object.Name] = invalid(errs)
+			continue
+		}
+		if err := b.overlap(pool); err != nil {
+			b.verdicts.IPAddressPools[object.Name] = Verdict{Reason: v1beta1.ReasonOverlap, Message: err.Error()}
+			continue
+		}
+		b.snapshot.Pools = append(b.snapshot.Pools, pool)
+		b.verdicts.IPAddressPools[object.Name] = accepted("the pool is in force")
+	}
+	slices.SortFunc(b.snapshot.Pools, func(x, y *Pool) int { return strings.Compare(x.Name, y.Name) })
+}
+
+func (b *builder) overlap(pool *Pool) error {
+	for _, other := range b.snapshot.Pools {
+		for i, r := range pool.Ranges {
+			for _, taken := range other.Ranges {
+				if r.Overlaps(taken) {
+					return fmt.Errorf("spec.addresses[%d]: %s overlaps %s of the older pool %s; remove one of the two", i, r, taken, other.Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (b *builder) advertisements(objects []*v1beta1.L2Advertisement) {
+	for _, object := range objects {
+		adv, errs := newL2Advertisement(object, b.snapshot)
+		if len(errs) > 0 {
+			b.verdicts.L2Advertisements[object.Name] = invalid(errs)
+			continue
+		}
+		b.snapshot.L2Advertisements = append(b.snapshot.L2Advertisements, adv)
+		b.verdicts.L2Advertisements[object.Name] = b.judgeReferences(object)
+	}
+	slices.SortFunc(b.snapshot.L2Advertisements, func(x, y *L2Advertisement) int { return strings.Compare(x.Name, y.Name) })
+}
+
+// judgeReferences finds pools that an advertisement names and that are not in
+// force. The advertisement stays: Services keep addresses of pools that are gone.
+func (b *builder) judgeReferences(object *v1beta1.L2Advertisement) Verdict {
+	var unknown []string
+	for i, name := range object.Spec.IPAddressPools {
+		if _, found := b.snapshot.Pool(string(name)); !found {
+			unknown = append(unknown, fmt.Sprintf("spec.ipAddressPools[%d]: no pool %s is in force", i, name))
+		}
+	}
+	switch {
+	case len(unknown) == 0:
+		return accepted("the advertisement is in force")
+	case len(unknown) == len(object.Spec.IPAddressPools) && len(object.Spec.IPAddressPoolSelectors) == 0:
+		return Verdict{Reason: v1beta1.ReasonUnknownPool, Message: strings.Join(unknown, "; ") + "; create the pool or correct the name"}
+	}
+	return accepted("the advertisement is in force for the other pools; " + strings.Join(unknown, "; "))
+}
+
+func accepted(message string) Verdict {
+	return Verdict{Accepted: true, Reason: v1beta1.ReasonAccepted, Message: message}
+}
+
+func invalid(errs field.ErrorList) Verdict {
+	return Verdict{Reason: v1beta1.ReasonInvalid, Message: errs.ToAggregate().Error()}
+}
+
+func newPool(object *v1beta1.IPAddressPool) (*Pool, field.ErrorList) {
+	spec, path := &object.Spec, field.NewPath("spec")
+	pool := &Pool{
+		Name:          object.Name,
+		Labels:        object.Labels,
+		AvoidBuggyIPs: spec.AvoidBuggyIPs,
+		AutoAssign:    spec.AutoAssign == nil || *spec.AutoAssign,
+	}
+	var errs field.ErrorList
+	if len(spec.Addresses) == 0 {
+		errs = append(errs, field.Required(path.Child("addresses"), "a pool needs addresses, such as 192.0.2.0/24"))
+	}
+	for i, text := range spec.Addresses {
+		r, err := ipam.ParseRange(string(text))
+		if err != nil {
+			errs = append(errs, field.Invalid(path.Child("addresses").Index(i), text, err.Error()))
+			continue
+		}
+		pool.Ranges = append(pool.Ranges, r)
+	}
+	if a := spec.ServiceAllocation; a != nil {
+		allocation, more := newServiceAllocation(a, path.Child("serviceAllocation"))
+		pool.Allocation = allocation
+		errs = append(errs, more...)
+	}
+	return pool, errs
+}
+
+func newServiceAllocation(a *v1beta1.ServiceAllocation, path *field.Path) (*ServiceAllocation, field.ErrorList) {
+	namespaceSelectors, errs := newSelectors(a.NamespaceSelectors, path.Child("namespaceSelectors"))
+	serviceSelectors, more := newSelectors(a.ServiceSelectors, path.Child("serviceSelectors"))
+	return &ServiceAllocation{
+		Priority:           a.Priority,
+		Namespaces:         plain(a.Namespaces),
+		NamespaceSelectors: namespaceSelectors,
+		ServiceSelectors:   serviceSelectors,
+	}, append(errs, more...)
+}
+
+func newL2Advertisement(object *v1beta1.L2Advertisement, snapshot *Snapshot) (*L2Advertisement, field.ErrorList) {
+	spec, path := &object.Spec, field.NewPath("spec")
+	poolSelectors, errs := newSelectors(spec.IPAddressPoolSelectors, path.Child("ipAddressPoolSelectors"))
+	nodeSelectors, more := newSelectors(spec.NodeSelectors, path.Child("nodeSelectors"))
+	errs = append(errs, more...)
+	serviceSelectors, more := newSelectors(spec.ServiceSelectors, path.Child("serviceSelectors"))
+	errs = append(errs, more...)
+	adv := &L2Advertisement{
+		Name:             object.Name,
+		AllPools:         len(spec.IPAddressPools)+len(spec.IPAddressPoolSelectors) == 0,
+		Pools:            plain(spec.IPAddressPools),
+		NodeSelectors:    nodeSelectors,
+		ServiceSelectors: serviceSelectors,
+		Interfaces:       plain(spec.Interfaces),
+	}
+	for i, p := range spec.PreferredNodeSelectors {
+		selector, err := newSelector(p.Preference)
+		if err != nil {
+			errs = append(errs, field.Invalid(path.Child("preferredNodeSelectors").Index(i).Child("preference"), p.Preference, err.Error()))
+			continue
+		}
+		adv.PreferredNodes = append(adv.PreferredNodes, PreferredNodes{Weight: p.Weight, Selector: selector})
+	}
+	for _, pool := range snapshot.Pools {
+		if matchesOne(poolSelectors, pool.Labels) {
+			adv.Pools = append(adv.Pools, pool.Name)
+		}
+	}
+	slices.Sort(adv.Pools)
+	adv.Pools = slices.Compact(adv.Pools)
+	return adv, errs
+}
+
+func newSelectors(from []v1beta1.LabelSelector, path *field.Path) ([]labels.Selector, field.ErrorList) {
+	var selectors []labels.Selector
+	var errs field.ErrorList
+	for i, s := range from {
+		selector, err := newSelector(s)
+		if err != nil {
+			errs = append(errs, field.Invalid(path.Index(i), s, err.Error()))
+			continue
+		}
+		selectors = append(selectors, selector)
+	}
+	return selectors, errs
+}
+
+func newSelector(from v1beta1.LabelSelector) (labels.Selector, error) {
+	s := &metav1.LabelSelector{}
+	for key, value := range from.MatchLabels {
+		s = metav1.AddLabelToSelector(s, key, string(value))
+	}
+	for _, r := range from.MatchExpressions {
+		s.MatchExpressions = append(s.MatchExpressions, metav1.LabelSelectorRequirement{
+			Key: r.Key, Operator: r.Operator, Values: plain(r.Values),
+		})
+	}
+	return metav1.LabelSelectorAsSelector(s)
+}
+
+func plain[S ~string](from []S) []string {
+	var out []string
+	for _, s := range from {
+		out = append(out, string(s))
+	}
+	return out
+}

@@ -1,0 +1,177 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/berth-lb/berth/internal/ipam"
+)
+
+// Snapshot is the configuration that is in force. It never changes; an edit
+// makes a new one. Objects are in the order of their names.
+type Snapshot struct {
+	Pools            []*Pool
+	L2Advertisements []*L2Advertisement
+}
+
+// Pool is an IPAddressPool that is in force.
+type Pool struct {
+	Name   string
+	Labels labels.Set
+	// Ranges are the addresses in the order of the spec.
+	Ranges []ipam.Range
+	// AvoidBuggyIPs keeps IPv4 addresses that end in .0 or .255 from being
+	// handed out.
+	AvoidBuggyIPs bool
+	// AutoAssign lets Services have an address without asking for it.
+	AutoAssign bool
+	// Allocation says whom the pool is for; nil is everyone.
+	Allocation *ServiceAllocation
+}
+
+// ServiceAllocation says which Services a pool is for, and when it is tried.
+type ServiceAllocation struct {
+	// Priority orders the pools that match: 1 first, 0 last.
+	Priority           int32
+	Namespaces         []string
+	NamespaceSelectors []labels.Selector
+	ServiceSelectors   []labels.Selector
+}
+
+// L2Advertisement is an L2Advertisement that is in force.
+type L2Advertisement struct {
+	Name string
+	// AllPools says that no pool is chosen by name or selector, which means all.
+	AllPools bool
+	// Pools are the names of the chosen pools, sorted: by name, whether the pool
+	// exists or not (an address outlives its pool), and by selector.
+	Pools []string
+	// NodeSelectors, ServiceSelectors: one match is enough; none at all matches
+	// everything.
+	NodeSelectors    []labels.Selector
+	ServiceSelectors []labels.Selector
+	// Interfaces are names; none means those that have the address's subnet.
+	Interfaces     []string
+	PreferredNodes []PreferredNodes
+}
+
+// PreferredNodes gives the nodes that match a weight.
+type PreferredNodes struct {
+	Weight   int32
+	Selector labels.Selector
+}
+
+// Service is what decides about the pools of a Service.
+type Service struct {
+	Namespace       string
+	Labels          labels.Set
+	NamespaceLabels labels.Set
+}
+
+// Pool returns the pool of that name.
+func (s *Snapshot) Pool(name string) (*Pool, bool) {
+	i, found := slices.BinarySearchFunc(s.Pools, name, func(p *Pool, name string) int {
+		return strings.Compare(p.Name, name)
+	})
+	if !found {
+		return nil, false
+	}
+	return s.Pools[i], true
+}
+
+// PoolOf returns the pool that contains addr.
+func (s *Snapshot) PoolOf(addr netip.Addr) (*Pool, bool) {
+	for _, p := range s.Pools {
+		if p.Contains(addr) {
+			return p, true
+		}
+	}
+	return nil, false
+}
+
+// AutoAssignPools returns the pools that may give svc an address without being
+// asked for, in the order in which they are tried: those that are for some
+// Services, and for this one, by priority; then those that are for everyone.
+// Equals are in the order of their names.
+func (s *Snapshot) AutoAssignPools(svc Service) []*Pool {
+	var pools []*Pool
+	for _, p := range s.Pools {
+		if p.AutoAssign && p.Serves(svc) {
+			pools = append(pools, p)
+		}
+	}
+	slices.SortStableFunc(pools, func(a, b *Pool) int {
+		return a.rank() - b.rank()
+	})
+	return pools
+}
+
+// rank orders pools for AutoAssignPools.
+func (p *Pool) rank() int {
+	const forSome, forAll = 1 << 31, 1<<31 + 1
+	switch {
+	case p.Allocation == nil:
+		return forAll
+	case p.Allocation.Priority == 0:
+		return forSome
+	}
+	return int(p.Allocation.Priority)
+}
+
+// Serves says whether svc may have addresses of the pool, asked for or not.
+func (p *Pool) Serves(svc Service) bool {
+	return p.Excludes(svc) == ""
+}
+
+// Excludes says why svc may not have addresses of the pool; "" if it may.
+func (p *Pool) Excludes(svc Service) string {
+	a := p.Allocation
+	if a == nil {
+		return ""
+	}
+	if len(a.Namespaces)+len(a.NamespaceSelectors) > 0 &&
+		!slices.Contains(a.Namespaces, svc.Namespace) &&
+		!matchesOne(a.NamespaceSelectors, svc.NamespaceLabels) {
+		return "it is for other namespaces than " + svc.Namespace
+	}
+	if !MatchesAny(a.ServiceSelectors, svc.Labels) {
+		return "none of its serviceSelectors matches the labels of the Service"
+	}
+	return ""
+}
+
+// Contains says whether addr is one of the pool's.
+func (p *Pool) Contains(addr netip.Addr) bool {
+	return slices.ContainsFunc(p.Ranges, func(r ipam.Range) bool { return r.Contains(addr) })
+}
+
+// Assignable returns the addresses of the pool that may be handed out.
+func (p *Pool) Assignable() []ipam.Range {
+	if p.AvoidBuggyIPs {
+		return ipam.WithoutBuggy(p.Ranges)
+	}
+	return p.Ranges
+}
+
+// SelectsPool says whether the advertisement is for addresses of the pool of
+// that name, which need not exist any more; "" stands for an address that no
+// pool is known for.
+func (a *L2Advertisement) SelectsPool(name string) bool {
+	if a.AllPools {
+		return true
+	}
+	_, found := slices.BinarySearch(a.Pools, name)
+	return found
+}
+
+// MatchesAny says whether one of the selectors matches, or there is none.
+func MatchesAny(selectors []labels.Selector, set labels.Set) bool {
+	return len(selectors) == 0 || matchesOne(selectors, set)
+}
+
+func matchesOne(selectors []labels.Selector, set labels.Set) bool {
+	return slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(set) })
+}
