@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+)
+
+// Health knows whether queued work is applied in time: a program is healthy
+// while nothing has been waiting for longer than its limit (the idea is
+// kube-proxy's), and ready once Ready was called.
+type Health struct {
+	clock clock.PassiveClock
+	limit time.Duration
+
+	mu     sync.Mutex
+	oldest time.Time // when the oldest work that still waits was queued; zero if none
+	ready  bool
+}
+
+// NewHealth returns a health with nothing waiting and not ready. Work may wait
+// for limit.
+func NewHealth(c clock.PassiveClock, limit time.Duration) *Health {
+	return &Health{clock: c, limit: limit}
+}
+
+// Queued says that there is work to do.
+func (h *Health) Queued() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.oldest.IsZero() {
+		h.oldest = h.clock.Now()
+	}
+}
+
+// Applied says that all work queued until now is done.
+func (h *Health) Applied() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.oldest = time.Time{}
+}
+
+// SetReady says whether the program can do its job.
+func (h *Health) SetReady(ready bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ready = ready
+}
+
+// Healthy returns nil, or since when work has been waiting.
+func (h *Health) Healthy() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.oldest.IsZero() {
+		return nil
+	}
+	if waiting := h.clock.Since(h.oldest); waiting > h.limit {
+		return fmt.Errorf("work has been waiting for %s, more than %s", waiting.Round(time.Millisecond), h.limit)
+	}
+	return nil
+}
+
+// Ready returns nil, or why the program cannot do its job now.
+func (h *Health) Ready() error {
+	h.mu.Lock()
+	ready := h.ready
+	h.mu.Unlock()
+	if !ready {
+		return fmt.Errorf("not ready yet")
+	}
+	return h.Healthy()
+}
