@@ -1,0 +1,62 @@
+package l2
+
+import (
+	"errors"
+	"net/netip"
+)
+
+// mac is an Ethernet address as a comparable value.
+type mac [6]byte
+
+var broadcast = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// isGroup reports whether m names a group of stations (or all), not one.
+func (m mac) isGroup() bool { return m[0]&1 != 0 }
+
+// etherLen is the length of an Ethernet header. Packet sockets strip VLAN tags.
+const etherLen = 14
+
+// self is how this node appears on one link.
+type self struct {
+	mac       mac
+	linkLocal netip.Addr // NDP only
+}
+
+// A query asks to resolve an address.
+type query struct {
+	target netip.Addr
+	// asker and askerMAC are where the answer goes. A probe for duplicates has
+	// no asker: the address is unspecified.
+	asker    netip.Addr
+	askerMAC mac
+}
+
+var (
+	// errMalformed marks packets that violate their RFC.
+	errMalformed = errors.New("malformed packet")
+	// errIgnored marks packets that are in order but not for us to answer.
+	errIgnored = errors.New("not to be answered")
+)
+
+// addressed checks an Ethernet header. Frames that we sent ourselves, looped
+// back by the network, are ignored, and so are those for another station, which
+// an interface in promiscuous mode delivers too.
+func (s self) addressed(frame []byte) error {
+	if len(frame) < etherLen {
+		return errMalformed
+	}
+	if dst := mac(frame[0:6]); dst != s.mac && !dst.isGroup() {
+		return errIgnored
+	}
+	if mac(frame[6:12]) == s.mac {
+		return errIgnored
+	}
+	return nil
+}
+
+// appendEther appends an Ethernet header.
+func appendEther(b []byte, dst, src mac, etherType uint16) []byte {
+	b = append(b, dst[:]...)
+	b = append(b, src[:]...)
+	return append(b, byte(etherType>>8), byte(etherType))
+}

@@ -1,0 +1,138 @@
+package l2
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/berth-lb/berth/internal/netif"
+)
+
+const (
+	// convergeInterval is the shortest time between two rounds, so that a
+	// stream of changes to many addresses costs few rebuilt filters.
+	convergeInterval = 20 * time.Millisecond
+
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 10 * time.Second
+)
+
+// errNoInterface is what InterfaceState says of an interface that is not there.
+var errNoInterface = errors.New("no such interface")
+
+// loop is the state of Announcer.Run. It belongs to Run's goroutine.
+type loop struct {
+	*Announcer
+	scheduler *scheduler
+	ports     map[portKey]*port
+	retries   map[portKey]*retry
+	states    map[portKey]InterfaceState
+	failures  chan failure
+	serving   sync.WaitGroup
+	// moved tells that an address was added or removed since the last report.
+	moved bool
+}
+
+// A retry remembers a port that failed.
+type retry struct {
+	id   identity
+	err  error
+	wait time.Duration
+	at   time.Time // not before
+}
+
+// A failure is a port whose socket broke.
+type failure struct {
+	port *port
+	err  error
+}
+
+func newLoop(a *Announcer) *loop {
+	return &loop{
+		Announcer: a,
+		scheduler: newScheduler(a.clock),
+		ports:     make(map[portKey]*port),
+		retries:   make(map[portKey]*retry),
+		states:    make(map[portKey]InterfaceState),
+		failures:  make(chan failure),
+	}
+}
+
+func (l *loop) run(ctx context.Context) error {
+	changed, cancel := l.links.Subscribe()
+	defer cancel()
+	sending, stopSending := context.WithCancel(ctx)
+	var sender sync.WaitGroup
+	sender.Go(func() { l.scheduler.run(sending) })
+	defer func() {
+		stopSending()
+		sender.Wait()
+		for _, p := range l.ports {
+			l.close(p)
+		}
+		l.serving.Wait()
+		l.finish(l.report(nil))
+	}()
+
+	timer := l.clock.NewTimer(math.MaxInt64)
+	defer timer.Stop()
+	for {
+		timer.Reset(l.converge())
+		if !l.rest(ctx) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.wake:
+		case <-changed:
+		case f := <-l.failures:
+			l.fail(f)
+		case <-timer.C():
+		}
+	}
+}
+
+// rest waits between two rounds and reports whether to go on.
+func (l *loop) rest(ctx context.Context) bool {
+	timer := l.clock.NewTimer(convergeInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case f := <-l.failures:
+			l.fail(f)
+		case <-timer.C():
+			return true
+		}
+	}
+}
+
+// converge makes the ports what the desired addresses and the links ask for. It
+// returns the time until it is to be called again without an event.
+func (l *loop) converge() time.Duration {
+	desired, again := l.begin()
+	wanted := make(map[portKey][]netip.Addr)
+	for addr, ann := range desired {
+		proto := ProtocolOf(addr)
+		for _, name := range ann.Interfaces {
+			k := portKey{name, proto}
+			wanted[k] = append(wanted[k], addr)
+		}
+	}
+	links := make(map[string]*netif.Link)
+	for i, snapshot := 0, l.links.Links(); i < len(snapshot); i++ {
+		links[snapshot[i].Name] = &snapshot[i]
+	}
+	l.closeUnwanted(wanted, links)
+	errs := make(map[portKey]error)
+	for k, addrs := range wanted {
+		errs[k] = l.convergePort(k, addrs, links[k.ifname], again)
+	}
+	l.finish(l.report(errs))
+	return l.nextRetry()
+}

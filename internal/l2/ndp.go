@@ -1,0 +1,172 @@
+package l2
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/ethernet"
+	"github.com/mdlayher/ndp"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	ipv6Len = 40
+	// naLen is the length of a neighbour advertisement with one option, the
+	// link-layer address of the target.
+	naLen = 24 + 8
+
+	naSolicited = 1 << 6
+	naOverride  = 1 << 5
+)
+
+// allNodesMAC is where the group ff02::1 is on Ethernet (RFC 2464 section 7).
+var allNodesMAC = mac{0x33, 0x33, 0, 0, 0, 1}
+
+// parseNDP reads a frame that came through FilterNDP, trusting nothing, and
+// validates the solicitation in it by RFC 4861 section 7.1.1. It returns the
+// query in it, or errMalformed, or errIgnored.
+func (s self) parseNDP(frame []byte) (query, error) {
+	if err := s.addressed(frame); err != nil {
+		return query{}, err
+	}
+	src, dst, icmp, err := parseIPv6(frame[etherLen:])
+	if err != nil {
+		return query{}, err
+	}
+	m, err := ndp.ParseMessage(icmp)
+	if err != nil {
+		return query{}, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	ns, ok := m.(*ndp.NeighborSolicitation)
+	if !ok {
+		return query{}, errIgnored
+	}
+	if icmp[1] != 0 || ns.TargetAddress.IsMulticast() || src.IsMulticast() {
+		return query{}, errMalformed
+	}
+	q := query{target: ns.TargetAddress, asker: src, askerMAC: mac(frame[6:12])}
+	source, hasSource, err := sourceLinkLayer(ns)
+	if err != nil {
+		return query{}, err
+	}
+	if src.IsUnspecified() {
+		// A probe for duplicates (RFC 4862 section 5.4.2) can only be sent to
+		// the group, and must not carry the option.
+		if hasSource || !isSolicitedNode(dst) {
+			return query{}, errMalformed
+		}
+		return q, nil
+	}
+	if hasSource {
+		q.askerMAC = source
+	}
+	switch {
+	case q.askerMAC.isGroup():
+		return query{}, errMalformed // the answer would go to many
+	case q.askerMAC == s.mac:
+		return query{}, errIgnored
+	}
+	return q, nil
+}
+
+// parseIPv6 takes an IPv6 packet apart that consists of a header and an ICMPv6
+// message, and verifies the checksum.
+func parseIPv6(b []byte) (src, dst netip.Addr, icmp []byte, err error) {
+	if len(b) < ipv6Len || b[0]>>4 != 6 || b[6] != unix.IPPROTO_ICMPV6 || b[7] != ndp.HopLimit {
+		return src, dst, nil, errMalformed
+	}
+	// The frame may be longer than the packet, for short frames are padded.
+	n := int(binary.BigEndian.Uint16(b[4:]))
+	if n < 24 || n > len(b)-ipv6Len {
+		return src, dst, nil, errMalformed
+	}
+	icmp = b[ipv6Len : ipv6Len+n]
+	src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	if checksum(b[8:40], icmp) != 0 {
+		return src, dst, nil, errMalformed
+	}
+	return src, dst, icmp, nil
+}
+
+// sourceLinkLayer returns the source link-layer address option of ns, if it
+// has one.
+func sourceLinkLayer(ns *ndp.NeighborSolicitation) (m mac, ok bool, err error) {
+	for _, o := range ns.Options {
+		if lla, ok := o.(*ndp.LinkLayerAddress); ok && lla.Direction == ndp.Source {
+			if len(lla.Addr) != 6 {
+				return mac{}, false, errMalformed
+			}
+			return mac(lla.Addr), true, nil
+		}
+	}
+	return mac{}, false, nil
+}
+
+// isSolicitedNode reports whether a is in ff02::1:ff00:0/104.
+func isSolicitedNode(a netip.Addr) bool {
+	b := a.As16()
+	return [13]byte(b[:13]) == [13]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff}
+}
+
+// solicitedNode returns the solicited-node group of an address (RFC 4291
+// section 2.7.1).
+func solicitedNode(a netip.Addr) netip.Addr {
+	b := a.As16()
+	return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
+}
+
+// appendNDPReply appends the frame that answers q as RFC 4861 section 7.2.4
+// says: a probe is answered to all nodes with Solicited clear, anything else to
+// the asker with Solicited set. Override is always set: the address is neither
+// anycast nor proxied but this node's own for the time being, and a neighbour
+// that still holds the previous owner's must replace it.
+func (s self) appendNDPReply(b []byte, q query) []byte {
+	if q.asker.IsUnspecified() {
+		return s.appendUnsolicitedNA(b, q.target)
+	}
+	return s.appendNA(b, naSolicited|naOverride, q)
+}
+
+// appendUnsolicitedNA appends a frame that updates the caches of all neighbours
+// (RFC 4861 section 7.2.6).
+func (s self) appendUnsolicitedNA(b []byte, target netip.Addr) []byte {
+	return s.appendNA(b, naOverride, query{target: target, asker: netip.IPv6LinkLocalAllNodes(), askerMAC: allNodesMAC})
+}
+
+// appendNA appends a frame with a neighbour advertisement, without allocating.
+// Its source is the link-local address, because RFC 4861 section 4.4 wants one
+// assigned to the interface, which the target is not.
+func (s self) appendNA(b []byte, flags byte, q query) []byte {
+	b = appendEther(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeIPv6))
+	src, dst, target := s.linkLocal.As16(), q.asker.As16(), q.target.As16()
+	b = append(b, 0x60, 0, 0, 0, 0, naLen, unix.IPPROTO_ICMPV6, ndp.HopLimit)
+	addrs := len(b)
+	b = append(b, src[:]...)
+	b = append(b, dst[:]...)
+	icmp := len(b)
+	b = append(b, 136, 0, 0, 0, flags, 0, 0, 0)
+	b = append(b, target[:]...)
+	b = append(b, 2, 1) // target link-layer address, 8 bytes
+	b = append(b, s.mac[:]...)
+	binary.BigEndian.PutUint16(b[icmp+2:], checksum(b[addrs:icmp], b[icmp:]))
+	return b
+}
+
+// checksum returns the ICMPv6 checksum over the two addresses and the message
+// (RFC 4443 section 2.3). It is zero for a message whose checksum is right.
+func checksum(addrs, icmp []byte) uint16 {
+	sum := uint32(len(icmp)) + unix.IPPROTO_ICMPV6
+	for _, b := range [...][]byte{addrs, icmp} {
+		for ; len(b) >= 2; b = b[2:] {
+			sum += uint32(binary.BigEndian.Uint16(b))
+		}
+		if len(b) == 1 {
+			sum += uint32(b[0]) << 8
+		}
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}

@@ -1,0 +1,131 @@
+package l2
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-lb/berth/internal/netif"
+)
+
+// writeTimeout bounds how long a link whose queue is stuck can hold up a send.
+// The packet is then lost, as on any Ethernet.
+const writeTimeout = 20 * time.Millisecond
+
+// PacketWire opens AF_PACKET sockets, which need CAP_NET_RAW, in the network
+// namespace of the calling thread.
+type PacketWire struct{}
+
+var _ Wire = PacketWire{}
+
+// Open implements Wire. IPv6 is received here, and not on a raw ICMPv6 socket,
+// because the kernel delivers a unicast solicitation for an address that is not
+// its own to no IPv6 socket.
+func (PacketWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction) (Conn, error) {
+	etherType := unix.ETH_P_ARP
+	if proto == NDP {
+		etherType = unix.ETH_P_IPV6
+	}
+	raw, err := bpf.Assemble(onInterface(link.Index, filter))
+	if err != nil {
+		return nil, fmt.Errorf("assembling %s filter for %s: %w", proto, link.Name, err)
+	}
+	ifi := &net.Interface{Index: link.Index, Name: link.Name}
+	c, err := packet.Listen(ifi, packet.Raw, etherType, &packet.Config{Filter: raw})
+	if err != nil {
+		return nil, fmt.Errorf("opening %s packet socket on %s: %w", proto, link.Name, filterError(err))
+	}
+	return &packetConn{conn: c, ifindex: link.Index}, nil
+}
+
+// packetConn is a Conn on a packet socket.
+type packetConn struct {
+	conn    *packet.Conn
+	ifindex int
+}
+
+func (c *packetConn) ReadFrame(b []byte) (int, error) {
+	n, _, err := c.conn.ReadFrom(b)
+	return n, err
+}
+
+func (c *packetConn) WriteFrame(frame []byte) error {
+	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	_, err := c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+	return err
+}
+
+func (c *packetConn) SetFilter(filter []bpf.Instruction) error {
+	raw, err := bpf.Assemble(onInterface(c.ifindex, filter))
+	if err != nil {
+		return fmt.Errorf("assembling filter: %w", err)
+	}
+	return filterError(c.conn.SetBPF(raw))
+}
+
+func (c *packetConn) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }
+
+func (c *packetConn) Close() error { return c.conn.Close() }
+
+// filterError marks the errors with which the kernel refuses a program for its
+// size: ENOMEM for want of option memory, EINVAL for too many instructions.
+func filterError(err error) error {
+	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENOBUFS) {
+		return fmt.Errorf("%w: %w", ErrFilterSize, err)
+	}
+	return err
+}
+
+// onInterface makes a program that rejects what did not arrive on the interface
+// itself: a packet socket on eth0 also sees the frames of VLANs on top of it,
+// already stripped of their tag, and answering those would put the address on
+// the wrong network.
+func onInterface(ifindex int, filter []bpf.Instruction) []bpf.Instruction {
+	return append([]bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(ifindex), SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+	}, filter...)
+}
+
+// OpenGroups implements Wire.
+func (PacketWire) OpenGroups() (GroupSocket, error) {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening IPv6 socket for multicast groups: %w", err)
+	}
+	return &groupSocket{fd: fd}, nil
+}
+
+// groupSocket is a UDP socket, bound to nothing, that receives nothing.
+type groupSocket struct{ fd int }
+
+func (s *groupSocket) Join(ifindex int, group netip.Addr) error {
+	mreq := &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)}
+	err := unix.SetsockoptIPv6Mreq(s.fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, mreq)
+	if err == unix.ENOMEM || err == unix.ENOBUFS {
+		return fmt.Errorf("joining %s: %w: %w", group, ErrGroupsFull, err)
+	}
+	if err != nil {
+		return fmt.Errorf("joining %s: %w", group, err)
+	}
+	return nil
+}
+
+func (s *groupSocket) Leave(ifindex int, group netip.Addr) error {
+	mreq := &unix.IPv6Mreq{Multiaddr: group.As16(), Interface: uint32(ifindex)}
+	if err := unix.SetsockoptIPv6Mreq(s.fd, unix.IPPROTO_IPV6, unix.IPV6_LEAVE_GROUP, mreq); err != nil {
+		return fmt.Errorf("leaving %s: %w", group, err)
+	}
+	return nil
+}
+
+func (s *groupSocket) Close() error { return unix.Close(s.fd) }
