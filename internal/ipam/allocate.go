@@ -19,15 +19,16 @@ import (
 // On an error nothing has changed, and the Result tells what the owner still holds. The error is a *FamilyError,
 // *NotInPoolError, *InUseError or *ExhaustedError, or another if the request is malformed.
 func (a *Allocator) Allocate(req Request) (Result, error) {
-	p := plan{a: a, req: &req, have: a.owners[req.Owner], sharing: req.Sharing.normalized()}
-	err := req.validate()
-	if err == nil {
-		err = p.make()
-	}
-	if err != nil {
+	if err := req.validate(); err != nil {
 		return Result{Addresses: a.Allocation(req.Owner)}, err
 	}
-	return a.commit(&p), nil
+	p := &a.plan
+	defer p.reset()
+	p.a, p.req, p.have, p.sharing = a, req, a.owners[req.Owner], req.Sharing.normalized()
+	if err := p.make(); err != nil {
+		return Result{Addresses: a.Allocation(req.Owner)}, err
+	}
+	return a.commit(p), nil
 }
 
 func (r *Request) validate() error {
@@ -47,10 +48,11 @@ func (r *Request) validate() error {
 	return nil
 }
 
-// plan is how a request is going to be satisfied. Making one changes nothing, and a plan once made cannot fail.
+// plan is how a request is going to be satisfied. Making one changes nothing, and a plan once made cannot fail. The
+// allocator has a single one that it uses again and again, so that its lists cost no memory.
 type plan struct {
 	a       *Allocator
-	req     *Request
+	req     Request
 	have    *allocation // nil if the owner has nothing
 	sharing *Sharing    // normalized
 
@@ -58,8 +60,13 @@ type plan struct {
 	add     []target
 	covered [2]bool // families for which an address is kept or added
 	missing error
-	keeps   [2]*holding // back keep and add while they are short
-	adds    [2]target
+}
+
+// reset forgets everything but the lists' memory.
+func (p *plan) reset() {
+	clear(p.keep)
+	clear(p.add)
+	*p = plan{keep: p.keep[:0], add: p.add[:0]}
 }
 
 // target is an address to be given to the owner: beside others if it has a holding.
@@ -69,7 +76,6 @@ type target struct {
 }
 
 func (p *plan) make() error {
-	p.keep, p.add = p.keeps[:0], p.adds[:0]
 	if err := p.takeAsked(); err != nil {
 		return err
 	}
@@ -107,7 +113,7 @@ func (p *plan) takeAsked() error {
 }
 
 func (p *plan) take(addr netip.Addr) error {
-	held := p.a.addrs[addr]
+	held := p.a.held(addr)
 	if held != nil && p.have != nil && slices.Contains(p.have.holdings, held) {
 		if !slices.Contains(p.keep, held) {
 			p.keep = append(p.keep, held)
@@ -137,10 +143,9 @@ func (p *plan) keepOthers() {
 	}
 	asked := p.covered
 	for _, h := range p.have.holdings {
-		f := FamilyOf(h.addr)
-		if !asked[f.index()] && slices.Contains(p.req.Families, f) && p.stays(h) {
+		if !asked[h.family.index()] && slices.Contains(p.req.Families, h.family) && p.stays(h) {
 			p.keep = append(p.keep, h)
-			p.cover(f)
+			p.cover(h.family)
 		}
 	}
 }
@@ -238,7 +243,7 @@ func (p *plan) candidate(name string, f Family) (target, bool) {
 	if p.sharing != nil {
 		if g := sp.groups[from.groupKey(p.req.Owner.Namespace, p.sharing)]; g != nil {
 			if h := g.fit(p.sharing.Ports); h != nil {
-				return target{h.addr, h}, true
+				return target{h.addr(), h}, true
 			}
 		}
 	}
@@ -274,12 +279,12 @@ func (a *Allocator) commit(p *plan) Result {
 	res := Result{Missing: p.missing}
 	al := p.have
 	if al == nil {
-		al = newAllocation(p.req.Owner, p.sharing)
+		al = a.newAllocation(p.req.Owner, p.sharing)
 		a.owners[p.req.Owner] = al
 	}
 	for _, h := range al.holdings {
 		if !slices.Contains(p.keep, h) {
-			res.Released = append(res.Released, h.addr)
+			res.Released = append(res.Released, h.addr())
 			a.drop(al, h)
 		}
 	}
@@ -292,8 +297,10 @@ func (a *Allocator) commit(p *plan) Result {
 	for _, t := range p.add {
 		a.give(al, t.addr, t.held)
 	}
-	p.sort(al.holdings)
-	al.remember(p.req)
+	if len(al.holdings) > 1 {
+		p.sort(al.holdings)
+	}
+	al.remember(&p.req)
 	res.Addresses = al.assigned()
 	return res
 }
@@ -323,8 +330,8 @@ func (al *allocation) remember(req *Request) {
 // sort puts holdings in the order of the request's families, then of its addresses; otherwise it leaves them as they are.
 func (p *plan) sort(holdings []*holding) {
 	rank := func(h *holding) int {
-		family := slices.Index(p.req.Families, FamilyOf(h.addr))
-		return family*(len(p.req.Addresses)+1) + slices.Index(p.req.Addresses, h.addr) + 1
+		family := slices.Index(p.req.Families, h.family)
+		return family*(len(p.req.Addresses)+1) + slices.Index(p.req.Addresses, h.addr()) + 1
 	}
 	slices.SortStableFunc(holdings, func(a, b *holding) int { return rank(a) - rank(b) })
 }

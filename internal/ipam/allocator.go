@@ -15,9 +15,15 @@ type Allocator struct {
 	order  []*pool          // those of the configuration, in its order
 	index  [2][]placed      // all their ranges by address
 	owners map[Owner]*allocation
-	addrs  map[netip.Addr]*holding
+	addrs  [2]map[u128]*holding // per family
 	// outOfPool counts the addresses that no pool covers.
 	outOfPool [2]int
+
+	plan plan
+	// What was released last is used again first: churn then leaves little to the garbage collector, for which every
+	// allocation that lives is work.
+	spareAllocations spares[allocation]
+	spareHoldings    spares[holding]
 }
 
 // New returns an allocator without pools and allocations.
@@ -25,7 +31,7 @@ func New() *Allocator {
 	return &Allocator{
 		pools:  map[string]*pool{},
 		owners: map[Owner]*allocation{},
-		addrs:  map[netip.Addr]*holding{},
+		addrs:  [2]map[u128]*holding{{}, {}},
 	}
 }
 
@@ -40,7 +46,7 @@ func (a *Allocator) Restore(o Owner, addrs []netip.Addr, sharing *Sharing) error
 		return fmt.Errorf("restore of Service %s: it is already known with another sharing key or other ports", o)
 	}
 	if !known {
-		al = newAllocation(o, s)
+		al = a.newAllocation(o, s)
 		al.restored = true
 	}
 	var failed []error
@@ -62,7 +68,7 @@ func (a *Allocator) restore(al *allocation, addr netip.Addr) error {
 	if err := checkAddr(addr); err != nil {
 		return fmt.Errorf("restore of Service %s: %w", al.owner, err)
 	}
-	h := a.addrs[addr]
+	h := a.held(addr)
 	if h != nil {
 		if slices.Contains(al.holdings, h) {
 			return nil
@@ -84,19 +90,32 @@ func (a *Allocator) Release(o Owner) []netip.Addr {
 	}
 	released := make([]netip.Addr, len(al.holdings))
 	for i, h := range al.holdings {
-		released[i] = h.addr
+		released[i] = h.addr()
 		a.drop(al, h)
 	}
 	delete(a.owners, o)
+	a.spareAllocations.put(al)
 	return released
+}
+
+// held returns the holding of a valid address, nil if nobody has it.
+func (a *Allocator) held(addr netip.Addr) *holding {
+	return a.addrs[FamilyOf(addr).index()][number(addr)]
+}
+
+func (a *Allocator) newAllocation(o Owner, s *Sharing) *allocation {
+	al := a.spareAllocations.get()
+	*al = allocation{owner: o, sharing: s}
+	al.holdings = al.inline[:0]
+	return al
 }
 
 // give makes al an owner of addr; h is its holding, nil if nobody has the address yet.
 func (a *Allocator) give(al *allocation, addr netip.Addr, h *holding) {
 	if h == nil {
-		h = &holding{addr: addr}
-		h.owners = h.inline[:0]
-		a.addrs[addr] = h
+		h = a.spareHoldings.get()
+		*h = holding{family: FamilyOf(addr), num: number(addr)}
+		a.addrs[h.family.index()][h.num] = h
 		a.attach(h)
 	}
 	h.addOwner(al)
@@ -106,41 +125,39 @@ func (a *Allocator) give(al *allocation, addr netip.Addr, h *holding) {
 // drop undoes give but for the list of the allocation, which is the caller's.
 func (a *Allocator) drop(al *allocation, h *holding) {
 	h.dropOwner(al)
-	if len(h.owners) > 0 {
+	if len(h.owners()) > 0 {
 		return
 	}
-	delete(a.addrs, h.addr)
-	f := FamilyOf(h.addr)
-	if !h.inPool {
+	delete(a.addrs[h.family.index()], h.num)
+	if h.inPool {
+		sp := h.pool.space(h.family)
+		sp.free.put(h.pos)
+		sp.assigned--
+	} else {
 		a.countOutOfPool(h, -1)
-		return
 	}
-	sp := h.pool.space(f)
-	sp.free.put(h.pos)
-	sp.assigned--
+	a.spareHoldings.put(h)
 }
 
 // attach looks for the pool that covers the address and takes the address out of its free set. The holding must not be
 // in a pool or in a group, and not be counted as out of pool.
 func (a *Allocator) attach(h *holding) {
-	n, f := number(h.addr), FamilyOf(h.addr)
-	at, ok := locate(a.index[f.index()], n)
+	at, ok := locate(a.index[h.family.index()], h.num)
 	h.inPool = ok
 	if !ok {
 		a.countOutOfPool(h, 1)
 		return
 	}
-	h.pool, h.pos = at.pool, at.base.add(n.sub(at.from))
-	sp := at.pool.space(f)
+	h.pool, h.pos = at.pool, at.base.add(h.num.sub(at.from))
+	sp := at.pool.space(h.family)
 	sp.free.take(h.pos)
 	sp.assigned++
 }
 
 func (a *Allocator) countOutOfPool(h *holding, delta int) {
-	f := FamilyOf(h.addr)
-	a.outOfPool[f.index()] += delta
+	a.outOfPool[h.family.index()] += delta
 	if h.pool != nil {
-		h.pool.space(f).outOfPool += delta
+		h.pool.space(h.family).outOfPool += delta
 	}
 }
 
@@ -159,7 +176,7 @@ func (a *Allocator) Allocation(o Owner) []Assigned {
 func (al *allocation) assigned() []Assigned {
 	out := make([]Assigned, len(al.holdings))
 	for i, h := range al.holdings {
-		out[i].Address = h.addr
+		out[i].Address = h.addr()
 		if h.inPool {
 			out[i].Pool = h.pool.spec.Name
 		}
@@ -178,12 +195,16 @@ func (a *Allocator) SharingOf(o Owner) *Sharing {
 
 // Owners returns those who hold an address, by name.
 func (a *Allocator) Owners(addr netip.Addr) []Owner {
-	h := a.addrs[addr]
+	if checkAddr(addr) != nil {
+		return nil
+	}
+	h := a.held(addr)
 	if h == nil {
 		return nil
 	}
-	out := make([]Owner, len(h.owners))
-	for i, al := range h.owners {
+	owners := h.owners()
+	out := make([]Owner, len(owners))
+	for i, al := range owners {
 		out[i] = al.owner
 	}
 	slices.SortFunc(out, Owner.Compare)
@@ -214,6 +235,31 @@ func (a *Allocator) All() iter.Seq2[Owner, []Assigned] {
 				return
 			}
 		}
+	}
+}
+
+// spares are a few objects that wait to be used again.
+type spares[T any] struct{ list []*T }
+
+const mostSpares = 64
+
+func (s *spares[T]) get() *T {
+	last := len(s.list) - 1
+	if last < 0 {
+		return new(T)
+	}
+	v := s.list[last]
+	s.list[last] = nil
+	s.list = s.list[:last]
+	return v
+}
+
+// put takes an object to which nobody holds a reference any more.
+func (s *spares[T]) put(v *T) {
+	var zero T
+	*v = zero
+	if len(s.list) < mostSpares {
+		s.list = append(s.list, v)
 	}
 }
 

@@ -17,31 +17,40 @@ type allocation struct {
 	restored bool
 }
 
-func newAllocation(o Owner, s *Sharing) *allocation {
-	al := &allocation{owner: o, sharing: s}
-	al.holdings = al.inline[:0]
-	return al
-}
-
-// holding is an address that one or more owners have.
+// holding is an address that one or more owners have. There may be a million; the fields are arranged to fill exactly one
+// cache line (64 bytes).
 type holding struct {
-	addr netip.Addr
+	num u128 // the address, see number
 	// pool covers the address if inPool, at position pos; otherwise it is the one that last did, or nil if none is known.
-	pool   *pool
-	pos    u128
-	owners []*allocation
-	inline [1]*allocation // backs owners while there is one
-	shared *shared        // nil if the owner shares nothing
+	pool *pool
+	pos  u128
+	// sole is the owner, nil if there is none or if it has a sharing key: then shared has the owners.
+	sole   [1]*allocation
+	shared *shared
+	family Family
 	inPool bool
 }
 
 // shared is what a holding has more if its owners have a sharing key. All of them have the same key and backend.
 type shared struct {
-	ports []portUse // by port
+	owners []*allocation
+	ports  []portUse // by port
 	// group is where newcomers find the address; nil while it is out of pool, or if its owners are of several namespaces
 	// although its pool does not allow that.
 	group *group
 	mixed bool // owners are of several namespaces
+}
+
+func (h *holding) addr() netip.Addr { return address(h.family, h.num) }
+
+func (h *holding) owners() []*allocation {
+	switch {
+	case h.shared != nil:
+		return h.shared.owners
+	case h.sole[0] != nil:
+		return h.sole[:]
+	}
+	return nil
 }
 
 type portUse struct {
@@ -68,7 +77,7 @@ func (h *holding) conflict(owner Owner, s *Sharing, across bool) *InUseError {
 	if other == nil {
 		return nil
 	}
-	e := &InUseError{Address: h.addr}
+	e := &InUseError{Address: h.addr()}
 	switch theirs := other.sharing; {
 	case s == nil:
 		e.Conflict = ConflictUnshared
@@ -102,7 +111,7 @@ func (h *holding) portConflict(e *InUseError, owner Owner, s *Sharing) *InUseErr
 }
 
 func (h *holding) otherThan(owner Owner) *allocation {
-	for _, al := range h.owners {
+	for _, al := range h.owners() {
 		if al.owner != owner {
 			return al
 		}
@@ -113,7 +122,7 @@ func (h *holding) otherThan(owner Owner) *allocation {
 // first returns the first owner by name that passes, so that errors do not depend on who came first.
 func (h *holding) first(pass func(Owner) bool) *allocation {
 	var found *allocation
-	for _, al := range h.owners {
+	for _, al := range h.owners() {
 		if pass(al.owner) && (found == nil || al.owner.Compare(found.owner) < 0) {
 			found = al
 		}
@@ -123,15 +132,16 @@ func (h *holding) first(pass func(Owner) bool) *allocation {
 
 // addOwner makes al an owner. The caller has checked that there is no conflict.
 func (h *holding) addOwner(al *allocation) {
-	h.owners = append(h.owners, al)
 	if al.sharing == nil {
+		h.sole[0] = al
 		return
 	}
 	if h.shared == nil {
 		h.shared = &shared{ports: make([]portUse, 0, len(al.sharing.Ports))}
 	}
 	s := h.shared
-	s.mixed = s.mixed || al.owner.Namespace != h.owners[0].owner.Namespace
+	s.owners = append(s.owners, al)
+	s.mixed = s.mixed || al.owner.Namespace != s.owners[0].owner.Namespace
 	for _, p := range al.sharing.Ports {
 		i, _ := s.find(p)
 		s.ports = slices.Insert(s.ports, i, portUse{p, al})
@@ -144,12 +154,13 @@ func (h *holding) addOwner(al *allocation) {
 
 // dropOwner undoes addOwner.
 func (h *holding) dropOwner(al *allocation) {
-	i := slices.Index(h.owners, al)
-	h.owners = slices.Delete(h.owners, i, i+1)
-	if h.shared == nil {
+	s := h.shared
+	if s == nil {
+		h.sole[0] = nil
 		return
 	}
-	s := h.shared
+	i := slices.Index(s.owners, al)
+	s.owners = slices.Delete(s.owners, i, i+1)
 	for _, p := range al.sharing.Ports {
 		i, _ := s.find(p)
 		s.ports = slices.Delete(s.ports, i, i+1)
@@ -158,12 +169,12 @@ func (h *holding) dropOwner(al *allocation) {
 		}
 	}
 	if s.mixed {
-		s.mixed = slices.ContainsFunc(h.owners, func(o *allocation) bool {
-			return o.owner.Namespace != h.owners[0].owner.Namespace
+		s.mixed = slices.ContainsFunc(s.owners, func(o *allocation) bool {
+			return o.owner.Namespace != s.owners[0].owner.Namespace
 		})
 	}
 	h.regroup()
-	if len(h.owners) == 0 {
+	if len(s.owners) == 0 {
 		h.shared = nil
 	}
 }
@@ -175,9 +186,9 @@ func (h *holding) regroup() {
 		return
 	}
 	var want groupKey
-	joins := h.inPool && len(h.owners) > 0 && (!s.mixed || h.pool.spec.ShareAcrossNamespaces)
+	joins := h.inPool && len(s.owners) > 0 && (!s.mixed || h.pool.spec.ShareAcrossNamespaces)
 	if joins {
-		want = h.pool.groupKey(h.owners[0].owner.Namespace, h.owners[0].sharing)
+		want = h.pool.groupKey(s.owners[0].owner.Namespace, s.owners[0].sharing)
 	}
 	if s.group != nil && joins && s.group.key == want {
 		return
@@ -201,12 +212,12 @@ func (h *holding) leaveGroup() {
 		g.holdings = slices.Delete(g.holdings, i, i+1)
 	}
 	if len(g.holdings) == 0 {
-		delete(h.pool.space(FamilyOf(h.addr)).groups, g.key)
+		delete(h.pool.space(h.family).groups, g.key)
 	}
 }
 
 func (h *holding) joinGroup(key groupKey) {
-	sp := h.pool.space(FamilyOf(h.addr))
+	sp := h.pool.space(h.family)
 	g := sp.groups[key]
 	if g == nil {
 		g = &group{key: key}

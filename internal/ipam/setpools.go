@@ -118,12 +118,12 @@ func (a *Allocator) replacePools(order []*pool, index [2][]placed) []Owner {
 	}
 	a.pools, a.order, a.index, a.outOfPool = pools, order, index, [2]int{}
 	moved := map[Owner]bool{}
-	for _, h := range a.addrs {
-		if h.inPool && current[h.pool] {
-			continue
-		}
-		if a.reattach(h) {
-			for _, al := range h.owners {
+	for _, addrs := range a.addrs {
+		for _, h := range addrs {
+			if h.inPool && current[h.pool] || !a.reattach(h) {
+				continue
+			}
+			for _, al := range h.owners() {
 				moved[al.owner] = true
 			}
 		}
