@@ -21,11 +21,15 @@ type state struct {
 	addrs map[int]map[netip.Prefix]bool
 }
 
+func newState() *state {
+	return &state{links: make(map[int]*Link), addrs: make(map[int]map[netip.Prefix]bool)}
+}
+
 // list asks the kernel for all links and addresses, again if they changed while
 // it answered.
 func list(ctx context.Context) (*state, error) {
 	for {
-		st := &state{links: make(map[int]*Link), addrs: make(map[int]map[netip.Prefix]bool)}
+		st := newState()
 		err := st.load()
 		if err == nil {
 			return st, nil
