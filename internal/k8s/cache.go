@@ -50,6 +50,17 @@ type Store[T runtime.Object] struct {
 	indexer toolscache.Indexer
 }
 
+// StoreOf returns a store that holds objects.
+func StoreOf[T runtime.Object](objects ...T) (Store[T], error) {
+	indexer := toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{})
+	for _, o := range objects {
+		if err := indexer.Add(o); err != nil {
+			return Store[T]{}, err
+		}
+	}
+	return Store[T]{indexer: indexer}, nil
+}
+
 // Get returns the object of that name; namespace is empty for cluster-scoped
 // kinds.
 func (s Store[T]) Get(namespace, name string) (T, bool) {

@@ -1,0 +1,368 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/config"
+	"github.com/berth-lb/berth/internal/daemon"
+	"github.com/berth-lb/berth/internal/ipam"
+	"github.com/berth-lb/berth/internal/k8s"
+)
+
+// statusWriter sends the latest status patch of an object in the background.
+type statusWriter interface {
+	Set(key k8s.Key, patch []byte)
+}
+
+// eventSender tells users of transitions.
+type eventSender interface {
+	Normal(svc *corev1.Service, reason, message string)
+	Warning(svc *corev1.Service, reason, message string)
+}
+
+// Reasons of events on Services.
+const (
+	eventAllocated = "AddressAllocated"
+	eventFailed    = "AllocationFailed"
+	eventLost      = "AddressLost"
+	eventReleased  = "AddressReleased"
+)
+
+// keyTick is the key under which a timer reminds the loop of the pool statuses.
+var keyTick = k8s.Key{Kind: "Tick"}
+
+// controller owns who has which address. All its methods run in one loop.
+type controller struct {
+	cache   *k8s.Cache
+	writer  statusWriter
+	events  eventSender
+	class   k8s.Class
+	clock   clock.PassiveClock
+	logger  log.Logger
+	health  *daemon.Health
+	metrics *metrics
+
+	allocator *ipam.Allocator
+	snapshot  *config.Snapshot
+	verdicts  config.Verdicts
+	// told is what each Service was told last: the message of its condition.
+	told map[ipam.Owner]string
+	// waiting are Services that lack something, to be tried again when
+	// something becomes free.
+	waiting map[ipam.Owner]bool
+	// lost is why a Service could not keep an address at the start.
+	lost map[ipam.Owner]error
+
+	configDirty, waitingDirty, poolsDirty bool
+}
+
+func newController(c controller) *controller {
+	c.allocator = ipam.New()
+	c.snapshot = &config.Snapshot{}
+	c.told = map[ipam.Owner]string{}
+	c.waiting = map[ipam.Owner]bool{}
+	c.lost = map[ipam.Owner]error{}
+	return &c
+}
+
+// run restores what is assigned, then deals with changes until the cache stops.
+func (c *controller) run(ctx context.Context) error {
+	if err := c.cache.WaitForSync(ctx); err != nil {
+		return err
+	}
+	if err := c.restore(); err != nil {
+		return err
+	}
+	for {
+		key, ok := c.cache.Next()
+		if !ok || ctx.Err() != nil {
+			return nil
+		}
+		c.health.Queued()
+		if err := c.handle(key); err != nil {
+			return err
+		}
+		c.cache.Done(key)
+		if err := c.settle(); err != nil {
+			return err
+		}
+		if c.cache.Pending() == 0 {
+			c.health.Applied()
+		}
+	}
+}
+
+// restore records every existing allocation before the first is made, the
+// oldest Service first: of two that claim one address the older keeps it.
+func (c *controller) restore() error {
+	if err := c.configure(); err != nil {
+		return err
+	}
+	services := c.cache.Services.List()
+	slices.SortFunc(services, func(a, b *corev1.Service) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), ownerOf(a).Compare(ownerOf(b)))
+	})
+	restored := 0
+	for _, svc := range services {
+		if !c.class.Owns(svc) {
+			continue
+		}
+		owner := ownerOf(svc)
+		if condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated); condition != nil {
+			c.told[owner] = condition.Message
+		}
+		addrs := c.restorable(svc)
+		if len(addrs) == 0 {
+			continue
+		}
+		var sharing *ipam.Sharing
+		if wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP); err == nil {
+			sharing = sharingOf(svc, wishes.SharingKey)
+		}
+		if err := c.allocator.Restore(owner, addrs, sharing); err != nil {
+			c.lost[owner] = err
+			level.Warn(c.logger).Log("msg", "a Service cannot keep its address", "service", owner, "err", err)
+		}
+		restored++
+	}
+	level.Info(c.logger).Log("msg", "restored the existing allocations", "services", restored, "pools", len(c.snapshot.Pools))
+	return nil
+}
+
+// restorable returns the addresses that a Service keeps: those of a pool, and,
+// where Berth or MetalLB put them there, those whose pool is gone. Others were
+// written by some other load balancer and are not ours to announce.
+func (c *controller) restorable(svc *corev1.Service) []netip.Addr {
+	addrs := ingressOf(svc)
+	if marked(svc) {
+		return addrs
+	}
+	return slices.DeleteFunc(addrs, func(a netip.Addr) bool {
+		_, found := c.snapshot.PoolOf(a)
+		return !found
+	})
+}
+
+// handle deals with one changed object. Changes of the configuration are only
+// noted: many come at once, and one reading deals with all of them.
+func (c *controller) handle(key k8s.Key) error {
+	switch key.Kind {
+	case k8s.KindService:
+		if c.configDirty {
+			if err := c.configure(); err != nil {
+				return err
+			}
+		}
+		return c.reconcile(key)
+	case k8s.KindIPAddressPool, k8s.KindL2Advertisement:
+		c.configDirty = true
+	case k8s.KindNamespace:
+		c.waitingDirty = true // its labels may open a pool to its Services
+	case keyTick.Kind:
+		return c.reportConfiguration()
+	}
+	return nil
+}
+
+// settle does what was only noted, once nothing else is pending.
+func (c *controller) settle() error {
+	if c.cache.Pending() > 0 {
+		return nil
+	}
+	if c.configDirty {
+		if err := c.configure(); err != nil {
+			return err
+		}
+	}
+	if c.waitingDirty {
+		c.waitingDirty = false
+		for _, owner := range c.waitingByAge() {
+			if err := c.reconcile(keyOf(owner)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// configure reads the custom resources. No Service loses an address by it.
+func (c *controller) configure() error {
+	c.configDirty, c.poolsDirty = false, true
+	snapshot, verdicts := config.Build(config.Objects{
+		IPAddressPools:   c.cache.IPAddressPools.List(),
+		L2Advertisements: c.cache.L2Advertisements.List(),
+	})
+	c.verdicts = verdicts
+	if reflect.DeepEqual(snapshot, c.snapshot) {
+		return nil // only a status changed, most likely by our own hand
+	}
+	c.snapshot = snapshot
+	pools := make([]ipam.Pool, 0, len(c.snapshot.Pools))
+	for _, p := range c.snapshot.Pools {
+		pools = append(pools, ipam.Pool{Name: p.Name, Ranges: p.Assignable()})
+	}
+	moved, err := c.allocator.SetPools(pools)
+	if err != nil {
+		return fmt.Errorf("applying the pools to the allocator: %w", err)
+	}
+	for _, owner := range moved {
+		c.cache.Add(keyOf(owner))
+	}
+	c.waitingDirty = true
+	return nil
+}
+
+// waitingByAge returns the Services that lack something, the oldest first.
+func (c *controller) waitingByAge() []ipam.Owner {
+	type waiter struct {
+		owner ipam.Owner
+		since metav1.Time
+	}
+	waiters := make([]waiter, 0, len(c.waiting))
+	for owner := range c.waiting {
+		w := waiter{owner: owner}
+		if svc, found := c.cache.Services.Get(owner.Namespace, owner.Name); found {
+			w.since = svc.CreationTimestamp
+		}
+		waiters = append(waiters, w)
+	}
+	slices.SortFunc(waiters, func(a, b waiter) int {
+		return cmp.Or(a.since.Compare(b.since.Time), a.owner.Compare(b.owner))
+	})
+	owners := make([]ipam.Owner, len(waiters))
+	for i, w := range waiters {
+		owners[i] = w.owner
+	}
+	return owners
+}
+
+// reconcile makes one Service have what it asks for, as far as that can be.
+func (c *controller) reconcile(key k8s.Key) error {
+	owner := ipam.Owner{Namespace: key.Namespace, Name: key.Name}
+	svc, found := c.cache.Services.Get(key.Namespace, key.Name)
+	if !found || !c.class.Owns(svc) {
+		return c.dismiss(key, owner, svc)
+	}
+	result, err := c.allocate(svc)
+	var o outcome
+	switch {
+	case err != nil:
+		o = refusedOutcome(result.Addresses, err)
+	default:
+		o = allocatedOutcome(result.Addresses, result.Missing)
+	}
+	if err != nil || result.Missing != nil {
+		c.waiting[owner] = true
+	} else {
+		delete(c.waiting, owner)
+	}
+	c.tell(svc, owner, o)
+	return c.publish(key, svc, o)
+}
+
+// allocate asks the allocator. The refusal is nil if the Service has all it
+// asks for.
+func (c *controller) allocate(svc *corev1.Service) (ipam.Result, *refusal) {
+	owner := ownerOf(svc)
+	var namespaceLabels labels.Set
+	if ns, found := c.cache.Namespaces.Get("", svc.Namespace); found {
+		namespaceLabels = ns.Labels
+	}
+	req, err := newRequest(svc, namespaceLabels, c.snapshot)
+	var result ipam.Result
+	if err == nil {
+		result, err = c.allocator.Allocate(req.Request)
+	} else {
+		result.Addresses = c.allocator.Allocation(owner)
+	}
+	if result.Freed {
+		c.waitingDirty = true
+	}
+	c.poolsDirty = true
+	if err != nil {
+		refused := explain(err, req, c.snapshot)
+		c.metrics.refused(refused.reason)
+		return result, refused
+	}
+	return result, nil
+}
+
+// dismiss frees what a Service has that is gone, or not ours any more.
+func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service) error {
+	released := c.allocator.Release(owner)
+	delete(c.waiting, owner)
+	delete(c.told, owner)
+	delete(c.lost, owner)
+	if len(released) > 0 {
+		c.waitingDirty, c.poolsDirty = true, true
+	}
+	if svc == nil {
+		c.writer.Set(key, nil)
+		return nil
+	}
+	if len(released) > 0 {
+		c.events.Normal(svc, eventReleased, fmt.Sprintf("released %s: the Service is not Berth's any more", join(released)))
+	}
+	patch, err := farewellFor(svc)
+	if err != nil {
+		return fmt.Errorf("composing the status of %s: %w", key, err)
+	}
+	c.writer.Set(key, patch)
+	return nil
+}
+
+// tell sends an event when a Service's situation is another than it was told.
+func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
+	lost, wasLost := c.lost[owner]
+	delete(c.lost, owner)
+	if wasLost {
+		c.events.Warning(svc, eventLost, lost.Error())
+	}
+	if c.told[owner] == o.message {
+		return
+	}
+	c.told[owner] = o.message
+	if o.allocated {
+		c.events.Normal(svc, eventAllocated, o.message)
+	} else {
+		c.events.Warning(svc, eventFailed, o.message)
+	}
+}
+
+func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error {
+	patch, err := patchFor(svc, o, metav1.NewTime(c.clock.Now()))
+	if err != nil {
+		return fmt.Errorf("composing the status of %s: %w", key, err)
+	}
+	c.writer.Set(key, patch)
+	return nil
+}
+
+func keyOf(owner ipam.Owner) k8s.Key {
+	return k8s.Key{Kind: k8s.KindService, Namespace: owner.Namespace, Name: owner.Name}
+}
+
+func join(addrs []netip.Addr) string {
+	var text string
+	for i, a := range addrs {
+		if i > 0 {
+			text += ", "
+		}
+		text += a.String()
+	}
+	return text
+}

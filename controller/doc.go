@@ -1,0 +1,16 @@
+// Command controller gives Services of type LoadBalancer their external
+// addresses. One replica at a time, the holder of a Lease, watches Services,
+// Namespaces and Berth's custom resources; a single loop (controller.go) asks
+// internal/ipam for addresses and leaves writing to the background. Nothing
+// here announces addresses: that is the speakers' part.
+//
+// +kubebuilder:rbac:groups="",resources=services;namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=services/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools;l2advertisements,verbs=get;list;watch
+// +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools/status;l2advertisements/status,verbs=patch
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=berth-system,resources=leases,verbs=create
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=berth-system,resources=leases,resourceNames=berth-controller,verbs=get;update
+// +kubebuilder:rbac:groups="",namespace=berth-system,resources=secrets,verbs=create
+// +kubebuilder:rbac:groups="",namespace=berth-system,resources=secrets,resourceNames=berth-membership,verbs=get
+package main

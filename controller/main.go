@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/daemon"
+	"github.com/berth-lb/berth/internal/k8s"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// options are the controller's flags.
+type options struct {
+	namespace, identity, kubeconfig string
+	class                           k8s.Class
+	listen                          string
+	logFormat, logLevel             string
+	leaseDuration, renewDeadline    time.Duration
+}
+
+func main() {
+	var o options
+	cmd := &cobra.Command{
+		Use:           "controller",
+		Short:         "Gives Services of type LoadBalancer their external addresses",
+		Version:       version,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of Berth itself ($POD_NAMESPACE)")
+	f.StringVar(&o.identity, "identity", os.Getenv("POD_NAME"), "name of this replica among the candidates for the lead ($POD_NAME)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty uses the Pod's ServiceAccount")
+	f.StringVar(&o.class.Name, "load-balancer-class", v1beta1.LoadBalancerClass, "loadBalancerClass of the Services that are Berth's")
+	f.BoolVar(&o.class.Default, "default-load-balancer", true, "serve Services without a loadBalancerClass as well")
+	f.StringVar(&o.listen, "listen", ":7958", "address of the HTTP server of /metrics, /healthz and /readyz")
+	f.StringVar(&o.logFormat, "log-format", "logfmt", "logfmt or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.DurationVar(&o.leaseDuration, "lease-duration", 6*time.Second, "how long a dead leader keeps its successor waiting")
+	f.DurationVar(&o.renewDeadline, "renew-deadline", 4*time.Second, "how long a leader goes on when it cannot renew its Lease; less than --lease-duration")
+
+	ctx, stop := daemon.UntilSignalled(context.Background())
+	defer stop()
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "controller:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	if o.namespace == "" || o.identity == "" {
+		return errors.New("--namespace and --identity (or $POD_NAMESPACE and $POD_NAME) must be set")
+	}
+	logger, err := daemon.NewLogger(os.Stderr, o.logFormat, o.logLevel)
+	if err != nil {
+		return err
+	}
+	daemon.CaptureClientGo(logger)
+	restConfig, err := k8s.LoadConfig(o.kubeconfig, "berth-controller/"+version)
+	if err != nil {
+		return err
+	}
+	clients, err := k8s.NewClients(restConfig)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	health := daemon.NewHealth(clock.RealClock{}, 30*time.Second)
+	health.SetReady(true) // a standby is ready to lead
+
+	l := leadership{
+		clients: clients, logger: logger, health: health, options: o,
+		metrics: newMetrics(registry), writerMetrics: k8s.NewWriterMetrics(registry),
+	}
+	server := &daemon.Server{Addr: o.listen, Gatherer: registry, Health: health}
+	return daemon.Run(ctx,
+		daemon.Task{Name: "metrics and health", Run: server.Run},
+		daemon.Task{Name: "leadership", Run: l.run},
+	)
+}
+
+// leadership does the controller's work whenever this replica has the lead.
+type leadership struct {
+	clients       *k8s.Clients
+	logger        log.Logger
+	health        *daemon.Health
+	metrics       *metrics
+	writerMetrics *k8s.WriterMetrics
+	options       options
+}
+
+func (l *leadership) run(ctx context.Context) error {
+	leader := &k8s.Leader{
+		Client: l.clients.Kube, Logger: l.logger,
+		Namespace: l.options.namespace, Name: "berth-controller", Identity: l.options.identity,
+		LeaseDuration: l.options.leaseDuration, RenewDeadline: l.options.renewDeadline, RetryPeriod: time.Second,
+	}
+	return leader.Run(ctx, l.lead)
+}
+
+// flushTimeout is how long a leader that steps down of its own accord takes to
+// write what it has decided.
+const flushTimeout = 3 * time.Second
+
+// lead is one term: it reads everything anew, restores and works until ctx is
+// done. A leader that steps down writes what it has decided; one that lost its
+// Lease writes nothing more.
+func (l *leadership) lead(ctx context.Context) error {
+	defer l.health.Applied() // a standby has no work waiting
+	cache, err := k8s.NewCache(k8s.CacheConfig{
+		Clients: l.clients,
+		Kinds:   []k8s.Kind{k8s.KindService, k8s.KindNamespace, k8s.KindIPAddressPool, k8s.KindL2Advertisement},
+	})
+	if err != nil {
+		return err
+	}
+	writer := k8s.NewWriter(k8s.PatchStatus(l.clients), l.logger, l.writerMetrics)
+	events := k8s.NewEvents(l.clients.Kube, "berth-controller", l.logger)
+	c := newController(controller{
+		cache: cache, writer: writer, events: events, class: l.options.class,
+		clock: clock.RealClock{}, logger: l.logger, health: l.health, metrics: l.metrics,
+	})
+
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWriting()
+	work := func(ctx context.Context) error {
+		err := daemon.Run(ctx,
+			daemon.Task{Name: "cache", Run: cache.Run},
+			daemon.Task{Name: "controller", Run: c.run},
+			daemon.Task{Name: "reminder", Run: func(ctx context.Context) error { return tick(ctx, cache) }},
+			daemon.Task{Name: "membership key", Run: func(ctx context.Context) error {
+				return keepMembershipKey(ctx, l.clients.Kube, l.options.namespace, l.logger)
+			}},
+		)
+		if !errors.Is(context.Cause(ctx), k8s.ErrLeaseLost) {
+			flushing, cancel := context.WithTimeout(writing, flushTimeout)
+			defer cancel()
+			err = errors.Join(err, writer.Flush(flushing))
+		}
+		stopWriting()
+		return err
+	}
+	return daemon.Run(writing,
+		daemon.Task{Name: "writer", Run: writer.Run},
+		daemon.Task{Name: "events", Run: events.Run},
+		daemon.Task{Name: "work", Run: func(context.Context) error { return work(ctx) }},
+	)
+}

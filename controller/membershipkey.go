@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// The Secret with the key that encrypts what the speakers tell each other.
+const (
+	membershipSecret = "berth-membership"
+	membershipField  = "key"
+	membershipBytes  = 32 // AES-256
+	membershipRetry  = 2 * time.Second
+)
+
+// keepMembershipKey makes the Secret if there is none, trying until it is there
+// or ctx is done.
+func keepMembershipKey(ctx context.Context, client kubernetes.Interface, namespace string, logger log.Logger) error {
+	failing := false
+	for {
+		created, err := ensureMembershipKey(ctx, client, namespace)
+		switch {
+		case err == nil && created:
+			level.Info(logger).Log("msg", "made the key of the speakers' membership", "secret", namespace+"/"+membershipSecret)
+			return nil
+		case err == nil:
+			return nil
+		case !failing && ctx.Err() == nil:
+			failing = true
+			level.Warn(logger).Log("msg", "cannot make the key of the speakers' membership, retrying", "secret", namespace+"/"+membershipSecret, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(membershipRetry):
+		}
+	}
+}
+
+func ensureMembershipKey(ctx context.Context, client kubernetes.Interface, namespace string) (created bool, err error) {
+	secrets := client.CoreV1().Secrets(namespace)
+	_, err = secrets.Get(ctx, membershipSecret, metav1.GetOptions{})
+	if err == nil || !apierrors.IsNotFound(err) {
+		return false, err
+	}
+	key := make([]byte, membershipBytes)
+	if _, err := rand.Read(key); err != nil {
+		return false, fmt.Errorf("reading random bytes: %w", err)
+	}
+	_, err = secrets.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:   membershipSecret,
+			Labels: map[string]string{"app.kubernetes.io/name": "berth"},
+		},
+		Data: map[string][]byte{membershipField: key},
+	}, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return false, nil
+	}
+	return err == nil, err
+}

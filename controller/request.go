@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/berth-lb/berth/internal/config"
+	"github.com/berth-lb/berth/internal/ipam"
+)
+
+// request is what a Service asks for, in the allocator's terms.
+type request struct {
+	ipam.Request
+	// service and named tell how the pools of the request came about.
+	service config.Service
+	named   string
+}
+
+// newRequest reads what a Service asks for. An error is a *refusal.
+func newRequest(svc *corev1.Service, namespaceLabels labels.Set, snapshot *config.Snapshot) (request, error) {
+	req := request{
+		Request: ipam.Request{
+			Owner:    ownerOf(svc),
+			Families: familiesOf(svc),
+			Partial:  svc.Spec.IPFamilyPolicy != nil && *svc.Spec.IPFamilyPolicy == corev1.IPFamilyPolicyPreferDualStack,
+		},
+		service: config.Service{Namespace: svc.Namespace, Labels: svc.Labels, NamespaceLabels: namespaceLabels},
+	}
+	wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
+	if err != nil {
+		return req, &refusal{reason: reasonInvalidRequest, message: err.Error()}
+	}
+	req.Addresses = wishes.Addresses
+	req.Sharing = sharingOf(svc, wishes.SharingKey)
+	switch {
+	case wishes.Pool != "":
+		req.named = wishes.Pool
+		req.Named = true
+		if err := permitted(wishes.Pool, req.service, snapshot); err != nil {
+			return req, err
+		}
+		req.Pools = []string{wishes.Pool}
+	case len(wishes.Addresses) > 0:
+		// An address may be asked for wherever it is, also in a pool that does
+		// not assign by itself.
+		for _, pool := range snapshot.Pools {
+			if pool.Serves(req.service) {
+				req.Pools = append(req.Pools, pool.Name)
+			}
+		}
+	default:
+		for _, pool := range snapshot.AutoAssignPools(req.service) {
+			req.Pools = append(req.Pools, pool.Name)
+		}
+	}
+	return req, nil
+}
+
+// permitted says whether a Service may have addresses of the pool it names.
+func permitted(name string, svc config.Service, snapshot *config.Snapshot) error {
+	pool, found := snapshot.Pool(name)
+	if !found {
+		return &refusal{reason: reasonUnknownPool, message: fmt.Sprintf("it asks for pool %s, and no pool of that name is in force", name)}
+	}
+	if why := pool.Excludes(svc); why != "" {
+		return &refusal{reason: reasonPoolNotAllowed, message: fmt.Sprintf("it asks for pool %s, which it may not use: %s", name, why)}
+	}
+	return nil
+}
+
+func ownerOf(svc *corev1.Service) ipam.Owner {
+	return ipam.Owner{Namespace: svc.Namespace, Name: svc.Name}
+}
+
+func familiesOf(svc *corev1.Service) []ipam.Family {
+	var families []ipam.Family
+	for _, f := range svc.Spec.IPFamilies {
+		if f == corev1.IPv6Protocol {
+			families = append(families, ipam.IPv6)
+		} else {
+			families = append(families, ipam.IPv4)
+		}
+	}
+	return families
+}
+
+// sharingOf returns how a Service shares its address under key. Under
+// externalTrafficPolicy Local traffic must go where the Pods are, so only
+// Services with the same Pods may share.
+func sharingOf(svc *corev1.Service, key string) *ipam.Sharing {
+	if key == "" {
+		return nil
+	}
+	sharing := &ipam.Sharing{Key: key}
+	for _, p := range svc.Spec.Ports {
+		protocol, err := ipam.ParseProtocol(string(p.Protocol))
+		if err != nil {
+			continue // the API server knows no other protocols
+		}
+		sharing.Ports = append(sharing.Ports, ipam.Port{Protocol: protocol, Number: uint16(p.Port)})
+	}
+	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		sharing.Backend = labels.Set(svc.Spec.Selector).String()
+	}
+	return sharing
+}
+
+// ingressOf returns the addresses in a Service's status.
+func ingressOf(svc *corev1.Service) []netip.Addr {
+	var addrs []netip.Addr
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		if addr, err := ipam.ParseAddr(ingress.IP); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}

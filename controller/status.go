@@ -1,0 +1,207 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/ipam"
+)
+
+// outcome is what a Service is to be told: its addresses and the condition.
+type outcome struct {
+	addresses []ipam.Assigned
+	allocated bool
+	reason    string
+	message   string
+}
+
+// allocatedOutcome describes a request that was met; missing is why a
+// PreferDualStack Service has one family only, or nil.
+func allocatedOutcome(addresses []ipam.Assigned, missing error) outcome {
+	o := outcome{addresses: addresses, allocated: true, reason: reasonAllocated, message: describe(addresses)}
+	if missing != nil {
+		o.message += "; " + missing.Error()
+	}
+	return o
+}
+
+// refusedOutcome describes a request that was not met; addresses are those that
+// the Service keeps from before.
+func refusedOutcome(addresses []ipam.Assigned, why *refusal) outcome {
+	o := outcome{addresses: addresses, reason: why.reason, message: why.message}
+	if len(addresses) > 0 {
+		o.message += "; the Service keeps " + describe(addresses)
+	}
+	return o
+}
+
+// describe renders addresses as "192.0.2.1 from pool a, 2001:db8::1 from pool b".
+func describe(addresses []ipam.Assigned) string {
+	texts := make([]string, 0, len(addresses))
+	for _, a := range addresses {
+		if a.Pool == "" {
+			texts = append(texts, fmt.Sprintf("%s, which is in no pool any more", a.Address))
+		} else {
+			texts = append(texts, fmt.Sprintf("%s from pool %s", a.Address, a.Pool))
+		}
+	}
+	return strings.Join(texts, ", ")
+}
+
+// ingress renders addresses as the status has them. Mode VIP tells kube-proxy
+// that packets arrive with the address itself as their destination (KEP-1860).
+func (o outcome) ingress() []corev1.LoadBalancerIngress {
+	mode := corev1.LoadBalancerIPModeVIP
+	ingress := make([]corev1.LoadBalancerIngress, 0, len(o.addresses))
+	for _, a := range o.addresses {
+		ingress = append(ingress, corev1.LoadBalancerIngress{IP: a.Address.String(), IPMode: &mode})
+	}
+	return ingress
+}
+
+// pools renders the pools of the addresses for the annotation. A pool that is
+// gone stays in it, because advertisements may name it.
+func (o outcome) pools(before string) string {
+	var names []string
+	outOfPool := false
+	for _, a := range o.addresses {
+		if a.Pool == "" {
+			outOfPool = true
+		} else if !slices.Contains(names, a.Pool) {
+			names = append(names, a.Pool)
+		}
+	}
+	if outOfPool {
+		for name := range strings.SplitSeq(before, ",") {
+			if name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+func (o outcome) condition(before *metav1.Condition, now metav1.Time) metav1.Condition {
+	c := metav1.Condition{
+		Type:               v1beta1.ConditionAddressAllocated,
+		Status:             metav1.ConditionFalse,
+		Reason:             o.reason,
+		Message:            o.message,
+		LastTransitionTime: now,
+	}
+	if o.allocated {
+		c.Status = metav1.ConditionTrue
+	}
+	if before != nil && before.Status == c.Status {
+		c.LastTransitionTime = before.LastTransitionTime
+	}
+	return c
+}
+
+// servicePatch is a strategic merge patch of a Service's status. It has the one
+// annotation Berth writes beside it, so that a Service costs one write: the API
+// server takes metadata through the status subresource. The uid keeps it from
+// hitting a Service of the same name that came later.
+type servicePatch struct {
+	Metadata patchMetadata `json:"metadata"`
+	Status   patchStatus   `json:"status"`
+}
+
+type patchMetadata struct {
+	UID         string             `json:"uid"`
+	Annotations map[string]*string `json:"annotations,omitempty"`
+}
+
+type patchStatus struct {
+	// LoadBalancer is absent where ingress stays as it is.
+	LoadBalancer *patchLoadBalancer `json:"loadBalancer,omitempty"`
+	Conditions   []any              `json:"conditions,omitempty"`
+}
+
+type patchLoadBalancer struct {
+	Ingress []corev1.LoadBalancerIngress `json:"ingress"`
+}
+
+type deletedCondition struct {
+	Patch string `json:"$patch"`
+	Type  string `json:"type"`
+}
+
+// patchFor returns the patch that makes the status of svc say o, or nil if it
+// does already.
+func patchFor(svc *corev1.Service, o outcome, now metav1.Time) ([]byte, error) {
+	before := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
+	condition := o.condition(before, now)
+	patch := servicePatch{Metadata: patchMetadata{UID: string(svc.UID)}}
+	changed := false
+	if before == nil || before.Status != condition.Status || before.Reason != condition.Reason || before.Message != condition.Message {
+		patch.Status.Conditions = append(patch.Status.Conditions, condition)
+		changed = true
+	}
+	if ingress := o.ingress(); !sameIngress(svc.Status.LoadBalancer.Ingress, ingress) {
+		patch.Status.LoadBalancer = &patchLoadBalancer{Ingress: ingress}
+		changed = true
+	}
+	had, has := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]
+	if pools := o.pools(had); pools != had || (has && pools == "") {
+		patch.Metadata.Annotations = map[string]*string{v1beta1.AnnotationIPAllocatedFromPool: orNull(pools)}
+		changed = true
+	}
+	if len(o.addresses) == 0 && meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAnnounced) != nil {
+		patch.Status.Conditions = append(patch.Status.Conditions, deletedCondition{Patch: "delete", Type: v1beta1.ConditionAnnounced})
+		changed = true
+	}
+	if !changed {
+		return nil, nil
+	}
+	return json.Marshal(patch)
+}
+
+// farewellFor returns the patch that removes everything Berth wrote on a
+// Service that is not Berth's any more, or nil if there is nothing. Addresses
+// are removed by the API server when the type changes.
+func farewellFor(svc *corev1.Service) ([]byte, error) {
+	patch := servicePatch{Metadata: patchMetadata{UID: string(svc.UID)}}
+	for _, conditionType := range []string{v1beta1.ConditionAddressAllocated, v1beta1.ConditionAnnounced} {
+		if meta.FindStatusCondition(svc.Status.Conditions, conditionType) != nil {
+			patch.Status.Conditions = append(patch.Status.Conditions, deletedCondition{Patch: "delete", Type: conditionType})
+		}
+	}
+	if _, has := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]; has {
+		patch.Metadata.Annotations = map[string]*string{v1beta1.AnnotationIPAllocatedFromPool: nil}
+	}
+	if len(patch.Status.Conditions)+len(patch.Metadata.Annotations) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(patch)
+}
+
+func sameIngress(a, b []corev1.LoadBalancerIngress) bool {
+	return len(a) == len(b) && equality.Semantic.DeepEqual(a, b)
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// marked says that Berth, or MetalLB before it, gave the Service its addresses.
+func marked(svc *corev1.Service) bool {
+	if meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) != nil {
+		return true
+	}
+	return slices.ContainsFunc(slices.Collect(maps.Keys(svc.Annotations)), func(key string) bool {
+		return strings.HasSuffix(key, "/ip-allocated-from-pool")
+	})
+}
