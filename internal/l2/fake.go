@@ -1,0 +1,329 @@
+package l2
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/arp"
+	"github.com/mdlayher/ndp"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/berth-lb/berth/internal/netif"
+)
+
+// FakeWire is a Wire in memory, for tests. It runs the filters it is given,
+// refuses what the kernel would refuse, and prints as text what was sent.
+type FakeWire struct {
+	// FilterLimit is the longest filter that is accepted; 0 means the kernel's
+	// 4096 instructions.
+	FilterLimit int
+	// GroupLimit is how many groups a socket can join; 0 means no limit.
+	GroupLimit int
+	// OnSend, if set before the first Open, is called with each frame that is
+	// sent. It may call Deliver.
+	OnSend func(ifname string, frame []byte)
+
+	mu     sync.Mutex
+	conns  []*fakeConn
+	sent   []string
+	broken map[string]error
+	groups map[int]map[netip.Addr]int // memberships by interface index
+}
+
+var _ Wire = (*FakeWire)(nil)
+
+// Open implements Wire.
+func (w *FakeWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction) (Conn, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.broken[link.Name]; err != nil {
+		return nil, fmt.Errorf("opening %s on %s: %w", proto, link.Name, err)
+	}
+	c := &fakeConn{wire: w, link: link, proto: proto, wake: make(chan struct{}, 1)}
+	if err := c.SetFilter(filter); err != nil {
+		return nil, err
+	}
+	w.conns = append(w.conns, c)
+	return c, nil
+}
+
+// Deliver has a frame arrive at an interface and reports whether a filter let it
+// through, that is, whether it woke the reader.
+func (w *FakeWire) Deliver(ifname string, frame []byte) (woke bool) {
+	for _, c := range w.on(ifname) {
+		if c.deliver(frame) {
+			woke = true
+		}
+	}
+	return woke
+}
+
+// Break has the open sockets of an interface fail with err, and new ones too,
+// until it is called with nil.
+func (w *FakeWire) Break(ifname string, err error) {
+	w.mu.Lock()
+	if w.broken == nil {
+		w.broken = make(map[string]error)
+	}
+	w.broken[ifname] = err
+	w.mu.Unlock()
+	for _, c := range w.on(ifname) {
+		notify(c.wake)
+	}
+}
+
+// Groups returns the groups joined on an interface, in ascending order.
+func (w *FakeWire) Groups(ifindex int) []netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []netip.Addr
+	for g := range w.groups[ifindex] {
+		out = append(out, g)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+// String returns what was sent, a line for each frame, in order.
+func (w *FakeWire) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.sent, "\n")
+}
+
+// Reset forgets what was sent.
+func (w *FakeWire) Reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = nil
+}
+
+// on returns the open conns of an interface.
+func (w *FakeWire) on(ifname string) []*fakeConn {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []*fakeConn
+	for _, c := range w.conns {
+		if c.link.Name == ifname {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (w *FakeWire) failure(ifname string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken[ifname]
+}
+
+// fakeConn is a Conn of a FakeWire.
+type fakeConn struct {
+	wire  *FakeWire
+	link  netif.Link
+	proto Protocol
+	wake  chan struct{}
+
+	mu       sync.Mutex
+	vm       *bpf.VM
+	inbox    [][]byte
+	deadline time.Time
+}
+
+func (c *fakeConn) deliver(frame []byte) bool {
+	etherType := uint16(unix.ETH_P_ARP)
+	if c.proto == NDP {
+		etherType = unix.ETH_P_IPV6
+	}
+	if len(frame) < etherLen || uint16(frame[12])<<8|uint16(frame[13]) != etherType {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, err := c.vm.Run(frame); err != nil || n == 0 {
+		return false
+	}
+	c.inbox = append(c.inbox, slices.Clone(frame))
+	notify(c.wake)
+	return true
+}
+
+// ReadFrame implements Conn.
+func (c *fakeConn) ReadFrame(b []byte) (int, error) {
+	for {
+		if err := c.wire.failure(c.link.Name); err != nil {
+			return 0, err
+		}
+		c.mu.Lock()
+		if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
+			c.mu.Unlock()
+			return 0, os.ErrDeadlineExceeded
+		}
+		if len(c.inbox) > 0 {
+			n := copy(b, c.inbox[0])
+			c.inbox = c.inbox[1:]
+			c.mu.Unlock()
+			return n, nil
+		}
+		c.mu.Unlock()
+		<-c.wake
+	}
+}
+
+// WriteFrame implements Conn.
+func (c *fakeConn) WriteFrame(frame []byte) error {
+	if err := c.wire.failure(c.link.Name); err != nil {
+		return err
+	}
+	c.wire.mu.Lock()
+	c.wire.sent = append(c.wire.sent, c.link.Name+" "+describe(frame))
+	c.wire.mu.Unlock()
+	if c.wire.OnSend != nil {
+		c.wire.OnSend(c.link.Name, slices.Clone(frame))
+	}
+	return nil
+}
+
+// SetFilter implements Conn.
+func (c *fakeConn) SetFilter(filter []bpf.Instruction) error {
+	limit := c.wire.FilterLimit
+	if limit == 0 {
+		limit = maxProgram
+	}
+	if len(filter) > limit {
+		return fmt.Errorf("%w: %d instructions", ErrFilterSize, len(filter))
+	}
+	vm, err := bpf.NewVM(filter)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.vm = vm
+	c.mu.Unlock()
+	return nil
+}
+
+// SetReadDeadline implements Conn. Only deadlines in the past are of use here.
+func (c *fakeConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.deadline = t
+	c.mu.Unlock()
+	notify(c.wake)
+	return nil
+}
+
+// Close implements Conn.
+func (c *fakeConn) Close() error {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	c.wire.conns = slices.DeleteFunc(c.wire.conns, func(o *fakeConn) bool { return o == c })
+	return nil
+}
+
+// OpenGroups implements Wire.
+func (w *FakeWire) OpenGroups() (GroupSocket, error) {
+	return &fakeGroups{wire: w, joined: make(map[fakeMembership]struct{})}, nil
+}
+
+type fakeMembership struct {
+	ifindex int
+	group   netip.Addr
+}
+
+// fakeGroups is a GroupSocket of a FakeWire.
+type fakeGroups struct {
+	wire   *FakeWire
+	joined map[fakeMembership]struct{}
+}
+
+func (s *fakeGroups) Join(ifindex int, group netip.Addr) error {
+	if s.wire.GroupLimit > 0 && len(s.joined) >= s.wire.GroupLimit {
+		return fmt.Errorf("joining %s: %w", group, ErrGroupsFull)
+	}
+	m := fakeMembership{ifindex, group}
+	if _, ok := s.joined[m]; ok {
+		return fmt.Errorf("joining %s: %w", group, unix.EADDRINUSE)
+	}
+	s.joined[m] = struct{}{}
+	s.wire.member(m, 1)
+	return nil
+}
+
+func (s *fakeGroups) Leave(ifindex int, group netip.Addr) error {
+	m := fakeMembership{ifindex, group}
+	if _, ok := s.joined[m]; !ok {
+		return fmt.Errorf("leaving %s: %w", group, unix.EADDRNOTAVAIL)
+	}
+	delete(s.joined, m)
+	s.wire.member(m, -1)
+	return nil
+}
+
+func (s *fakeGroups) Close() error {
+	for m := range s.joined {
+		s.wire.member(m, -1)
+	}
+	s.joined = nil
+	return nil
+}
+
+func (w *FakeWire) member(m fakeMembership, by int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.groups == nil {
+		w.groups = make(map[int]map[netip.Addr]int)
+	}
+	if w.groups[m.ifindex] == nil {
+		w.groups[m.ifindex] = make(map[netip.Addr]int)
+	}
+	if w.groups[m.ifindex][m.group] += by; w.groups[m.ifindex][m.group] == 0 {
+		delete(w.groups[m.ifindex], m.group)
+	}
+}
+
+// describe returns a frame as a line of text.
+func describe(frame []byte) string {
+	if len(frame) < etherLen {
+		return fmt.Sprintf("short frame %x", frame)
+	}
+	head := fmt.Sprintf("%s > %s ", hw(frame[6:12]), hw(frame[0:6]))
+	var p arp.Packet
+	if frame[12] == 8 && frame[13] == 6 && p.UnmarshalBinary(frame[etherLen:]) == nil {
+		return head + fmt.Sprintf("arp %s %s is-at %s to %s at %s",
+			strings.ToLower(p.Operation.String()), p.SenderIP, p.SenderHardwareAddr, p.TargetIP, p.TargetHardwareAddr)
+	}
+	src, dst, icmp, err := parseIPv6(frame[etherLen:])
+	if err != nil {
+		return head + "not ARP or ICMPv6"
+	}
+	m, err := ndp.ParseMessage(icmp)
+	na, ok := m.(*ndp.NeighborAdvertisement)
+	if err != nil || !ok {
+		return head + "not a neighbour advertisement"
+	}
+	text := head + fmt.Sprintf("na %s > %s target %s", src, dst, na.TargetAddress)
+	for _, o := range na.Options {
+		if lla, ok := o.(*ndp.LinkLayerAddress); ok {
+			text += " is-at " + lla.Addr.String()
+		}
+	}
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{{na.Router, "router"}, {na.Solicited, "solicited"}, {na.Override, "override"}} {
+		if f.set {
+			text += " " + f.name
+		}
+	}
+	return text
+}
+
+func hw(b []byte) string {
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5])
+}
