@@ -1,0 +1,89 @@
+# Berth. `make demo` shows it, `make test` proves it; see README.md.
+SHELL := /bin/bash -o pipefail
+.DEFAULT_GOAL := build
+
+VERSION := v0.1.0
+KUBERNETES := v1.36.3
+
+# Tools come from internal/tools/go.mod, at the versions it pins.
+TOOL := go tool -modfile=internal/tools/go.mod
+
+PRODUCT := bin/controller bin/speaker
+LAB := bin/lab bin/kube bin/agnhost
+LAB_MODULE := internal/lab
+
+GO_FILES := $(shell find api controller speaker internal cmd -name '*.go' -not -path '$(LAB_MODULE)/*' 2>/dev/null)
+LAB_FILES := $(shell find $(LAB_MODULE) -name '*.go')
+
+# Prints how far a long compilation is instead of a line per package.
+PROGRESS := awk -v what="$$WHAT" '/^[a-zA-Z0-9._~\/-]+$$/ { n++; if (n % 100 == 0) { printf "  %s: %d packages compiled\n", what, n; fflush() } next } { print; fflush() }'
+
+.PHONY: build
+build: $(PRODUCT) $(LAB) ## Build Berth and the lab into bin/.
+
+bin/controller bin/speaker: $(GO_FILES) go.mod go.sum
+	CGO_ENABLED=0 go build -o $@ -trimpath -ldflags '-s -w -X main.version=$(VERSION)' ./$(@F)
+
+bin/lab: $(LAB_FILES) $(GO_FILES) $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
+	CGO_ENABLED=0 go build -C $(LAB_MODULE) -o ../../$@ ./cmd/lab
+
+bin/kube: $(LAB_MODULE)/cmd/kube/main.go $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
+	@echo "Building Kubernetes $(KUBERNETES) and etcd; the first time this takes 6 minutes on two cores."
+	@export WHAT=kubernetes; CGO_ENABLED=0 go build -v -C $(LAB_MODULE) -o ../../$@ -ldflags '-s -w \
+		-X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \
+		-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36' ./cmd/kube 2>&1 | $(PROGRESS)
+
+bin/agnhost: $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
+	@export WHAT=agnhost; CGO_ENABLED=0 go build -v -C $(LAB_MODULE) -o ../../$@ -ldflags '-s -w' k8s.io/kubernetes/test/images/agnhost 2>&1 | $(PROGRESS)
+
+.PHONY: demo
+demo: packages build ## Show Berth at work in a cluster of network namespaces (root).
+	@$(LAB_MODULE)/demo.sh
+
+.PHONY: demo-down
+demo-down: ## Remove what `make demo` left running.
+	@bin/lab down --name demo
+
+.PHONY: test
+test: lint test-unit test-lab ## Everything: lint, unit tests with -race, lab tests (root).
+
+.PHONY: test-unit
+test-unit: packages ## Unit tests of Berth and of the lab, with -race.
+	go test -race ./...
+	go test -race -C $(LAB_MODULE) $$(go list -C $(LAB_MODULE) ./... | grep -v /e2e)
+
+.PHONY: test-lab
+test-lab: packages build ## End-to-end tests in the lab (root). RUN=regexp chooses some.
+	go test -C $(LAB_MODULE) -count=1 -timeout 30m $(if $(RUN),-run '$(RUN)' -v) ./e2e/...
+
+.PHONY: lint
+lint: check-generated ## Vet, import rules and style.
+	$(TOOL) golangci-lint run ./...
+	cd $(LAB_MODULE) && go tool -modfile=../tools/go.mod golangci-lint run --config ../../.golangci.yaml ./...
+
+.PHONY: generate
+generate: ## Deepcopy, CRDs, RBAC and deploy/berth.yaml from their sources.
+	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd
+	$(TOOL) controller-gen rbac:roleName=berth-controller paths=./controller/... output:rbac:dir=config/rbac/controller
+	$(TOOL) controller-gen rbac:roleName=berth-speaker paths=./speaker/... output:rbac:dir=config/rbac/speaker
+	$(TOOL) kustomize build config/default > deploy/berth.yaml
+
+.PHONY: check-generated
+check-generated: generate
+	@git diff --exit-code -- api config deploy || { echo "generated files are stale: run 'make generate' and commit"; exit 1; }
+
+.PHONY: bench
+bench: ## Benchmarks.
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: lab
+lab: packages build ## Start a lab to play with; see bin/lab --help.
+	bin/lab up
+
+.PHONY: packages
+packages: ## Install the Debian packages that tests and lab need.
+	@.ci/packages
+
+.PHONY: help
+help:
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
