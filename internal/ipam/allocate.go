@@ -219,18 +219,20 @@ func (p *plan) chooseOne(f Family) bool {
 	return false
 }
 
-// poolBeside returns the pool of the first address planned so far if the request may use that pool.
+// poolBeside returns the pool of the other family's first address if the request may use that pool. It is called for a
+// family that is not covered, so all that is planned is of the other.
 func (p *plan) poolBeside() (string, bool) {
-	var name string
+	var beside netip.Addr
 	switch {
-	case len(p.keep) > 0 && p.keep[0].inPool:
-		name = p.keep[0].pool.spec.Name
+	case len(p.req.Addresses) > 0:
+		beside = p.req.Addresses[0]
+	case len(p.keep) > 0:
+		beside = p.keep[0].addr()
 	case len(p.add) > 0:
-		name, _ = p.a.PoolOf(p.add[0].addr)
-	default:
-		return "", false
+		beside = p.add[0].addr
 	}
-	return name, slices.Contains(p.req.Pools, name)
+	name, ok := p.a.PoolOf(beside)
+	return name, ok && slices.Contains(p.req.Pools, name)
 }
 
 // candidate returns the address that a pool would give.

@@ -171,7 +171,7 @@ func (e *ExhaustedError) Error() string {
 
 // OverlapError says that two pools have an address in common.
 type OverlapError struct {
-	// Pool and Other are the names of the two, in the order of the call.
+	// Pool and Other are the names of the two, first the one whose range starts lower.
 	Pool, Other string
 	// Range and OtherRange are the ranges that overlap.
 	Range, OtherRange Range

@@ -31,50 +31,36 @@ func (s *freeSet) ceiling(pos u128) (interval, bool) {
 	return s.ceil, s.ok
 }
 
-func (s *freeSet) has(pos u128) bool {
-	i, ok := s.ceiling(pos)
-	return ok && !pos.less(i.from)
-}
-
 // lowest returns the lowest free position.
 func (s *freeSet) lowest() (u128, bool) {
 	i, ok := s.tree.Min()
 	return i.from, ok
 }
 
-// take removes pos from the set; it tells whether it was in it.
-func (s *freeSet) take(pos u128) bool {
-	i, ok := s.ceiling(pos)
-	if !ok || pos.less(i.from) {
-		return false
-	}
+// take removes pos, which must be in the set.
+func (s *freeSet) take(pos u128) {
+	i, _ := s.ceiling(pos)
 	if pos != i.from {
 		s.tree.ReplaceOrInsert(interval{i.from, pos.prev()})
 	}
 	if pos == i.to {
-		s.tree.Delete(interval{to: pos})
-		return true
+		s.tree.Delete(i)
+		return
 	}
 	s.tree.ReplaceOrInsert(interval{pos.next(), i.to})
-	return true
 }
 
-// put adds pos to the set; it tells whether it was not in it.
-func (s *freeSet) put(pos u128) bool {
-	right, ok := s.ceiling(pos)
-	if ok && !pos.less(right.from) {
-		return false
-	}
+// put adds pos, which must not be in the set.
+func (s *freeSet) put(pos u128) {
 	merged := interval{pos, pos}
+	if right, ok := s.ceiling(pos); ok && right.from == pos.next() {
+		merged.to = right.to
+	}
 	if (pos != u128{}) {
 		if left, ok := s.tree.Get(interval{to: pos.prev()}); ok {
 			s.tree.Delete(left)
 			merged.from = left.from
 		}
 	}
-	if ok && right.from == pos.next() {
-		merged.to = right.to
-	}
 	s.tree.ReplaceOrInsert(merged)
-	return true
 }

@@ -12,7 +12,8 @@ import (
 // Range is a set of consecutive addresses of one family, both ends included.
 type Range struct{ From, To netip.Addr }
 
-// ParseAddr parses a single address and refuses what cannot be assigned to a Service: zones and IPv4-mapped IPv6.
+// ParseAddr parses a single address and refuses what cannot be assigned to a Service: zones and IPv4-mapped IPv6. Spaces
+// around it are ignored.
 func ParseAddr(s string) (netip.Addr, error) {
 	s = strings.TrimSpace(s)
 	a, err := netip.ParseAddr(s)
@@ -29,18 +30,18 @@ func ParseAddr(s string) (netip.Addr, error) {
 // spaces around the parts.
 func ParseRange(s string) (Range, error) {
 	s = strings.TrimSpace(s)
-	if s == "" {
-		return Range{}, errors.New("address range is empty: give a CIDR, a range FROM-TO or an address")
-	}
 	if from, to, ok := strings.Cut(s, "-"); ok {
 		return parseFromTo(s, from, to)
 	}
 	if strings.Contains(s, "/") {
 		return parseCIDR(s)
 	}
-	a, err := ParseAddr(s)
+	a, err := netip.ParseAddr(s)
 	if err != nil {
-		return Range{}, fmt.Errorf("%w: give a CIDR, a range FROM-TO or an address", err)
+		return Range{}, fmt.Errorf("%q is not a CIDR, a range FROM-TO or an IP address", s)
+	}
+	if err := checkAddr(a); err != nil {
+		return Range{}, err
 	}
 	return Range{a, a}, nil
 }

@@ -1,0 +1,218 @@
+package ipam
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestScripts runs the decision tables in testdata. Each file is a list of stories, "== TITLE" and then lines
+// "COMMAND => RESULT"; a story starts with a new allocator. Commands:
+//
+//	pools NAME=RANGE,RANGE NAME+=RANGE   SetPools (+ shares across namespaces); the result is the owners it reports
+//	get OWNER FAMILIES POOLS [OPTION..]  Allocate; families 4, 6, 46, 64, or 4?6 if partial; pools a,b or - for none, named
+//	                                     with a leading !; options ask=ADDR,.. key=KEY ports=tcp80,.. backend=B;
+//	                                     the result is ADDR@POOL .. [released ADDR ..] [freed] [missing: ERROR], or an error
+//	restore OWNER ADDR,.. [OPTION..]     Restore
+//	release OWNER                        Release
+//	show OWNER                           Allocation
+//	owners ADDR                          Owners
+//	stats NAME                           StatsOf: per family assigned/available/total, and those out of pool
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s *script
+		for i, line := range strings.Split(string(text), "\n") {
+			line = strings.TrimSpace(line)
+			switch {
+			case line == "" || strings.HasPrefix(line, "#"):
+			case strings.HasPrefix(line, "== "):
+				s = &script{a: New()}
+			default:
+				s.line(t, fmt.Sprintf("%s:%d", file, i+1), line)
+			}
+		}
+	}
+}
+
+type script struct{ a *Allocator }
+
+func (s *script) line(t *testing.T, at, line string) {
+	command, want, ok := strings.Cut(line, "=>")
+	if !ok {
+		t.Fatalf("%s: no =>", at)
+	}
+	words := strings.Fields(command)
+	if got := s.run(t, words[0], words[1:]); got != strings.TrimSpace(want) {
+		t.Errorf("%s: %s\n got %s\nwant %s", at, command, got, strings.TrimSpace(want))
+	}
+}
+
+func (s *script) run(t *testing.T, command string, args []string) string {
+	switch command {
+	case "pools":
+		return s.pools(t, args)
+	case "get":
+		return s.get(t, args)
+	case "restore":
+		var req Request
+		options(t, &req, args[2:])
+		return say(s.a.Restore(owner(args[0]), addrs(t, args[1]), req.Sharing))
+	case "release":
+		return join(s.a.Release(owner(args[0])))
+	case "show":
+		return join(s.a.Allocation(owner(args[0])))
+	case "owners":
+		return join(s.a.Owners(netip.MustParseAddr(args[0])))
+	case "stats":
+		return s.stats(args[0])
+	}
+	t.Fatalf("unknown command %s", command)
+	return ""
+}
+
+func (s *script) pools(t *testing.T, args []string) string {
+	var pools []Pool
+	for _, arg := range args {
+		name, list, _ := strings.Cut(arg, "=")
+		p := Pool{Name: strings.TrimSuffix(name, "+"), ShareAcrossNamespaces: strings.HasSuffix(name, "+")}
+		for _, r := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
+			parsed, err := ParseRange(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Ranges = append(p.Ranges, parsed)
+		}
+		pools = append(pools, p)
+	}
+	moved, err := s.a.SetPools(pools)
+	if err != nil {
+		return err.Error()
+	}
+	return join(moved)
+}
+
+func (s *script) get(t *testing.T, args []string) string {
+	req := Request{Owner: owner(args[0]), Partial: strings.Contains(args[1], "?")}
+	for _, c := range strings.ReplaceAll(args[1], "?", "") {
+		req.Families = append(req.Families, map[rune]Family{'4': IPv4, '6': IPv6}[c])
+	}
+	pools, named := strings.CutPrefix(args[2], "!")
+	req.Named = named
+	if pools != "-" {
+		req.Pools = strings.Split(pools, ",")
+	}
+	options(t, &req, args[3:])
+	res, err := s.a.Allocate(req)
+	if err != nil {
+		if !slices.Equal(res.Addresses, s.a.Allocation(req.Owner)) {
+			t.Errorf("failed Allocate(%+v) says %v, but Allocation says %v", req, res.Addresses, s.a.Allocation(req.Owner))
+		}
+		return err.Error()
+	}
+	out := join(res.Addresses)
+	if len(res.Released) > 0 {
+		out += " released " + join(res.Released)
+	}
+	if res.Freed {
+		out += " freed"
+	}
+	if res.Missing != nil {
+		out += " missing: " + res.Missing.Error()
+	}
+	return out
+}
+
+func (s *script) stats(name string) string {
+	st, ok := s.a.StatsOf(name)
+	if !ok {
+		return "no such pool"
+	}
+	family := func(f FamilyStats) string {
+		return fmt.Sprintf("%d/%s/%s out %d", f.Assigned, f.Available, f.Total, f.OutOfPool)
+	}
+	return family(st.IPv4) + ", " + family(st.IPv6)
+}
+
+func options(t *testing.T, req *Request, args []string) {
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		if req.Sharing == nil && name != "ask" {
+			req.Sharing = &Sharing{}
+		}
+		switch name {
+		case "ask":
+			req.Addresses = addrs(t, value)
+		case "key":
+			req.Sharing.Key = value
+		case "backend":
+			req.Sharing.Backend = value
+		case "ports":
+			for _, p := range strings.Split(value, ",") {
+				digits := strings.IndexAny(p, "0123456789")
+				protocol, err1 := ParseProtocol(strings.ToUpper(p[:digits]))
+				number, err2 := strconv.ParseUint(p[digits:], 10, 16)
+				if err := cmp.Or(err1, err2); err != nil {
+					t.Fatal(err)
+				}
+				req.Sharing.Ports = append(req.Sharing.Ports, Port{protocol, uint16(number)})
+			}
+		default:
+			t.Fatalf("unknown option %s", arg)
+		}
+	}
+}
+
+func owner(s string) Owner {
+	namespace, name, _ := strings.Cut(s, "/")
+	return Owner{namespace, name}
+}
+
+func addrs(t *testing.T, list string) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range strings.Split(list, ",") {
+		a, err := netip.ParseAddr(s) // not ours: invalid ones must reach the allocator
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func say(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return strings.ReplaceAll(err.Error(), "\n", " | ")
+}
+
+func join[T any](list []T) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, v := range list {
+		switch v := any(v).(type) {
+		case Assigned:
+			out = append(out, v.Address.String()+"@"+v.Pool)
+		default:
+			out = append(out, fmt.Sprint(v))
+		}
+	}
+	return strings.Join(out, " ")
+}
