@@ -123,7 +123,11 @@ func accepted(message string) Verdict {
 }
 
 func invalid(errs field.ErrorList) Verdict {
-	return Verdict{Reason: v1beta1.ReasonInvalid, Message: errs.ToAggregate().Error()}
+	messages := make([]string, len(errs))
+	for i, err := range errs {
+		messages[i] = err.Error()
+	}
+	return Verdict{Reason: v1beta1.ReasonInvalid, Message: strings.Join(messages, "; ")}
 }
 
 func newPool(object *v1beta1.IPAddressPool) (*Pool, field.ErrorList) {

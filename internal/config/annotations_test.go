@@ -1,0 +1,117 @@
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+func TestReadWishes(t *testing.T) {
+	t.Parallel()
+	addrs := func(texts ...string) []netip.Addr {
+		var out []netip.Addr
+		for _, text := range texts {
+			out = append(out, netip.MustParseAddr(text))
+		}
+		return out
+	}
+	tests := map[string]struct {
+		annotations    map[string]string
+		loadBalancerIP string
+		want           Wishes
+		wantErr        string
+	}{
+		"nothing": {},
+		"all by Berth's names": {
+			annotations: map[string]string{
+				"berth.dev/address-pool": "gold", "berth.dev/load-balancer-ips": "192.0.2.1, 2001:db8::1", "berth.dev/allow-shared-ip": "key",
+			},
+			want: Wishes{Pool: "gold", Addresses: addrs("192.0.2.1", "2001:db8::1"), SharingKey: "key"},
+		},
+		"all by MetalLB's names": {
+			annotations: map[string]string{
+				"metallb.io/address-pool": "gold", "metallb.io/loadBalancerIPs": "192.0.2.1", "metallb.io/allow-shared-ip": "key",
+			},
+			want: Wishes{Pool: "gold", Addresses: addrs("192.0.2.1"), SharingKey: "key"},
+		},
+		"MetalLB's older names": {
+			annotations: map[string]string{"metallb.universe.tf/address-pool": "gold", "metallb.universe.tf/loadBalancerIPs": "192.0.2.1", "metallb.universe.tf/allow-shared-ip": "key"},
+			want:        Wishes{Pool: "gold", Addresses: addrs("192.0.2.1"), SharingKey: "key"},
+		},
+		"Berth's name goes first, then MetalLB's newer": {
+			annotations: map[string]string{
+				"berth.dev/address-pool": "a", "metallb.io/address-pool": "b",
+				"metallb.io/allow-shared-ip": "new", "metallb.universe.tf/allow-shared-ip": "old",
+			},
+			want: Wishes{Pool: "a", SharingKey: "new"},
+		},
+		"spec.loadBalancerIP": {loadBalancerIP: "192.0.2.1", want: Wishes{Addresses: addrs("192.0.2.1")}},
+		"spec.loadBalancerIP and the same in the annotation": {
+			annotations: map[string]string{"metallb.io/loadBalancerIPs": "192.0.2.1"}, loadBalancerIP: "192.0.2.1",
+			want: Wishes{Addresses: addrs("192.0.2.1")},
+		},
+		"spec.loadBalancerIP against the annotation": {
+			annotations: map[string]string{"metallb.io/loadBalancerIPs": "192.0.2.2"}, loadBalancerIP: "192.0.2.1",
+			wantErr: "metallb.io/loadBalancerIPs: asks for \"192.0.2.2\" while spec.loadBalancerIP asks for \"192.0.2.1\"",
+		},
+		"no address":     {annotations: map[string]string{"berth.dev/load-balancer-ips": "web"}, wantErr: "berth.dev/load-balancer-ips: "},
+		"nothing at all": {annotations: map[string]string{"berth.dev/load-balancer-ips": ""}, wantErr: "berth.dev/load-balancer-ips: \"\" has an empty address"},
+		"trailing comma": {annotations: map[string]string{"berth.dev/load-balancer-ips": "192.0.2.1,"}, wantErr: "has an empty address"},
+		"twice the same": {annotations: map[string]string{"berth.dev/load-balancer-ips": "2001:db8::1,2001:DB8:0::1"}, wantErr: "2001:db8::1 is there twice"},
+		"a range":        {annotations: map[string]string{"berth.dev/load-balancer-ips": "192.0.2.0/24"}, wantErr: "berth.dev/load-balancer-ips: "},
+		"zone":           {loadBalancerIP: "fe80::1%eth0", wantErr: "spec.loadBalancerIP: "},
+		"no pool":        {annotations: map[string]string{"berth.dev/address-pool": " "}, wantErr: "berth.dev/address-pool: is empty"},
+		"no key":         {annotations: map[string]string{"berth.dev/allow-shared-ip": ""}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := ReadWishes(test.annotations, test.loadBalancerIP)
+			if test.wantErr != "" {
+				var wishErr *WishError
+				if !errors.As(err, &wishErr) || !strings.Contains(err.Error(), test.wantErr) {
+					t.Fatalf("got error %v, want a WishError with %q", err, test.wantErr)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+				t.Errorf("wishes (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// FuzzReadWishes: whatever users write, the answer is a WishError that names the
+// annotation, or addresses that can be assigned.
+func FuzzReadWishes(f *testing.F) {
+	for _, seed := range []string{"", "192.0.2.1", "192.0.2.1,2001:db8::1", "::ffff:192.0.2.1", ",", "fe80::1%eth0", "192.0.2.1/32", "\x00"} {
+		f.Add(seed, seed)
+	}
+	f.Fuzz(func(t *testing.T, ips, pool string) {
+		wishes, err := ReadWishes(map[string]string{"berth.dev/load-balancer-ips": ips, "berth.dev/address-pool": pool}, "")
+		if err != nil {
+			var wishErr *WishError
+			if !errors.As(err, &wishErr) || !strings.HasPrefix(err.Error(), "berth.dev/") {
+				t.Fatalf("error %v does not name the annotation", err)
+			}
+			return
+		}
+		if len(wishes.Addresses) == 0 || wishes.Pool == "" {
+			t.Fatalf("accepted %q and %q as %+v", ips, pool, wishes)
+		}
+		seen := map[netip.Addr]bool{}
+		for _, a := range wishes.Addresses {
+			if !a.IsValid() || a.Is4In6() || a.Zone() != "" || seen[a] {
+				t.Fatalf("accepted %s from %q", a, ips)
+			}
+			seen[a] = true
+		}
+	})
+}
