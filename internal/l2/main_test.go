@@ -3,12 +3,14 @@ package l2
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/ndp"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/berth-lb/berth/internal/netif"
@@ -139,6 +141,28 @@ func etherFrame(t testing.TB, dst, src net.HardwareAddr, etherType ethernet.Ethe
 		t.Fatal(err)
 	}
 	return b
+}
+
+// gather returns the values of a collector's series by label values, joined by
+// slashes in the order of the label names: interface, kind, protocol.
+func gather(c prometheus.Collector) map[string]float64 {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(c)
+	families, err := reg.Gather()
+	if err != nil {
+		panic(err)
+	}
+	out := make(map[string]float64)
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetValue())
+			}
+			out[strings.Join(labels, "/")] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return out
 }
 
 // eventually waits until cond holds and fails the test if it does not.
