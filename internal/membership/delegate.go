@@ -1,0 +1,151 @@
+package membership
+
+import (
+	"net/netip"
+
+	"github.com/go-kit/log/level"
+	"github.com/hashicorp/memberlist"
+)
+
+// delegate receives what memberlist has to say. memberlist calls it from several goroutines and with its locks held, so
+// it only notes things down and wakes those who act on them.
+type delegate struct{ m *Membership }
+
+var (
+	_ memberlist.Delegate         = (*delegate)(nil)
+	_ memberlist.EventDelegate    = (*delegate)(nil)
+	_ memberlist.ConflictDelegate = (*delegate)(nil)
+)
+
+// NodeMeta is not used: it is limited to 512 bytes.
+func (d *delegate) NodeMeta(int) []byte { return nil }
+
+func (d *delegate) NotifyMsg(b []byte) { d.m.receive(b) }
+
+func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.m.queue.GetBroadcasts(overhead, limit)
+}
+
+func (d *delegate) LocalState(bool) []byte {
+	d.m.mu.Lock()
+	defer d.m.mu.Unlock()
+	return stateMessage(d.m.store.all())
+}
+
+func (d *delegate) MergeRemoteState(b []byte, _ bool) { d.m.receive(b) }
+
+func (d *delegate) NotifyJoin(n *memberlist.Node) {
+	m := d.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	addr := nodeAddr(n)
+	m.alive[n.Name] = addr
+	m.size.Store(int64(len(m.alive)))
+	delete(m.left, n.Name)
+	delete(m.silent, n.Name)
+	delete(m.silent, keyOf(addr.Addr().String()))
+	if n.Name != m.cfg.Node {
+		m.metrics.transitions.WithLabelValues("joined").Inc()
+		level.Info(m.logger).Log("msg", "speaker joined", "node", n.Name, "addr", addr)
+		m.unsent[n.Name] = 0
+		kick(m.sendKick)
+	}
+	m.publish()
+}
+
+func (d *delegate) NotifyLeave(n *memberlist.Node) {
+	m := d.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.alive, n.Name)
+	delete(m.unsent, n.Name)
+	m.size.Store(int64(len(m.alive)))
+	if n.Name == m.cfg.Node {
+		return
+	}
+	if _, left := m.left[n.Name]; left {
+		m.metrics.transitions.WithLabelValues("left").Inc()
+		level.Info(m.logger).Log("msg", "speaker left", "node", n.Name)
+	} else {
+		m.metrics.transitions.WithLabelValues("failed").Inc()
+		level.Warn(m.logger).Log("msg", "speaker failed", "node", n.Name, "addr", nodeAddr(n))
+	}
+	if len(m.alive) <= 1 && len(m.missing()) > 0 {
+		m.settling.doubt(aloneLimit)
+		kick(m.joinKick)
+	}
+	m.publish()
+}
+
+func (d *delegate) NotifyUpdate(n *memberlist.Node) {
+	m := d.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.alive[n.Name] = nodeAddr(n)
+	m.publish()
+}
+
+func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
+	m := d.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if key := "conflict " + other.Address(); !m.silent[key] {
+		m.silent[key] = true
+		level.Error(m.logger).Log("msg", "two speakers use the same node name", "node", existing.Name,
+			"addr", existing.Address(), "other", other.Address())
+	}
+}
+
+func nodeAddr(n *memberlist.Node) netip.AddrPort {
+	addr, _ := netip.AddrFromSlice(n.Addr)
+	return netip.AddrPortFrom(addr.Unmap(), n.Port)
+}
+
+// receive takes in a message of another speaker. News are passed on by gossip if they fit in a packet; larger ones are
+// delivered to everybody by the speaker that they are about.
+func (m *Membership) receive(b []byte) {
+	msg, err := decodeMessage(b)
+	if err != nil {
+		m.metrics.decodeErrors.Inc()
+		level.Debug(m.logger).Log("msg", "cannot read a message of another speaker", "err", err)
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.cfg.Clock.Now()
+	for _, r := range msg.records {
+		if !m.store.merge(r, now) {
+			continue
+		}
+		if r.node == m.cfg.Node {
+			m.announce()
+			continue
+		}
+		if relay := recordMessage(r); len(relay) <= maxGossip {
+			m.queue.QueueBroadcast(&broadcast{node: r.node, msg: relay})
+		}
+	}
+	if l := msg.leave; l != nil && l.node != m.cfg.Node {
+		if e, ok := m.store.records[l.node]; !ok || e.epoch <= l.epoch {
+			m.left[l.node] = departure{epoch: l.epoch, at: now}
+		}
+	}
+	m.publish()
+}
+
+// broadcast is a record on its way by gossip. A newer record of the same speaker takes its place.
+type broadcast struct {
+	node string
+	msg  []byte
+}
+
+var _ memberlist.NamedBroadcast = (*broadcast)(nil)
+
+func (b *broadcast) Name() string    { return b.node }
+func (b *broadcast) Message() []byte { return b.msg }
+func (b *broadcast) Finished()       {}
+
+func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
+	o, ok := other.(*broadcast)
+	return ok && o.node == b.node
+}

@@ -1,0 +1,76 @@
+package membership
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// Info is what a speaker tells the others about itself. The zero Info is that of a speaker which can announce nothing.
+// An Info that was handed to this package or came from it is shared and must not be changed.
+type Info struct {
+	// Links are the interfaces the speaker can announce on, at present: up, with carrier, and with a working responder.
+	Links []Link
+}
+
+// Link is an interface of a node as other nodes need to know it.
+type Link struct {
+	// Name is the interface's name on its node, such as "eth0".
+	Name string
+	// Prefixes are the subnets of the interface's own addresses, without host bits.
+	Prefixes []netip.Prefix
+	// ARP and NDP say for which address families the speaker can answer on this link.
+	ARP, NDP bool
+}
+
+// Speaks reports whether the speaker can answer on the link for addresses of addr's family.
+func (l *Link) Speaks(addr netip.Addr) bool {
+	if addr.Is4() || addr.Is4In6() {
+		return l.ARP
+	}
+	return l.NDP
+}
+
+// Contains reports whether addr lies in a subnet of the link.
+func (l *Link) Contains(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	for _, p := range l.Prefixes {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// Equal reports whether both say the same.
+func (i Info) Equal(other Info) bool {
+	return slices.EqualFunc(i.Links, other.Links, func(a, b Link) bool {
+		return a.Name == b.Name && a.ARP == b.ARP && a.NDP == b.NDP && slices.Equal(a.Prefixes, b.Prefixes)
+	})
+}
+
+// normalized returns a copy in canonical order, without invalid or repeated prefixes: two Infos that mean the same are
+// then Equal, and no news is sent about a mere reordering.
+func (i Info) normalized() Info {
+	links := make([]Link, 0, len(i.Links))
+	for _, l := range i.Links {
+		prefixes := make([]netip.Prefix, 0, len(l.Prefixes))
+		for _, p := range l.Prefixes {
+			if p = p.Masked(); p.IsValid() && !p.Addr().Is4In6() {
+				prefixes = append(prefixes, p)
+			}
+		}
+		slices.SortFunc(prefixes, comparePrefix)
+		l.Prefixes = slices.Compact(prefixes)
+		links = append(links, l)
+	}
+	slices.SortStableFunc(links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
+	return Info{Links: slices.CompactFunc(links, func(a, b Link) bool { return a.Name == b.Name })}
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Bits(), b.Bits())
+}

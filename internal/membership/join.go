@@ -1,0 +1,218 @@
+package membership
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log/level"
+	"github.com/hashicorp/memberlist"
+)
+
+// joinLoop joins known peers: all of them in a round when the view is in doubt or the list of peers has changed, and
+// those that are still missing a few at a time.
+func (m *Membership) joinLoop(ctx context.Context, list *memberlist.Memberlist) error {
+	j := joiner{m: m, list: list, workers: make(chan struct{}, joinWorkers)}
+	defer j.wg.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for n := 0; ; n++ {
+		kicked := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.joinKick:
+			kicked = true
+		case <-timer.C:
+		}
+		m.mu.Lock()
+		doubt, ready, leaving := !m.settling.settled(), m.hasPeers, m.leaving
+		round, limit := m.settling.begin()
+		m.mu.Unlock()
+		switch {
+		case leaving:
+			return nil
+		case !ready: // nobody said yet whom to look for
+		case doubt:
+			j.round(ctx, round, limit)
+		case kicked:
+			j.joinAll(ctx, startLimit)
+		default:
+			j.reach(ctx, n%joinEvery == 0)
+		}
+		// Spread, so that the two sides of a partition do not always try at the same moment.
+		timer.Reset(reachInterval + rand.N(reachInterval/4))
+	}
+}
+
+// missing returns the peers that are known and not members. The caller holds mu.
+func (m *Membership) missing() []Peer {
+	var missing []Peer
+	for _, p := range m.peers {
+		if _, ok := m.alive[p.Node]; !ok && !m.recentlyLeft(p.Node) {
+			missing = append(missing, p)
+		}
+	}
+	return missing
+}
+
+// recentlyLeft reports whether node said that it leaves so short a time ago that it is no use to look for it: it may
+// still answer, and is not coming back. One that was restarted meanwhile joins by itself. The caller holds mu.
+func (m *Membership) recentlyLeft(node string) bool {
+	d, ok := m.left[node]
+	return ok && m.cfg.Clock.Since(d.at) <= departureHold
+}
+
+// joiner runs the joins of one joinLoop.
+type joiner struct {
+	m       *Membership
+	list    *memberlist.Memberlist
+	workers chan struct{}
+	wg      sync.WaitGroup
+}
+
+// round answers a doubt about the view: it is over when every known peer is a member or did not answer, and every member
+// has said something about itself, or when limit has passed.
+func (j *joiner) round(ctx context.Context, round uint64, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	j.joinAll(ctx, limit)
+	for !j.m.allKnown() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(passDelay):
+			continue
+		}
+		break
+	}
+	m := j.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.settling.finish(round)
+	if m.settling.settled() {
+		level.Info(m.logger).Log("msg", "membership settled", "members", len(m.alive), "missing", len(m.missing()))
+	} else {
+		kick(m.joinKick)
+	}
+	m.publish()
+}
+
+// allKnown reports whether every member has said something about itself.
+func (m *Membership) allKnown() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for node := range m.alive {
+		if _, ok := m.store.info(node); !ok && !m.departed(node) {
+			return false
+		}
+	}
+	return true
+}
+
+// joinAll joins every missing peer and returns when each attempt is over, or after limit.
+func (j *joiner) joinAll(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	j.m.mu.Lock()
+	missing := j.m.missing()
+	j.m.mu.Unlock()
+	shuffle(missing) // should most of them be dead, let everybody begin with others
+	done := make(chan struct{})
+	var round sync.WaitGroup
+	for _, p := range missing {
+		round.Add(1)
+		j.wg.Go(func() {
+			defer round.Done()
+			j.join(ctx, p)
+		})
+	}
+	j.wg.Go(func() { round.Wait(); close(done) })
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// join exchanges the whole state with the peer, unless it has become a member meanwhile: usually the first peer that
+// answers knows all the others.
+func (j *joiner) join(ctx context.Context, p Peer) {
+	select {
+	case j.workers <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-j.workers }()
+	for range joinPasses {
+		if j.m.isMember(p.Node) || ctx.Err() != nil {
+			return
+		}
+		_, err := j.list.Join([]string{p.Node + "/" + p.Addr.String()})
+		if err != nil {
+			j.m.joinFailed(p, err)
+			return
+		}
+		j.m.metrics.joins.WithLabelValues("ok").Inc()
+		if j.m.isMember(p.Node) {
+			return
+		}
+		select {
+		case <-time.After(passDelay):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (m *Membership) isMember(node string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.alive[node]
+	return ok
+}
+
+// joinFailed reports that a peer could not be joined, once until it is a member or gone from the list.
+func (m *Membership) joinFailed(p Peer, err error) {
+	m.metrics.joins.WithLabelValues("failed").Inc()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.leaving || m.silent[p.Node] {
+		return
+	}
+	m.silent[p.Node] = true
+	if isKeyError(err.Error()) {
+		m.reportKey(p.Addr.Addr().String())
+		return
+	}
+	level.Warn(m.logger).Log("msg", "speaker known from the API cannot be joined; trying again until it can",
+		"node", p.Node, "addr", p.Addr, "err", err)
+}
+
+// isKeyError recognizes what memberlist says about data that was encrypted with another key, or not at all.
+func isKeyError(text string) bool {
+	return strings.Contains(text, "no installed keys could decrypt") ||
+		strings.Contains(text, "encryption is configured but remote state is not encrypted") ||
+		strings.Contains(text, "remote state is encrypted and encryption is not configured")
+}
+
+// reach looks for a few of the missing peers: by a ping first, because a packet costs next to nothing and is not held up
+// by TCP's retransmission timer when a partition heals, and by joining when that is answered or is due anyway.
+func (j *joiner) reach(ctx context.Context, joinAnyway bool) {
+	j.m.mu.Lock()
+	missing := j.m.missing()
+	j.m.mu.Unlock()
+	shuffle(missing)
+	for _, p := range missing[:min(len(missing), reachPeers)] {
+		j.wg.Go(func() {
+			_, err := j.list.Ping(p.Node, net.UDPAddrFromAddrPort(p.Addr))
+			if (err == nil || joinAnyway) && ctx.Err() == nil {
+				j.join(ctx, p)
+			}
+		})
+	}
+}
+
+func shuffle(peers []Peer) {
+	rand.Shuffle(len(peers), func(a, b int) { peers[a], peers[b] = peers[b], peers[a] })
+}

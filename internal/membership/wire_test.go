@@ -1,0 +1,278 @@
+package membership
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func drawInfo(t *rapid.T) Info {
+	link := rapid.Custom(func(t *rapid.T) Link {
+		prefix := rapid.Custom(func(t *rapid.T) netip.Prefix {
+			if rapid.Bool().Draw(t, "v4") {
+				a := netip.AddrFrom4([4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "v4")))
+				return netip.PrefixFrom(a, rapid.IntRange(0, 32).Draw(t, "bits"))
+			}
+			a := netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "v6")))
+			return netip.PrefixFrom(a, rapid.IntRange(0, 128).Draw(t, "bits"))
+		})
+		return Link{
+			Name:     rapid.StringMatching(`[a-z0-9.]{1,15}`).Draw(t, "name"),
+			Prefixes: rapid.SliceOfN(prefix, 0, 5).Draw(t, "prefixes"),
+			ARP:      rapid.Bool().Draw(t, "arp"),
+			NDP:      rapid.Bool().Draw(t, "ndp"),
+		}
+	})
+	return Info{Links: rapid.SliceOfN(link, 0, 6).Draw(t, "links")}
+}
+
+func TestRecordSurvivesTheWire(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		info := drawInfo(t).normalized()
+		sent := newRecord(rapid.StringMatching(`[a-z0-9.-]{1,40}`).Draw(t, "node"),
+			rapid.Uint64Range(0, math.MaxUint64-1).Draw(t, "epoch"), rapid.Uint64Range(0, 1<<40).Draw(t, "seq"), info)
+		for _, b := range [][]byte{recordMessage(sent), stateMessage([]*record{sent})} {
+			msg, err := decodeMessage(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := msg.records[0]
+			if got.node != sent.node || got.epoch != sent.epoch || got.seq != sent.seq || !got.info.Equal(info) {
+				t.Fatalf("sent %+v, got %+v", sent, got)
+			}
+			if string(got.raw) != string(sent.raw) {
+				t.Fatal("the record would be passed on in another form")
+			}
+		}
+	})
+}
+
+func TestNormalizedIsCanonical(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		info := drawInfo(t)
+		seen := map[string]bool{}
+		var distinct Info
+		for _, l := range info.Links {
+			if !seen[l.Name] {
+				distinct.Links = append(distinct.Links, l)
+			}
+			seen[l.Name] = true
+		}
+		shuffled := Info{Links: rapid.Permutation(distinct.Links).Draw(t, "shuffled")}
+		if a, b := distinct.normalized(), shuffled.normalized(); !a.Equal(b) {
+			t.Fatalf("%+v and %+v", a, b)
+		}
+		if a := info.normalized(); !a.Equal(a.normalized()) {
+			t.Fatal("normalizing twice is not the same as once")
+		}
+	})
+}
+
+func TestFromTheFuture(t *testing.T) {
+	t.Parallel()
+	now := newRecord("node-1", 5, 6, links("eth0"))
+
+	extended := *now
+	extended.raw = append(append([]byte(nil), now.raw...), 99, 3, 'a', 'b', 'c') // tag 99, three bytes
+	msg, err := decodeMessage(recordMessage(&extended))
+	if err != nil || len(msg.records) != 1 || !msg.records[0].info.Equal(now.info) {
+		t.Fatalf("record with an unknown field: %+v, %v", msg, err)
+	}
+	if string(msg.records[0].raw) != string(extended.raw) {
+		t.Error("the unknown field is lost when the record is passed on")
+	}
+
+	var longLink []byte
+	longLink = append(longLink, recordVersion)
+	longLink = appendString(longLink, "node-1")
+	longLink = append(longLink, 5, 6, tagLink)
+	link := append(appendLink(nil, &now.info.Links[0]), "more"...)
+	longLink = append(binary.AppendUvarint(longLink, uint64(len(link))), link...)
+	msg, err = decodeMessage(append([]byte{kindRecord}, longLink...))
+	if err != nil || !msg.records[0].info.Equal(now.info) {
+		t.Errorf("link with more behind it: %+v, %v", msg, err)
+	}
+
+	other := *now
+	other.raw = append([]byte{recordVersion + 1}, "something else"...)
+	msg, err = decodeMessage(stateMessage([]*record{&other, now}))
+	if err != nil || len(msg.records) != 1 || msg.records[0].node != "node-1" {
+		t.Errorf("state with a record of another version: %+v, %v", msg, err)
+	}
+	if msg, err = decodeMessage(recordMessage(&other)); err != nil || len(msg.records) != 0 {
+		t.Errorf("record of another version: %+v, %v", msg, err)
+	}
+	if msg, err = decodeMessage([]byte{200, 1, 2, 3}); err != nil || msg.records != nil || msg.leave != nil {
+		t.Errorf("message of an unknown kind: %+v, %v", msg, err)
+	}
+}
+
+func TestMalformed(t *testing.T) {
+	t.Parallel()
+	whole := recordMessage(newRecord("node-1", 1, 1, links("eth0")))
+	for name, tt := range map[string]struct {
+		b    []byte
+		want string
+	}{
+		"nothing":           {nil, "cut short"},
+		"empty record":      {[]byte{kindRecord}, "cut short"},
+		"cut short":         {whole[:len(whole)-1], "cut short"},
+		"no node":           {recordMessage(newRecord("", 1, 1, Info{})), "not usable"},
+		"last epoch":        {recordMessage(newRecord("n", math.MaxUint64, 1, Info{})), "not usable"},
+		"node name":         {recordMessage(newRecord(strings.Repeat("n", 254), 1, 1, Info{})), "more than 253"},
+		"link name":         {recordMessage(newRecord("n", 1, 1, Info{Links: []Link{{Name: "sixteen-chars-xx"}}})), "more than 15"},
+		"too many links":    {recordMessage(newRecord("n", 1, 1, Info{Links: make([]Link, maxLinks+1)})), "more than 256 links"},
+		"too many prefixes": {linkMessage("eth0", 0, maxPrefixes+1), "more than 1024"},
+		"missing prefixes":  {linkMessage("eth0", 0, 3), "cut short"},
+		"family":            {linkMessage("eth0", 0, 1, 5, 24, 10, 0, 0, 0), "unknown family 5"},
+		"prefix length":     {linkMessage("eth0", 0, 1, 4, 33, 10, 0, 0, 0), "prefix length 33"},
+		"huge length":       {append([]byte{kindState}, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1), "more than 65536"},
+		"short leave":       {[]byte{kindLeave, 3, 'a'}, "cut short"},
+		"too large":         {append([]byte{kindRecord, recordVersion}, make([]byte, maxRecord)...), "more than 65536"},
+	} {
+		if _, err := decodeMessage(tt.b); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: error %v, want one about %q", name, err, tt.want)
+		}
+	}
+}
+
+// linkMessage is a record with one link, made by hand.
+func linkMessage(name string, flags, prefixes uint64, rest ...byte) []byte {
+	link := binary.AppendUvarint(binary.AppendUvarint(appendString(nil, name), flags), prefixes)
+	link = append(link, rest...)
+	b := append(appendString([]byte{kindRecord, recordVersion}, "node-1"), 1, 1, tagLink)
+	return append(binary.AppendUvarint(b, uint64(len(link))), link...)
+}
+
+func TestLeaveSurvivesTheWire(t *testing.T) {
+	t.Parallel()
+	msg, err := decodeMessage(leaveMessage("node-1", 1<<60))
+	if err != nil || msg.leave == nil || *msg.leave != (leave{node: "node-1", epoch: 1 << 60}) {
+		t.Errorf("%+v, %v", msg, err)
+	}
+}
+
+func FuzzDecodeMessage(f *testing.F) {
+	f.Add(recordMessage(newRecord("node-1", 1, 2, links("eth0", "eth1"))))
+	f.Add(stateMessage([]*record{newRecord("a", 1, 1, links("eth0")), newRecord("b", 2, 2, Info{})}))
+	f.Add(leaveMessage("node-1", 77))
+	f.Add(linkMessage("eth0", 3, 1, 6, 64, 1, 2, 3))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		msg, err := decodeMessage(b)
+		if err != nil {
+			return
+		}
+		for _, r := range msg.records {
+			// What was understood must be passed on so that it is understood in the same way.
+			again, err := decodeMessage(recordMessage(r))
+			if err != nil || len(again.records) != 1 {
+				t.Fatalf("not readable when passed on: %v", err)
+			}
+			if a := again.records[0]; a.node != r.node || a.epoch != r.epoch || a.seq != r.seq || !a.info.Equal(r.info) {
+				t.Fatalf("%+v became %+v", r, a)
+			}
+			// And what this release would say itself must mean the same.
+			own, err := decodeRecord(newRecord(r.node, r.epoch, r.seq, r.info).raw)
+			if err != nil || !own.info.Equal(r.info) {
+				t.Fatalf("re-encoded: %+v, %v", own, err)
+			}
+		}
+	})
+}
+
+func TestStoreKeepsTheNewest(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := newStore("self", 100, time.Unix(0, 0))
+		var newest *record
+		for range rapid.IntRange(1, 30).Draw(t, "records") {
+			r := newRecord("node", rapid.Uint64Range(1, 4).Draw(t, "epoch"), rapid.Uint64Range(1, 4).Draw(t, "seq"), Info{})
+			news := newest == nil || r.newerThan(newest)
+			if got := s.merge(r, time.Unix(1, 0)); got != news {
+				t.Fatalf("merge of (%d,%d) reported %v, want %v", r.epoch, r.seq, got, news)
+			}
+			if news {
+				newest = r
+			}
+			if got := s.records["node"].record; got.epoch != newest.epoch || got.seq != newest.seq {
+				t.Fatalf("holds (%d,%d), newest is (%d,%d)", got.epoch, got.seq, newest.epoch, newest.seq)
+			}
+		}
+	})
+}
+
+func TestStoreStepsOverItsFormerLife(t *testing.T) {
+	t.Parallel()
+	s := newStore("self", 100, time.Unix(0, 0))
+	s.setOwn(links("eth0"))
+	if s.merge(newRecord("self", 100, 1, Info{}), time.Unix(1, 0)) {
+		t.Error("an echo of this life was taken for news")
+	}
+	if !s.merge(newRecord("self", 500, 9, links("eth9")), time.Unix(1, 0)) {
+		t.Fatal("a former life with a later epoch was ignored; others will ignore this one")
+	}
+	own := s.own()
+	if own.epoch <= 500 || !own.info.Equal(links("eth0")) {
+		t.Errorf("own record is now %+v", own)
+	}
+	sent, err := decodeRecord(own.raw)
+	if err != nil || !sent.newerThan(newRecord("self", 500, 9, Info{})) || !sent.info.Equal(links("eth0")) {
+		t.Errorf("what is sent is %+v, %v", sent, err)
+	}
+}
+
+func TestStoreIsBounded(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(1000, 0)
+	s := newStore("self", 1, start)
+	for i := range 2 * maxRecords {
+		s.merge(newRecord(fmt.Sprintf("node-%d", i), 1, 1, Info{}), start)
+	}
+	if len(s.records) > maxRecords {
+		t.Errorf("%d records, want at most %d", len(s.records), maxRecords)
+	}
+	s.merge(newRecord("node-1", 1, 1, Info{}), start.Add(keepRecords)) // heard again, though it was nothing new
+	alive := func(node string) bool { return node == "node-0" }
+	s.expire(alive, start.Add(keepRecords+time.Second))
+	for node, want := range map[string]bool{"self": true, "node-0": true, "node-1": true, "node-2": false} {
+		if _, ok := s.records[node]; ok != want {
+			t.Errorf("record of %s kept: %v, want %v", node, ok, want)
+		}
+	}
+}
+
+func TestSettling(t *testing.T) {
+	t.Parallel()
+	var s settling
+	if !s.settled() {
+		t.Error("in doubt without a reason")
+	}
+	s.doubt(startLimit)
+	s.doubt(aloneLimit)
+	round, limit := s.begin()
+	if s.settled() || limit != startLimit {
+		t.Errorf("settled %v, limit %s; the longer one stays", s.settled(), limit)
+	}
+	s.doubt(aloneLimit) // while the round is under way
+	s.finish(round)
+	if s.settled() {
+		t.Error("a round has answered a doubt that came up after it began")
+	}
+	round, _ = s.begin()
+	s.finish(round)
+	if !s.settled() {
+		t.Error("still in doubt after the round")
+	}
+	s.doubt(aloneLimit)
+	if _, limit := s.begin(); limit != aloneLimit {
+		t.Errorf("limit %s left over from before", limit)
+	}
+}
