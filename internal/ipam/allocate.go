@@ -243,7 +243,7 @@ func (p *plan) candidate(name string, f Family) (target, bool) {
 	}
 	sp := from.space(f)
 	if p.sharing != nil {
-		if g := sp.groups[from.groupKey(p.req.Owner.Namespace, p.sharing)]; g != nil {
+		if g := sp.groups[from.groupKey(p.req.Owner, p.sharing)]; g != nil {
 			if h := g.fit(p.sharing.Ports); h != nil {
 				return target{h.addr(), h}, true
 			}

@@ -137,15 +137,16 @@ func BenchmarkAllocateAgain(b *testing.B) {
 	}
 }
 
-// BenchmarkShared is one Allocate and one Release of a Service whose key many have. They all use the same port, so each
-// has an address to itself; the newcomer shares one if its port is another.
+// BenchmarkShared is one Allocate and one Release of a Service whose key 10,000 others have. They use one of two ports, so
+// they have 5,000 addresses between them on which no third fits, beside which the last has a free port.
 func BenchmarkShared(b *testing.B) {
-	for _, port := range []uint16{80, 443} {
+	for _, port := range []uint16{80, 443, 8080} {
 		b.Run(fmt.Sprintf("others=10000/port=%d", port), func(b *testing.B) {
 			a := benchAllocator(b, benchPool(b, "pool", "10.0.0.0/12"))
-			req := Request{Families: []Family{IPv4}, Pools: []string{"pool"}, Sharing: &Sharing{Key: "k", Ports: []Port{{TCP, 80}}}}
-			for i := range 10_000 {
+			req := Request{Families: []Family{IPv4}, Pools: []string{"pool"}}
+			for i := range 10_001 {
 				req.Owner = benchOwner(i)
+				req.Sharing = &Sharing{Key: "k", Ports: []Port{{TCP, []uint16{80, 443}[i%2]}}}
 				if _, err := a.Allocate(req); err != nil {
 					b.Fatal(err)
 				}
@@ -213,7 +214,7 @@ func BenchmarkFirstFit(b *testing.B) {
 
 // BenchmarkMemory reports what 100,000 Services take, with their names.
 func BenchmarkMemory(b *testing.B) {
-	for _, kind := range []string{"unshared", "shared", "dual-stack"} {
+	for _, kind := range []string{"unshared", "dual-stack", "pairs", "own-key"} {
 		b.Run("services=100000/"+kind, func(b *testing.B) {
 			for b.Loop() {
 				before := heap()
@@ -230,8 +231,10 @@ func fillAllocator(b *testing.B, a *Allocator, kind string, n int) {
 	for i := range n {
 		req := Request{Owner: benchOwner(i), Families: []Family{IPv4}, Pools: []string{"pool"}}
 		switch kind {
-		case "shared": // in pairs
+		case "pairs": // two Services on each address
 			req.Sharing = &Sharing{Key: fmt.Sprintf("key-%06d", i/2), Ports: []Port{{TCP, uint16(i%2 + 1)}, {UDP, uint16(i%2 + 1)}}}
+		case "own-key": // each is ready to share, but has nobody to share with
+			req.Sharing = &Sharing{Key: fmt.Sprintf("key-%06d", i), Ports: []Port{{TCP, 80}, {UDP, 80}}}
 		case "dual-stack":
 			req.Families = []Family{IPv4, IPv6}
 		}

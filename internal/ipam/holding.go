@@ -1,9 +1,6 @@
 package ipam
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // allocation is what one owner has.
 type allocation struct {
@@ -31,16 +28,6 @@ type holding struct {
 	inPool bool
 }
 
-// shared is what a holding has more if its owners have a sharing key. All of them have the same key and backend.
-type shared struct {
-	owners []*allocation
-	ports  []portUse // by port
-	// group is where newcomers find the address; nil while it is out of pool, or if its owners are of several namespaces
-	// although its pool does not allow that.
-	group *group
-	mixed bool // owners are of several namespaces
-}
-
 func (h *holding) addr() netip.Addr { return address(h.family, h.num) }
 
 func (h *holding) owners() []*allocation {
@@ -49,23 +36,6 @@ func (h *holding) owners() []*allocation {
 		return h.shared.owners
 	case h.sole[0] != nil:
 		return h.sole[:]
-	}
-	return nil
-}
-
-type portUse struct {
-	port Port
-	user *allocation
-}
-
-func (s *shared) find(p Port) (int, bool) {
-	return slices.BinarySearchFunc(s.ports, p, func(u portUse, p Port) int { return u.port.compare(p) })
-}
-
-// user returns who uses a port, or nil.
-func (s *shared) user(p Port) *allocation {
-	if i, ok := s.find(p); ok {
-		return s.ports[i].user
 	}
 	return nil
 }
@@ -137,66 +107,71 @@ func (h *holding) addOwner(al *allocation) {
 		return
 	}
 	if h.shared == nil {
-		h.shared = &shared{ports: make([]portUse, 0, len(al.sharing.Ports))}
+		h.shared = newShared()
 	}
 	s := h.shared
-	s.owners = append(s.owners, al)
-	s.mixed = s.mixed || al.owner.Namespace != s.owners[0].owner.Namespace
-	for _, p := range al.sharing.Ports {
-		i, _ := s.find(p)
-		s.ports = slices.Insert(s.ports, i, portUse{p, al})
-		if s.group != nil {
-			s.group.count(p, 1)
-		}
+	s.add(al)
+	if s.group == nil {
+		h.joinGroup()
+		return
 	}
-	h.regroup()
+	for _, p := range al.sharing.Ports {
+		s.group.taken(p, h)
+	}
+	if !h.joinable() {
+		h.leaveGroup()
+	}
 }
 
 // dropOwner undoes addOwner.
 func (h *holding) dropOwner(al *allocation) {
 	s := h.shared
-	if s == nil {
+	switch {
+	case s == nil:
 		h.sole[0] = nil
 		return
-	}
-	i := slices.Index(s.owners, al)
-	s.owners = slices.Delete(s.owners, i, i+1)
-	for _, p := range al.sharing.Ports {
-		i, _ := s.find(p)
-		s.ports = slices.Delete(s.ports, i, i+1)
-		if s.group != nil {
-			s.group.count(p, -1)
-		}
-	}
-	if s.mixed {
-		s.mixed = slices.ContainsFunc(s.owners, func(o *allocation) bool {
-			return o.owner.Namespace != s.owners[0].owner.Namespace
-		})
-	}
-	h.regroup()
-	if len(s.owners) == 0 {
+	case len(s.owners) == 1:
+		h.leaveGroup()
 		h.shared = nil
+		return
+	}
+	s.remove(al)
+	if s.group == nil {
+		h.joinGroup()
+		return
+	}
+	for _, p := range al.sharing.Ports {
+		s.group.freed(p, h)
 	}
 }
 
-// regroup moves the holding to the group it belongs to now, if that is another one.
-func (h *holding) regroup() {
-	s := h.shared
-	if s == nil {
+// joinable tells whether newcomers may share the address at all.
+func (h *holding) joinable() bool {
+	return h.inPool && (!h.shared.mixed || h.pool.spec.ShareAcrossNamespaces)
+}
+
+// groupKey is that of all owners of a joinable holding.
+func (h *holding) groupKey() groupKey {
+	first := h.shared.owners[0]
+	return h.pool.groupKey(first.owner, first.sharing)
+}
+
+// joinGroup puts the holding where newcomers find it, if they may share it.
+func (h *holding) joinGroup() {
+	if !h.joinable() {
 		return
 	}
-	var want groupKey
-	joins := h.inPool && len(s.owners) > 0 && (!s.mixed || h.pool.spec.ShareAcrossNamespaces)
-	if joins {
-		want = h.pool.groupKey(s.owners[0].owner.Namespace, s.owners[0].sharing)
+	sp, key := h.pool.space(h.family), h.groupKey()
+	g := sp.groups[key]
+	if g == nil {
+		g = newGroup()
+		if sp.groups == nil {
+			sp.groups = map[groupKey]*group{}
+		}
+		sp.groups[key] = g
 	}
-	if s.group != nil && joins && s.group.key == want {
-		return
-	}
-	h.leaveGroup()
-	if joins {
-		h.joinGroup(want)
-	}
+	h.shared.group = g
+	g.join(h)
 }
 
 func (h *holding) leaveGroup() {
@@ -205,31 +180,8 @@ func (h *holding) leaveGroup() {
 		return
 	}
 	h.shared.group = nil
-	for _, u := range h.shared.ports {
-		g.count(u.port, -1)
-	}
-	if i, ok := g.search(h); ok {
-		g.holdings = slices.Delete(g.holdings, i, i+1)
-	}
+	g.leave(h)
 	if len(g.holdings) == 0 {
-		delete(h.pool.space(h.family).groups, g.key)
+		delete(h.pool.space(h.family).groups, h.groupKey())
 	}
-}
-
-func (h *holding) joinGroup(key groupKey) {
-	sp := h.pool.space(h.family)
-	g := sp.groups[key]
-	if g == nil {
-		g = &group{key: key}
-		if sp.groups == nil {
-			sp.groups = map[groupKey]*group{}
-		}
-		sp.groups[key] = g
-	}
-	h.shared.group = g
-	for _, u := range h.shared.ports {
-		g.count(u.port, 1)
-	}
-	i, _ := g.search(h)
-	g.holdings = slices.Insert(g.holdings, i, h)
 }

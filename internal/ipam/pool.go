@@ -48,66 +48,6 @@ func (s *space) available() Count {
 	return Count{s.total.n.sub(u128{lo: uint64(s.assigned)})}
 }
 
-// groupKey is what Services must have in common to share an address of a pool. The namespace is "" where the pool allows
-// sharing across namespaces.
-type groupKey struct{ namespace, key, backend string }
-
-func (p *pool) groupKey(namespace string, s *Sharing) groupKey {
-	if p.spec.ShareAcrossNamespaces {
-		namespace = ""
-	}
-	return groupKey{namespace, s.Key, s.Backend}
-}
-
-// group is the addresses of a space that carry one groupKey: those that a newcomer with that key may join if the ports
-// are free.
-type group struct {
-	key      groupKey
-	holdings []*holding // by position
-	uses     []portUses // by port
-}
-
-// portUses counts the addresses of a group on which a port is taken.
-type portUses struct {
-	port  Port
-	count int32
-}
-
-// fit returns the lowest address on which all ports are free, or nil. It looks no further if one of the ports is taken
-// on every address: that is what many Services with the same key and port lead to, and a search through all of their
-// addresses at each of them would be quadratic.
-func (g *group) fit(ports []Port) *holding {
-	for _, p := range ports {
-		if i, ok := g.find(p); ok && int(g.uses[i].count) == len(g.holdings) {
-			return nil
-		}
-	}
-	for _, h := range g.holdings {
-		if !slices.ContainsFunc(ports, func(p Port) bool { return h.shared.user(p) != nil }) {
-			return h
-		}
-	}
-	return nil
-}
-
-func (g *group) find(p Port) (int, bool) {
-	return slices.BinarySearchFunc(g.uses, p, func(u portUses, p Port) int { return u.port.compare(p) })
-}
-
-func (g *group) count(p Port, delta int32) {
-	i, ok := g.find(p)
-	if !ok {
-		g.uses = slices.Insert(g.uses, i, portUses{port: p})
-	}
-	if g.uses[i].count += delta; g.uses[i].count == 0 {
-		g.uses = slices.Delete(g.uses, i, i+1)
-	}
-}
-
-func (g *group) search(h *holding) (int, bool) {
-	return slices.BinarySearchFunc(g.holdings, h.pos, func(h *holding, pos u128) int { return h.pos.compare(pos) })
-}
-
 // placed is a range of a pool in the index of all ranges, by address.
 type placed struct {
 	span

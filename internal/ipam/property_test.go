@@ -370,14 +370,8 @@ func checkInside(t *rapid.T, a *Allocator) {
 			if h.shared == nil {
 				continue
 			}
-			var ports int
-			for _, al := range h.owners() {
-				ports += len(al.sharing.Ports)
-			}
-			if ports != len(h.shared.ports) {
-				t.Fatalf("%s has %d ports in use, want %d", h.addr(), len(h.shared.ports), ports)
-			}
-			if h.shared.group != nil && h.pool.space(h.family).groups[h.shared.group.key] != h.shared.group {
+			checkShared(t, h)
+			if h.shared.group != nil && h.pool.space(h.family).groups[h.groupKey()] != h.shared.group {
 				t.Fatalf("%s is in a group that is no more", h.addr())
 			}
 		}
@@ -391,24 +385,83 @@ func checkInside(t *rapid.T, a *Allocator) {
 	}
 }
 
-func checkGroup(t *rapid.T, key groupKey, g *group) {
-	uses := map[Port]int32{}
-	for _, h := range g.holdings {
-		for _, u := range h.shared.ports {
-			uses[u.port]++
+// checkShared: the ports of an address are those of its owners, and it is in a group exactly if it can be shared.
+func checkShared(t *rapid.T, h *holding) {
+	s := h.shared
+	ports, namespaces := 0, map[string]bool{}
+	for _, al := range s.owners {
+		namespaces[al.owner.Namespace] = true
+		for _, p := range al.sharing.Ports {
+			ports++
+			if s.user(p) != al {
+				t.Fatalf("%s is not known to use %s on %s", al.owner, p, h.addr())
+			}
 		}
-		if h.shared.group != g {
+	}
+	if len(s.owners) > 1 && ports != len(s.ports) || s.mixed != (len(namespaces) > 1) || (s.group != nil) != h.joinable() {
+		t.Fatalf("%s is broken: %+v", h.addr(), s)
+	}
+}
+
+func checkGroup(t *rapid.T, key groupKey, g *group) {
+	taken := map[Port][]*holding{}
+	for _, h := range g.holdings {
+		h.shared.each(func(p Port) { taken[p] = append(taken[p], h) })
+		if h.shared.group != g || h.groupKey() != key {
 			t.Fatalf("group %v lists %s, which is not in it", key, h.addr())
 		}
 	}
-	counted := map[Port]int32{}
-	for _, u := range g.uses {
-		counted[u.port] = u.count
-	}
 	sorted := slices.IsSortedFunc(g.holdings, func(x, y *holding) int { return x.pos.compare(y.pos) })
-	if len(g.holdings) == 0 || !sorted || g.key != key || !maps.Equal(uses, counted) {
-		t.Fatalf("group %v is broken: %+v, ports %v counted as %v", key, g, uses, counted)
+	if len(g.holdings) == 0 || !sorted {
+		t.Fatalf("group %v is broken: %+v", key, g)
 	}
+	if g.byPort == nil && len(g.holdings) > smallGroup {
+		t.Fatalf("group %v of %d has no index", key, len(g.holdings))
+	}
+	if g.byPort != nil && !maps.EqualFunc(g.byPort, taken, slices.Equal) {
+		t.Fatalf("group %v has ports %v, want %v", key, g.byPort, taken)
+	}
+}
+
+// TestFit compares the search in a large group with one that looks at every address.
+func TestFit(t *testing.T) {
+	t.Parallel()
+	drawPorts := rapid.Map(rapid.SliceOfN(rapid.SampledFrom([]uint16{1, 1, 1, 2, 2, 3, 4}), 1, 3), func(numbers []uint16) []Port {
+		var ports []Port
+		for _, n := range numbers {
+			ports = append(ports, Port{TCP, n})
+		}
+		return ports
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		a := New()
+		pool := Pool{Name: "pool", Ranges: []Range{{universe(IPv4, 20), universe(IPv4, 39)}, {universe(IPv4, 0), universe(IPv4, 19)}}}
+		if _, err := a.SetPools([]Pool{pool}); err != nil {
+			t.Fatal(err)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"": func(t *rapid.T) {
+				for key, g := range a.pools["pool"].space(IPv4).groups {
+					checkGroup(t, key, g)
+					ports := drawPorts.Draw(t, "wanted ports")
+					if got, want := g.fit(ports), g.scan(ports); got != want {
+						t.Fatalf("fit(%v) = %v, want %v", ports, got, want)
+					}
+				}
+			},
+			"allocate": func(t *rapid.T) {
+				req := Request{Owner: benchOwner(rapid.IntRange(0, 99).Draw(t, "owner")), Families: []Family{IPv4}, Pools: []string{"pool"}}
+				req.Sharing = &Sharing{Key: "k", Ports: drawPorts.Draw(t, "ports")}
+				if rapid.Bool().Draw(t, "asks") {
+					req.Addresses = []netip.Addr{universe(IPv4, rapid.IntRange(0, 39).Draw(t, "address"))}
+				}
+				if _, err := a.Allocate(req); kindOf(err) != "" && kindOf(err) != "in use" && kindOf(err) != "exhausted" {
+					t.Fatal(err)
+				}
+			},
+			"release": func(t *rapid.T) { a.Release(benchOwner(rapid.IntRange(0, 99).Draw(t, "owner"))) },
+		})
+	})
 }
 
 var cmpAddr = cmp.Comparer(func(x, y netip.Addr) bool { return x == y })

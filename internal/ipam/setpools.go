@@ -146,11 +146,11 @@ func (a *Allocator) reattach(h *holding) bool {
 	if h.pool != nil {
 		h.pool = a.successor(h.pool)
 	}
+	a.attach(h)
 	if h.shared != nil {
 		h.shared.group = nil // it went with the old pool
+		h.joinGroup()
 	}
-	a.attach(h)
-	h.regroup()
 	if !h.inPool {
 		return before != ""
 	}

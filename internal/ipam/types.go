@@ -115,9 +115,14 @@ func (s *Sharing) normalized() *Sharing {
 	if s == nil || s.Key == "" {
 		return nil
 	}
-	ports := slices.Clone(s.Ports)
-	slices.SortFunc(ports, Port.compare)
-	return &Sharing{Key: s.Key, Ports: slices.Compact(ports), Backend: s.Backend}
+	c := new(struct {
+		Sharing
+		few [2]Port // backs Ports while they are few, as they mostly are
+	})
+	c.Sharing = Sharing{Key: s.Key, Ports: append(c.few[:0], s.Ports...), Backend: s.Backend}
+	slices.SortFunc(c.Ports, Port.compare)
+	c.Ports = slices.Compact(c.Ports)
+	return &c.Sharing
 }
 
 func (s *Sharing) equal(other *Sharing) bool {
