@@ -76,13 +76,19 @@ func (c *Cluster) apiURL() string {
 	return "https://" + net.JoinHostPort(c.plan.ControlPlane().IPs()[0].String(), strconv.Itoa(apiPort))
 }
 
-// controlPlaneSpec is a process of the control plane.
+// controlPlaneSpec is a Kubernetes program on the control plane.
 func (c *Cluster) controlPlaneSpec(name string, args ...string) proc.Spec {
+	return c.spec(name, network.ControlPlane, append([]string{c.state.Options.bin("kube"), name}, args...)...)
+}
+
+// spec is a background process on a host of the lab.
+func (c *Cluster) spec(name, host string, args ...string) proc.Spec {
 	return proc.Spec{
 		Name:      name,
-		Host:      network.ControlPlane,
-		Namespace: c.net.Namespace(network.ControlPlane),
-		Args:      append([]string{c.state.Options.bin("kube"), name}, args...),
+		Host:      host,
+		Namespace: c.net.Namespace(host),
+		Args:      args,
+		Env:       []string{"PATH=" + os.Getenv("PATH"), "HOME=/root"},
 	}
 }
 
@@ -158,8 +164,8 @@ func (c *Cluster) scheduler() proc.Spec {
 // forwarder carries connections to the port on 127.0.0.1 that listener has to
 // the API server.
 func (c *Cluster) forwarder(listener *os.File) proc.Spec {
-	spec := c.controlPlaneSpec("forward")
-	spec.Args = []string{c.state.Options.bin("lab"), "forward", "--to", strings.TrimPrefix(c.apiURL(), "https://")}
+	spec := c.spec("forward", network.ControlPlane,
+		c.state.Options.bin("lab"), "forward", "--to", strings.TrimPrefix(c.apiURL(), "https://"))
 	spec.Inherited = []*os.File{listener}
 	return spec
 }

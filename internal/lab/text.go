@@ -2,6 +2,8 @@ package lab
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -15,4 +17,13 @@ func lastLines(name, content string, n int) string {
 		lines = lines[len(lines)-n:]
 	}
 	return fmt.Sprintf("\n  last lines of %s:\n    %s", name, strings.Join(lines, "\n    "))
+}
+
+// listOr names the members of a set in alphabetical order, or says fallback when
+// there are none.
+func listOr(set map[string]bool, fallback string) string {
+	if len(set) == 0 {
+		return fallback
+	}
+	return strings.Join(slices.Sorted(maps.Keys(set)), ", ")
 }

@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/berth-lb/berth/internal/lab/proc"
 )
@@ -103,10 +102,12 @@ func (l launcher) run(ctx context.Context) error {
 	if err := both(ctx, l.net.Build, func(context.Context) error { return l.writeSecrets() }); err != nil {
 		return err
 	}
-	if err := l.startControlPlane(ctx, listener); err != nil {
+	if err := l.startAPI(ctx, listener); err != nil {
 		return err
 	}
-	l.state.Options.Progress("control plane ready")
+	if err := l.startCluster(ctx); err != nil {
+		return err
+	}
 	l.state.Ready = true
 	return l.save()
 }
@@ -129,10 +130,8 @@ func both(ctx context.Context, a, b func(context.Context) error) error {
 	return group.Wait()
 }
 
-// startControlPlane returns when the API server is ready. It retries until etcd
-// answers, and so do the others until it answers, hence no order is needed; but
-// on few processors those that only wait had better not take part in the race.
-func (l launcher) startControlPlane(ctx context.Context, listener net.Listener) error {
+// startAPI returns when the API server is ready, which retries until etcd is.
+func (l launcher) startAPI(ctx context.Context, listener net.Listener) error {
 	tcp, ok := listener.(*net.TCPListener)
 	if !ok {
 		return fmt.Errorf("listen for the API server: unexpected listener %T", listener)
@@ -150,12 +149,76 @@ func (l launcher) startControlPlane(ctx context.Context, listener net.Listener) 
 	if err := l.waitForAPI(ctx); err != nil {
 		return err
 	}
-	return errors.Join(l.launch(l.controllerManager()), l.launch(l.scheduler()))
+	l.state.Options.Progress("API server ready")
+	return nil
+}
+
+// startCluster starts what needs the API server, all at once, and returns when it
+// is ready. The agents come first: the rest waits for them.
+func (l launcher) startCluster(ctx context.Context) error {
+	config, err := l.RESTConfig()
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("API client: %w", err)
+	}
+	for _, node := range l.plan.Nodes() {
+		spec, err := l.nodeAgent(node)
+		if err != nil {
+			return err
+		}
+		if err := l.launch(spec); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(l.launch(l.controllerManager()), l.launch(l.scheduler())); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return l.waitForDefaults(ctx, client) })
+	group.Go(func() error { return l.startNodes(ctx, client) })
+	if l.state.Options.Berth {
+		group.Go(func() error { return l.applyManifest(ctx) })
+	}
+	if err := group.Wait(); err != nil || !l.state.Options.Berth {
+		return err
+	}
+	if err := l.waitForBerth(ctx, client); err != nil {
+		return err
+	}
+	l.state.Options.Progress("Berth runs")
+	return nil
+}
+
+// startNodes returns when all nodes are ready. A kube-proxy that starts before its
+// Node has addresses loses time by asking for them once a second.
+func (l launcher) startNodes(ctx context.Context, client kubernetes.Interface) error {
+	nodes, ctx := errgroup.WithContext(ctx)
+	for _, node := range l.plan.Nodes() {
+		nodes.Go(func() error {
+			if err := l.waitForNodeAddresses(ctx, client, node.Name); err != nil {
+				return err
+			}
+			if err := l.launch(l.kubeProxy(node)); err != nil {
+				return err
+			}
+			if err := l.waitForNodeReady(ctx, client, node.Name); err != nil {
+				return err
+			}
+			return l.waitForProxy(ctx, node)
+		})
+	}
+	if err := nodes.Wait(); err != nil {
+		return err
+	}
+	l.state.Options.Progress(fmt.Sprintf("%d nodes ready", l.state.Options.Nodes))
+	return nil
 }
 
 // launch starts a process and waits for its end in the background.
 func (l launcher) launch(spec proc.Spec) error {
-	spec.Env = append(spec.Env, "PATH="+os.Getenv("PATH"), "HOME=/root")
 	cmd, err := l.dir.processes().Start(spec)
 	if err != nil {
 		return err
@@ -171,60 +234,6 @@ func (l launcher) ended(name string, cmd *exec.Cmd) error {
 		err = errors.New("exit status 0")
 	}
 	return fmt.Errorf("%s ended during the start: %w%s", name, err, tail(l.Log(name)))
-}
-
-// waitForAPI returns when the API server says that it is ready.
-func (c *Cluster) waitForAPI(ctx context.Context) error {
-	config, err := c.RESTConfig()
-	if err != nil {
-		return err
-	}
-	client, err := httpClient(config)
-	if err != nil {
-		return err
-	}
-	return c.wait(ctx, "kube-apiserver", func(ctx context.Context) (string, error) {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
-		if err != nil {
-			return "", err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err.Error(), nil
-		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return "readyz: " + response.Status, nil
-		}
-		return "", nil
-	})
-}
-
-// startTimeout is how long any single thing may take to become ready; on a slow
-// machine it is reached only when something is wrong.
-const startTimeout = 2 * time.Minute
-
-// wait calls check until it returns an empty string, which otherwise says what
-// is still missing, or an error. The log of process is shown if it takes too long.
-func (c *Cluster) wait(ctx context.Context, process string, check func(context.Context) (string, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	ticker := time.NewTicker(50 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		missing, err := check(ctx)
-		if err != nil {
-			return err
-		}
-		if missing == "" {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %s: %w%s", process, missing, ctx.Err(), tail(c.Log(process)))
-		case <-ticker.C:
-		}
-	}
 }
 
 // tail returns the last lines of a log, indented for a message.

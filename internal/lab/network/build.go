@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
@@ -180,7 +181,28 @@ func (n Network) plug(c cable) error {
 			return fmt.Errorf("%s: add address %s: %w", c.device, address, err)
 		}
 	}
+	for _, address := range c.addresses {
+		if err := waitUntilLocal(address.Addr()); err != nil {
+			return fmt.Errorf("%s: %w", c.device, err)
+		}
+	}
 	return nil
+}
+
+// waitUntilLocal returns when the kernel takes packets for address itself. For
+// IPv6 it gets to that a moment after the address has been added, even without
+// duplicate address detection.
+func waitUntilLocal(address netip.Addr) error {
+	const limit, pause = 5 * time.Second, time.Millisecond
+	for deadline := time.Now().Add(limit); ; time.Sleep(pause) {
+		routes, err := netlink.RouteGet(address.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("address %s is not in use %s after it was added", address, limit)
+		}
+	}
 }
 
 func address4or6(prefix netip.Prefix) *netlink.Addr {

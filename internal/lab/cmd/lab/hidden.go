@@ -1,12 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/berth-lb/berth/internal/lab/agent"
 	"github.com/berth-lb/berth/internal/lab/forward"
 )
 
@@ -34,6 +36,29 @@ func newForwardCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&target, "to", "", "address:port to connect to")
+	return cmd
+}
+
+func newAgentCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:    "agent",
+		Short:  "Be the kubelet of the node in whose network this runs",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return fmt.Errorf("agent: %w", err)
+			}
+			var config agent.Config
+			if err := json.Unmarshal(content, &config); err != nil {
+				return fmt.Errorf("agent: %s: %w", path, err)
+			}
+			return agent.Run(cmd.Context(), config)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", "", "file with the configuration as JSON")
 	return cmd
 }
 

@@ -7,24 +7,27 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/berth-lb/berth/internal/lab"
+	"github.com/berth-lb/berth/internal/lab/container"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == container.InitCommand {
+		container.Init() // becomes the container's program
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := newRootCommand().ExecuteContext(ctx)
-	var exit *exec.ExitError
+	var exit exitCode
 	switch {
 	case err == nil:
-	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		os.Exit(exit.ExitCode()) // the command said itself what went wrong
+	case errors.As(err, &exit):
+		os.Exit(int(exit)) // the command said itself what went wrong
 	default:
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
@@ -54,9 +57,13 @@ everything it made with ` + "`lab down`" + `.`,
 	flags := &globalFlags{}
 	root.PersistentFlags().StringVar(&flags.name, "name", name, "which lab; the variable BERTH_LAB changes the default")
 	root.AddCommand(
-		newUpCommand(flags), newDownCommand(flags),
+		newUpCommand(flags), newDownCommand(flags), newStatusCommand(flags),
 		newKubectlCommand(flags), newKubeconfigCommand(flags),
-		newForwardCommand(), newPauseCommand(),
+		newExecCommand(flags), newProbeCommand(flags),
+		newCutCommand(flags), newHealCommand(flags),
+		newFreezeCommand(flags), newThawCommand(flags),
+		newKillCommand(flags), newCrashCommand(flags), newBootCommand(flags),
+		newForwardCommand(), newAgentCommand(), newPauseCommand(),
 	)
 	return root
 }

@@ -1,0 +1,98 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/berth-lb/berth/internal/lab/netns"
+	"github.com/berth-lb/berth/internal/lab/proc"
+)
+
+// APIServer is the name of the process that Freeze and Thaw are mostly used on.
+const APIServer = "kube-apiserver"
+
+// Cut pulls a host's cable out of the Ethernet: its interface loses carrier.
+func (c *Cluster) Cut(host string) error { return c.net.Cut(host) }
+
+// CutSilently drops all packets to and from a host, whose interface keeps
+// carrier: nobody is told.
+func (c *Cluster) CutSilently(host string) error { return c.net.CutSilently(host) }
+
+// Heal undoes Cut and CutSilently.
+func (c *Cluster) Heal(host string) error { return c.net.Heal(host) }
+
+// Freeze stops a background process such as APIServer in its tracks: it keeps
+// its connections and answers nothing.
+func (c *Cluster) Freeze(process string) error { return c.signal(process, syscall.SIGSTOP) }
+
+// Thaw lets a frozen process go on.
+func (c *Cluster) Thaw(process string) error { return c.signal(process, syscall.SIGCONT) }
+
+func (c *Cluster) signal(process string, signal syscall.Signal) error {
+	records, err := proc.LoadAll(c.dir.processes().Records)
+	if err != nil {
+		return err
+	}
+	others := map[string]bool{}
+	for _, record := range records {
+		if record.Name == process {
+			return record.Signal(signal)
+		}
+		others[record.Name] = true
+	}
+	return fmt.Errorf("process %q does not exist; the lab has %s", process, listOr(others, "none"))
+}
+
+// Crash kills everything that runs on a node at once: its agent, kube-proxy and
+// all containers. Its kernel goes on, with its addresses, rules and connections.
+func (c *Cluster) Crash(node string) error {
+	host, err := c.node(node)
+	if err != nil {
+		return err
+	}
+	pods, err := netns.List(c.podNamespacePrefix(host.Name))
+	if err != nil {
+		return err
+	}
+	pids, err := netns.Processes(append(pods, c.net.Namespace(host.Name))...)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		process, err := proc.Identify(pid)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		process.Name = fmt.Sprintf("process %d on %s", pid, node)
+		if err := process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrNotRunning) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Boot starts the agent and kube-proxy of a node again after Crash.
+func (c *Cluster) Boot(node string) error {
+	host, err := c.node(node)
+	if err != nil {
+		return err
+	}
+	agent, err := c.nodeAgent(host)
+	if err != nil {
+		return err
+	}
+	for _, spec := range []proc.Spec{agent, c.kubeProxy(host)} {
+		record, err := proc.Load(c.dir.processes().Records, spec.Name)
+		if err == nil && record.Alive() {
+			return fmt.Errorf("boot %s: %s still runs; crash the node first", node, spec.Name)
+		}
+		cmd, err := c.dir.processes().Start(spec)
+		if err != nil {
+			return fmt.Errorf("boot %s: %w", node, err)
+		}
+		c.children.Go(func() { _ = cmd.Wait() }) // how it ends is in its log
+	}
+	return nil
+}

@@ -1,0 +1,5 @@
+// Package probe measures, from a client's side, for how long a service is not
+// there. It opens a new connection at every tick, whether earlier ones have been
+// answered or not, so that an outage is seen from its first moment, and reports
+// the longest time without a success, what failed and why, and who answered.
+package probe
