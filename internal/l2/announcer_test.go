@@ -332,6 +332,27 @@ func TestGroupsFollowAddresses(t *testing.T) {
 	groups()
 }
 
+func TestGroupThatCannotBeJoinedIsReported(t *testing.T) {
+	t.Parallel()
+	f := start(t, &FakeWire{GroupLimit: -1})
+	f.Apply(on("2001:db8::10"))
+	eventually(t, "the failure to be reported", func() bool { return errors.Is(f.state("eth0", NDP).Err, ErrGroupsFull) })
+	f.applied(on("2001:db8::10")) // it answers what reaches it all the same
+	f.wire.Deliver("eth0", nsFrame{}.bytes(t))
+	f.sent(1, "na fe80::1 > fe80::99 target 2001:db8::10")
+	f.Apply(on("192.0.2.10"))
+	eventually(t, "the protocol to be forgotten", func() bool { return f.state("eth0", NDP) == (InterfaceState{}) })
+}
+
+func TestWhatNoHostCanHaveIsLeftOut(t *testing.T) {
+	t.Parallel()
+	f := start(t, &FakeWire{})
+	d := on("192.0.2.10", "224.0.0.1", "127.0.0.1", "::", "ff02::1", "::1")
+	d[netip.Addr{}] = Announcement{Interfaces: []string{"eth0"}}
+	f.Apply(d)
+	f.applied(on("192.0.2.10"))
+}
+
 func TestManyAddressesAreAppliedAndForeignOnesDoNotWake(t *testing.T) {
 	t.Parallel()
 	f := start(t, &FakeWire{})

@@ -61,7 +61,10 @@ func (l *loop) convergePort(k portKey, addrs []netip.Addr, link *netif.Link, aga
 			l.scheduler.add(p, addr)
 		}
 	}
-	return l.joinGroups(p)
+	if p.groupErr == nil || !l.clock.Now().Before(p.groupRetry) {
+		l.joinGroups(p)
+	}
+	return p.groupErr
 }
 
 // open opens the port k for addrs, unless it failed a short while ago.
@@ -153,18 +156,40 @@ func (l *loop) update(p *port, addrs []netip.Addr) error {
 	return nil
 }
 
-// joinGroups joins the groups that are missing. The first failure ends the
-// attempt, which is repeated; until then only multicast solicitations may miss
-// us, and only where a switch snoops on MLD.
-func (l *loop) joinGroups(p *port) error {
+// joinBatch is how many groups are joined before other work gets a turn. The
+// kernel searches its list of groups for each, so that ten thousand take seconds.
+const joinBatch = 100
+
+// joinGroups joins some of the groups that are missing. Until all are joined,
+// multicast solicitations may miss us where a switch snoops on MLD; the
+// announcements that go out meanwhile make up for it. A failure ends the attempt,
+// which is repeated after a while.
+func (l *loop) joinGroups(p *port) {
+	left := joinBatch
 	for addr := range p.groupless {
+		if left--; left < 0 {
+			notify(l.more)
+			return
+		}
 		if err := p.groups.add(addr); err != nil {
 			l.metrics.failed(p.key, kindGroup)
-			return fmt.Errorf("interface %s: %w", p.key.ifname, err)
+			p.groupErr = fmt.Errorf("interface %s: %w", p.key.ifname, err)
+			p.groupRetry = l.clock.Now().Add(maxBackoff)
+			notify(l.wake) // to report it
+			return
 		}
 		delete(p.groupless, addr)
 	}
-	return nil
+	p.groupErr = nil
+}
+
+// joinMore goes on with joinGroups.
+func (l *loop) joinMore() {
+	for _, p := range l.ports {
+		if len(p.groupless) > 0 && p.groupErr == nil {
+			l.joinGroups(p)
+		}
+	}
 }
 
 // leaveGroup takes back what joinGroups did for addr.
@@ -229,8 +254,8 @@ func (l *loop) nextRetry() time.Duration {
 		}
 	}
 	for _, p := range l.ports {
-		if len(p.groupless) > 0 {
-			wait = min(wait, maxBackoff)
+		if p.groupErr != nil {
+			wait = min(wait, p.groupRetry.Sub(now))
 		}
 	}
 	return max(wait, 0)

@@ -18,10 +18,14 @@ type Announcement struct {
 }
 
 // normalise returns a deep copy with canonical keys, so that the caller may go
-// on using its own map and slices.
+// on using its own map and slices. What cannot be a host's address is left out:
+// to answer for it would harm the network.
 func (d Desired) normalise() Desired {
 	out := make(Desired, len(d))
 	for addr, ann := range d {
+		if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() {
+			continue
+		}
 		out[addr.Unmap().WithZone("")] = Announcement{Interfaces: slices.Clone(ann.Interfaces)}
 	}
 	return out

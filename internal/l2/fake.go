@@ -23,7 +23,8 @@ type FakeWire struct {
 	// FilterLimit is the longest filter that is accepted; 0 means the kernel's
 	// 4096 instructions.
 	FilterLimit int
-	// GroupLimit is how many groups a socket can join; 0 means no limit.
+	// GroupLimit is how many groups a socket can join; 0 means no limit, -1
+	// that there is no room for any.
 	GroupLimit int
 	// OnSend, if set before the first Open, is called with each frame that is
 	// sent. It may call Deliver.
@@ -243,7 +244,7 @@ type fakeGroups struct {
 }
 
 func (s *fakeGroups) Join(ifindex int, group netip.Addr) error {
-	if s.wire.GroupLimit > 0 && len(s.joined) >= s.wire.GroupLimit {
+	if s.wire.GroupLimit != 0 && len(s.joined) >= s.wire.GroupLimit {
 		return fmt.Errorf("joining %s: %w", group, ErrGroupsFull)
 	}
 	m := fakeMembership{ifindex, group}

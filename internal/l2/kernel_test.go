@@ -226,9 +226,18 @@ func (n *kernelNetwork) cached(addr netip.Addr) net.HardwareAddr {
 }
 
 // groups reads what the kernel tells switches, less the groups of the node's own
-// addresses. The documentation range of the tests ends in 0010:xxxx.
+// addresses.
 func (n *kernelNetwork) groups() (out []netip.Addr) {
 	n.t.Helper()
+	own := make(map[netip.Addr]bool)
+	list, err := n.node.Netlink().AddrList(n.node.Link("eth0"), netlink.FAMILY_V6)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, a := range list {
+		addr, _ := netip.AddrFromSlice(a.IP)
+		own[solicitedNode(addr)] = true
+	}
 	n.node.MustDo(func() error {
 		f, err := os.Open("/proc/thread-self/net/igmp6")
 		if err != nil {
@@ -242,7 +251,7 @@ func (n *kernelNetwork) groups() (out []netip.Addr) {
 				return err
 			}
 			group := netip.AddrFrom16([16]byte(b))
-			if fields[1] == "eth0" && strings.HasPrefix(group.String(), "ff02::1:ff10:") {
+			if fields[1] == "eth0" && isSolicitedNode(group) && !own[group] {
 				out = append(out, group)
 			}
 		}
@@ -262,6 +271,67 @@ func (n *kernelNetwork) recreate() {
 	n.peer.AddAddress("eth0", "192.0.2.99/24")
 	n.peer.AddAddress("eth0", "2001:db8::99/64")
 	n.quicken()
+}
+
+// TestKernelFarmsOutGroups joins more groups than the kernel grants one socket.
+func TestKernelFarmsOutGroups(t *testing.T) {
+	t.Parallel()
+	n := newKernelNetwork(t).(*kernelNetwork)
+	counter := &countingWire{Wire: PacketWire{}}
+	a := n.run(counter)
+	const many = 5000
+	d := make(Desired)
+	for i := range uint32(many) {
+		d[addr6(1, 0x00100000+i)] = Announcement{Interfaces: []string{"eth0"}}
+	}
+	start := time.Now()
+	a.Apply(d)
+	eventually(t, "all groups to be joined", func() bool { return len(n.groups()) == many && a.Lag() == 0 })
+	t.Logf("%d groups on %d sockets in %v", many, counter.groupSockets.Load(), time.Since(start))
+	if counter.groupSockets.Load() < 2 {
+		t.Errorf("one socket took %d groups: the test has to ask for more", many)
+	}
+	if s := a.Applied().Interfaces; len(s) != 1 || s[0].Err != nil {
+		t.Errorf("unexpected state %+v", s)
+	}
+	a.Apply(Desired{})
+	eventually(t, "all groups to be left", func() bool { return len(n.groups()) == 0 })
+}
+
+// TestKernelFilterKnowsItsInterface: a program made for another interface, such
+// as that of a VLAN on top, lets nothing in.
+func TestKernelFilterKnowsItsInterface(t *testing.T) {
+	t.Parallel()
+	n := newKernelNetwork(t).(*kernelNetwork)
+	link := netif.Link{Index: n.node.Link("eth0").Attrs().Index, Name: "eth0"}
+	addrs := []netip.Addr{ip("192.0.2.10")}
+	var conn Conn
+	n.node.MustDo(func() (err error) {
+		conn, err = PacketWire{}.Open(link, ARP, FilterARP(addrs, maxProgram))
+		return err
+	})
+	t.Cleanup(func() { _ = conn.Close() })
+	read := func() error {
+		if err := conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := conn.ReadFrame(make([]byte, frameSize))
+		return err
+	}
+	n.send("eth0", addrs[0])
+	if err := read(); err != nil {
+		t.Fatalf("a request on the interface was not seen: %v", err)
+	}
+	conn.(*packetConn).ifindex++
+	if err := conn.SetFilter(FilterARP(addrs, maxProgram)); err != nil {
+		t.Fatal(err)
+	}
+	for read() == nil { // what was queued before
+	}
+	n.resolve("eth0", addrs[0])
+	if err := read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("a request on another interface was seen: %v", err)
+	}
 }
 
 // bindTo binds a socket to an interface.

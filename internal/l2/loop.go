@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	// convergeInterval is the shortest time between two rounds, so that a
-	// stream of changes to many addresses costs few rebuilt filters.
+	// convergeInterval is the shortest pause between two rounds, so that a
+	// stream of changes to many addresses costs few rebuilt filters. A round
+	// that took long is followed by a pause convergeShare times as long.
 	convergeInterval = 20 * time.Millisecond
+	convergeShare    = 3
 
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 10 * time.Second
@@ -31,6 +33,7 @@ type loop struct {
 	retries   map[portKey]*retry
 	states    map[portKey]InterfaceState
 	failures  chan failure
+	more      chan struct{} // there are more groups to join
 	serving   sync.WaitGroup
 	// moved tells that an address was added or removed since the last report.
 	moved bool
@@ -58,6 +61,7 @@ func newLoop(a *Announcer) *loop {
 		retries:   make(map[portKey]*retry),
 		states:    make(map[portKey]InterfaceState),
 		failures:  make(chan failure),
+		more:      make(chan struct{}, 1),
 	}
 }
 
@@ -80,25 +84,37 @@ func (l *loop) run(ctx context.Context) error {
 	timer := l.clock.NewTimer(math.MaxInt64)
 	defer timer.Stop()
 	for {
+		start := l.clock.Now()
 		timer.Reset(l.converge())
-		if !l.rest(ctx) {
+		pause := max(convergeInterval, convergeShare*l.clock.Since(start))
+		if !l.rest(ctx, pause) || !l.await(ctx, changed, timer.C()) {
 			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-l.wake:
-		case <-changed:
-		case f := <-l.failures:
-			l.fail(f)
-		case <-timer.C():
 		}
 	}
 }
 
+// await waits for a reason for another round. It returns false at the end.
+func (l *loop) await(ctx context.Context, changed <-chan struct{}, timer <-chan time.Time) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-l.more:
+			l.joinMore()
+			continue
+		case <-l.wake:
+		case <-changed:
+		case f := <-l.failures:
+			l.fail(f)
+		case <-timer:
+		}
+		return true
+	}
+}
+
 // rest waits between two rounds and reports whether to go on.
-func (l *loop) rest(ctx context.Context) bool {
-	timer := l.clock.NewTimer(convergeInterval)
+func (l *loop) rest(ctx context.Context, pause time.Duration) bool {
+	timer := l.clock.NewTimer(pause)
 	defer timer.Stop()
 	for {
 		select {
@@ -106,6 +122,7 @@ func (l *loop) rest(ctx context.Context) bool {
 			return false
 		case f := <-l.failures:
 			l.fail(f)
+			notify(l.wake) // for another round after this rest
 		case <-timer.C():
 			return true
 		}
@@ -115,6 +132,10 @@ func (l *loop) rest(ctx context.Context) bool {
 // converge makes the ports what the desired addresses and the links ask for. It
 // returns the time until it is to be called again without an event.
 func (l *loop) converge() time.Duration {
+	snapshot := l.links.Links()
+	if snapshot == nil {
+		return math.MaxInt64 // not listed yet: nothing is known to be missing
+	}
 	desired, again := l.begin()
 	wanted := make(map[portKey][]netip.Addr)
 	for addr, ann := range desired {
@@ -125,7 +146,7 @@ func (l *loop) converge() time.Duration {
 		}
 	}
 	links := make(map[string]*netif.Link)
-	for i, snapshot := 0, l.links.Links(); i < len(snapshot); i++ {
+	for i := range snapshot {
 		links[snapshot[i].Name] = &snapshot[i]
 	}
 	l.closeUnwanted(wanted, links)

@@ -53,6 +53,8 @@ type port struct {
 	held           map[netip.Addr]struct{}
 	groups         *groups                 // NDP only
 	groupless      map[netip.Addr]struct{} // whose group is not joined yet, NDP only
+	groupErr       error                   // why one of them could not be
+	groupRetry     time.Time               // not to be tried before, if groupErr
 	limit          int                     // of instructions of the filter
 	carrierChanges uint32
 }

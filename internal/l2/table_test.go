@@ -260,10 +260,16 @@ func TestForeignAddressesDoNotWakeTheReader(t *testing.T) {
 	})
 }
 
-// countingWire counts the frames that reach user space.
+// countingWire counts the frames that reach user space, and the group sockets.
 type countingWire struct {
 	Wire
-	reads atomic.Int64
+	reads        atomic.Int64
+	groupSockets atomic.Int64
+}
+
+func (w *countingWire) OpenGroups() (GroupSocket, error) {
+	w.groupSockets.Add(1)
+	return w.Wire.OpenGroups()
 }
 
 func (w *countingWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction) (Conn, error) {
