@@ -193,7 +193,7 @@ func patched(t *testing.T, svc *corev1.Service, patch []byte, merge func(origina
 // tick lets the controller report on pools.
 func (c *cluster) tick() {
 	c.t.Helper()
-	c.controller.cache.Add(keyTick)
+	c.controller.cache.Add(k8s.Key{Kind: kindTick})
 	c.settle()
 }
 

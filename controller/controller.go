@@ -42,8 +42,9 @@ const (
 	eventReleased  = "AddressReleased"
 )
 
-// keyTick is the key under which a timer reminds the loop of the pool statuses.
-var keyTick = k8s.Key{Kind: "Tick"}
+// kindTick is the kind of the key with which a timer reminds the loop of the
+// pool statuses.
+const kindTick k8s.Kind = "Tick"
 
 // controller owns who has which address. All its methods run in one loop.
 type controller struct {
@@ -172,7 +173,7 @@ func (c *controller) handle(key k8s.Key) error {
 		c.configDirty = true
 	case k8s.KindNamespace:
 		c.waitingDirty = true // its labels may open a pool to its Services
-	case keyTick.Kind:
+	case kindTick:
 		return c.reportConfiguration()
 	}
 	return nil

@@ -30,7 +30,7 @@ func tick(ctx context.Context, cache *k8s.Cache) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			cache.Add(keyTick)
+			cache.Add(k8s.Key{Kind: kindTick})
 		}
 	}
 }
@@ -77,14 +77,9 @@ func (c *controller) writeStatus(key k8s.Key, status any) error {
 
 func (c *controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddressPoolStatus {
 	stats, _ := c.allocator.StatsOf(object.Name) // zero for a pool that is not in force
-	var assigned, available familyCounts
-	assigned.add(ipam.IPv4, stats.IPv4.Total, ipam.CountOf(uint64(stats.IPv4.Assigned)))
-	assigned.add(ipam.IPv6, stats.IPv6.Total, ipam.CountOf(uint64(stats.IPv6.Assigned)))
-	available.add(ipam.IPv4, stats.IPv4.Total, stats.IPv4.Available)
-	available.add(ipam.IPv6, stats.IPv6.Total, stats.IPv6.Available)
 	return v1beta1.IPAddressPoolStatus{
-		Assigned:      assigned.String(),
-		Available:     available.String(),
+		Assigned:      column(stats, func(f ipam.FamilyStats) ipam.Count { return ipam.CountOf(uint64(f.Assigned)) }),
+		Available:     column(stats, func(f ipam.FamilyStats) ipam.Count { return f.Available }),
 		AssignedIPv4:  int64(stats.IPv4.Assigned),
 		AssignedIPv6:  int64(stats.IPv6.Assigned),
 		AvailableIPv4: stats.IPv4.Available.Int64(),
@@ -111,26 +106,17 @@ func (c *controller) acceptance(before []metav1.Condition, generation int64, v c
 	return conditions
 }
 
-// familyCounts renders the counts of a pool's families for a column: only the
-// number where the pool has one family.
-type familyCounts []string
-
-func (f *familyCounts) add(family ipam.Family, total, n ipam.Count) {
-	if !total.IsZero() {
-		*f = append(*f, short(n)+" "+family.String())
+// column renders the counts of a pool's families: only the number where the
+// pool has one family.
+func column(stats ipam.PoolStats, count func(ipam.FamilyStats) ipam.Count) string {
+	four, six := short(count(stats.IPv4)), short(count(stats.IPv6))
+	switch {
+	case stats.IPv6.Total.IsZero():
+		return four
+	case stats.IPv4.Total.IsZero():
+		return six
 	}
-}
-
-func (f familyCounts) String() string {
-	switch len(f) {
-	case 0:
-		return "0"
-	case 1:
-		var n string
-		fmt.Sscan(f[0], &n)
-		return n
-	}
-	return f[0] + ", " + f[1]
+	return four + " IPv4, " + six + " IPv6"
 }
 
 // short renders counts that nobody reads to the last digit as a power of two.

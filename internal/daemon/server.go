@@ -27,7 +27,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("listening for metrics and health on %s: %w", s.Addr, err)
 	}
 	server := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving metrics and health on %s: %w", s.Addr, err)
@@ -49,6 +49,6 @@ func probe(check func() error) http.HandlerFunc {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, "ok")
+		_, _ = fmt.Fprintln(w, "ok") // a prober that has gone needs no answer
 	}
 }
