@@ -99,9 +99,8 @@ func (a *agent) serve(ctx context.Context) error {
 }
 
 // Folders in StateDir beside that of the records.
-func (a *agent) rootFolder() string   { return filepath.Join(a.config.StateDir, "roots") }
-func (a *agent) volumeFolder() string { return filepath.Join(a.config.StateDir, "volumes") }
-func (a *agent) logFolder() string    { return filepath.Join(a.config.StateDir, "logs") }
+func (a *agent) podFolder() string { return filepath.Join(a.config.StateDir, "data") }
+func (a *agent) logFolder() string { return filepath.Join(a.config.StateDir, "logs") }
 
 // cleanUp ends what an earlier agent left running. Logs stay, for Pods that will
 // run again.
@@ -117,10 +116,7 @@ func (a *agent) cleanUp() error {
 	for _, name := range names {
 		errs = append(errs, a.network.Remove(name))
 	}
-	for _, folder := range []string{a.rootFolder(), a.volumeFolder()} {
-		errs = append(errs, os.RemoveAll(folder), os.MkdirAll(folder, 0o755))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, os.RemoveAll(a.podFolder()))...)
 }
 
 // sleep waits, or returns early when ctx ends.

@@ -193,8 +193,11 @@ func (p *pod) connect() error {
 	return p.record()
 }
 
+// folder holds what the Pod leaves on disk, except logs.
+func (p *pod) folder() string { return filepath.Join(p.podFolder(), string(p.uid)) }
+
 func (p *pod) volumes() volume.Set {
-	return volume.Set{Folder: filepath.Join(p.volumeFolder(), string(p.uid), "volumes"), Source: p, Allocatable: capacity()}
+	return volume.Set{Folder: filepath.Join(p.folder(), "volumes"), Source: p, Allocatable: capacity()}
 }
 
 // Token, ConfigMap and Secret make the Pod a volume.Source.
@@ -266,7 +269,7 @@ func (p *pod) tearDown() {
 	if p.netns != "" {
 		errs = append(errs, p.network.Remove(p.netns))
 	}
-	errs = append(errs, os.RemoveAll(filepath.Join(p.volumeFolder(), string(p.uid))), p.records.remove(p.describe()))
+	errs = append(errs, os.RemoveAll(p.folder()), p.records.remove(p.describe()))
 	p.tokens.forget(p.uid)
 	if err := errors.Join(errs...); err != nil {
 		level.Warn(p.logger).Log("msg", "remains of a pod", "pod", p.namespace+"/"+p.name, "err", err)

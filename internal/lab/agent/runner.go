@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -292,7 +291,7 @@ func (r *runner) messagePath() string { return filepath.Join(r.folder(), "termin
 
 // folder is the host's folder of this container alone.
 func (r *runner) folder() string {
-	return filepath.Join(r.pod.volumeFolder(), string(r.pod.uid), "containers", r.spec.Name)
+	return filepath.Join(r.pod.folder(), "containers", r.spec.Name)
 }
 
 // prepare resolves the container's specification, as often as it takes.
@@ -333,8 +332,8 @@ func (r *runner) resolve() (spec container.Spec, reason string, err error) {
 	if err != nil {
 		return spec, reasonConfigError, err
 	}
-	root := filepath.Join(p.rootFolder(), string(p.uid), r.spec.Name)
-	if err := errors.Join(os.MkdirAll(root, 0o755), os.MkdirAll(r.folder(), 0o755)); err != nil {
+	root := filepath.Join(r.folder(), "root")
+	if err := os.MkdirAll(root, 0o755); err != nil {
 		return spec, reasonConfigError, err
 	}
 	p.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -62,6 +63,9 @@ func (n *Network) Up() error {
 			return err
 		}
 	}
+	if err := routeOnly(); err != nil {
+		return err
+	}
 	for _, p := range n.pools {
 		address := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(Gateway(p.prefix), p.prefix.Bits())), Flags: noDAD(p.prefix.Addr())}
 		if err := netlink.AddrAdd(bridge, address); err != nil {
@@ -70,6 +74,18 @@ func (n *Network) Up() error {
 	}
 	if err := netlink.LinkSetUp(bridge); err != nil {
 		return fmt.Errorf("set %s up: %w", Bridge, err)
+	}
+	return nil
+}
+
+// routeOnly keeps the bridge-netfilter module, if something on the machine has
+// loaded it, from translating addresses of frames before they are routed: a Pod
+// that reaches itself through a Service would get no answer.
+func routeOnly() error {
+	for _, setting := range []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables", "bridge/bridge-nf-call-arptables"} {
+		if err := setSysctl(setting, "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -159,6 +175,10 @@ func (n *Network) connect(name string, addresses []netip.Addr) error {
 	port.PeerName, port.PeerNamespace = podInterface, netlink.NsFd(inside)
 	if err := netlink.LinkAdd(port); err != nil {
 		return fmt.Errorf("create interface: %w", err)
+	}
+	// Should bridge-netfilter be loaded later, it needs this.
+	if err := netlink.LinkSetHairpin(port, true); err != nil {
+		return fmt.Errorf("set interface %s to hairpin mode: %w", port.Name, err)
 	}
 	if err := netlink.LinkSetUp(port); err != nil {
 		return fmt.Errorf("set interface %s up: %w", port.Name, err)

@@ -44,6 +44,9 @@ func Compute(in Input) corev1.PodStatus {
 	}
 	if in.Failure != nil {
 		status.Reason, status.Message = in.Failure.Reason, in.Failure.Message
+		if len(in.PodIPs) == 0 { // refused: it never had containers
+			status.InitContainerStatuses, status.ContainerStatuses = nil, nil
+		}
 	}
 	for i, ip := range in.NodeIPs {
 		if i == 0 {
