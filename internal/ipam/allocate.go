@@ -230,6 +230,8 @@ func (p *plan) poolBeside() (string, bool) {
 		beside = p.keep[0].addr()
 	case len(p.add) > 0:
 		beside = p.add[0].addr
+	default:
+		return "", false
 	}
 	name, ok := p.a.PoolOf(beside)
 	return name, ok && slices.Contains(p.req.Pools, name)

@@ -161,7 +161,7 @@ func TestCount(t *testing.T) {
 	if a, b := CountOf(1), mustRange(t, "fd00::/64").Size(); a.Compare(b) != -1 || b.Compare(a) != 1 || a.Compare(a) != 0 {
 		t.Error("wrong order")
 	}
-	if (Count{}).IsZero() != true || (Count{}).String() != "0" {
+	if !(Count{}).IsZero() || (Count{}).String() != "0" {
 		t.Error("zero is not zero")
 	}
 }
