@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,8 +13,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// joinLoop joins known peers: all of them in a round when the view is in doubt or the list of peers has changed, and
-// those that are still missing a few at a time.
+// joinLoop joins known peers: all of them in a round when the view is in doubt, those that are missing when the list of
+// peers has changed, and a few of those that are still missing from time to time.
 func (m *Membership) joinLoop(ctx context.Context, list *memberlist.Memberlist) error {
 	j := joiner{m: m, list: list, workers: make(chan struct{}, joinWorkers)}
 	defer j.wg.Wait()
@@ -39,7 +40,7 @@ func (m *Membership) joinLoop(ctx context.Context, list *memberlist.Memberlist) 
 		case doubt:
 			j.round(ctx, round, limit)
 		case kicked:
-			j.joinAll(ctx, startLimit)
+			j.joinMissing(ctx, startLimit)
 		default:
 			j.reach(ctx, n%joinEvery == 0)
 		}
@@ -50,13 +51,15 @@ func (m *Membership) joinLoop(ctx context.Context, list *memberlist.Memberlist) 
 
 // missing returns the peers that are known and not members. The caller holds mu.
 func (m *Membership) missing() []Peer {
-	var missing []Peer
-	for _, p := range m.peers {
-		if _, ok := m.alive[p.Node]; !ok && !m.recentlyLeft(p.Node) {
-			missing = append(missing, p)
-		}
-	}
-	return missing
+	return slices.DeleteFunc(m.worthJoining(), func(p Peer) bool {
+		_, ok := m.alive[p.Node]
+		return ok
+	})
+}
+
+// worthJoining returns the peers that are known and not about to stop. The caller holds mu.
+func (m *Membership) worthJoining() []Peer {
+	return slices.DeleteFunc(slices.Clone(m.peers), func(p Peer) bool { return m.recentlyLeft(p.Node) })
 }
 
 // recentlyLeft reports whether node said that it leaves so short a time ago that it is no use to look for it: it may
@@ -74,12 +77,16 @@ type joiner struct {
 	wg      sync.WaitGroup
 }
 
-// round answers a doubt about the view: it is over when every known peer is a member or did not answer, and every member
-// has said something about itself, or when limit has passed.
+// round answers a doubt about the view: it is over when state was exchanged with every known peer that answers, and
+// every member has said something about itself, or when limit has passed. Members are no exception: they may have given
+// this speaker up while it still counts them as members, and what makes its claims safe is that they know of it.
 func (j *joiner) round(ctx context.Context, round uint64, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	j.joinAll(ctx, limit)
+	j.m.mu.Lock()
+	peers := j.m.worthJoining()
+	j.m.mu.Unlock()
+	j.joinAll(ctx, peers, j.introduce)
 	for !j.m.allKnown() {
 		select {
 		case <-ctx.Done():
@@ -112,56 +119,80 @@ func (m *Membership) allKnown() bool {
 	return true
 }
 
-// joinAll joins every missing peer and returns when each attempt is over, or after limit.
-func (j *joiner) joinAll(ctx context.Context, limit time.Duration) {
+// joinMissing joins the missing peers and returns when each attempt is over, or after limit.
+func (j *joiner) joinMissing(ctx context.Context, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	j.m.mu.Lock()
 	missing := j.m.missing()
 	j.m.mu.Unlock()
-	shuffle(missing) // should most of them be dead, let everybody begin with others
+	j.joinAll(ctx, missing, j.join)
+}
+
+// joinAll calls join for every peer and returns when all calls have, or when ctx ends.
+func (j *joiner) joinAll(ctx context.Context, peers []Peer, join func(context.Context, Peer)) {
+	shuffle(peers) // should most of them be dead, let everybody begin with others
 	done := make(chan struct{})
-	var round sync.WaitGroup
-	for _, p := range missing {
-		round.Add(1)
+	var all sync.WaitGroup
+	for _, p := range peers {
+		all.Add(1)
 		j.wg.Go(func() {
-			defer round.Done()
-			j.join(ctx, p)
+			defer all.Done()
+			join(ctx, p)
 		})
 	}
-	j.wg.Go(func() { round.Wait(); close(done) })
+	j.wg.Go(func() { all.Wait(); close(done) })
 	select {
 	case <-done:
 	case <-ctx.Done():
 	}
 }
 
-// join exchanges the whole state with the peer, unless it has become a member meanwhile: usually the first peer that
+// join exchanges state with the peer until it is a member. It may have become one meanwhile: usually the first peer that
 // answers knows all the others.
 func (j *joiner) join(ctx context.Context, p Peer) {
+	for range joinPasses {
+		if j.m.isMember(p.Node) || !j.exchange(ctx, p) || j.m.isMember(p.Node) {
+			return
+		}
+		pause(ctx)
+	}
+}
+
+// introduce exchanges state with the peer until it is a member and has heard of this speaker: who counted as dead learns
+// so by the first exchange, and the second carries the refutation.
+func (j *joiner) introduce(ctx context.Context, p Peer) {
+	for pass := 1; pass <= joinPasses; pass++ {
+		if !j.exchange(ctx, p) || pass > 1 && j.m.isMember(p.Node) {
+			return
+		}
+		pause(ctx)
+	}
+}
+
+// exchange does one full state exchange with the peer and says whether it succeeded.
+func (j *joiner) exchange(ctx context.Context, p Peer) bool {
 	select {
 	case j.workers <- struct{}{}:
 	case <-ctx.Done():
-		return
+		return false
 	}
 	defer func() { <-j.workers }()
-	for range joinPasses {
-		if j.m.isMember(p.Node) || ctx.Err() != nil {
-			return
-		}
-		_, err := j.list.Join([]string{p.Node + "/" + p.Addr.String()})
-		if err != nil {
-			j.m.joinFailed(p, err)
-			return
-		}
-		j.m.metrics.joins.WithLabelValues("ok").Inc()
-		if j.m.isMember(p.Node) {
-			return
-		}
-		select {
-		case <-time.After(passDelay):
-		case <-ctx.Done():
-		}
+	if ctx.Err() != nil {
+		return false
+	}
+	if _, err := j.list.Join([]string{p.Node + "/" + p.Addr.String()}); err != nil {
+		j.m.joinFailed(p, err)
+		return false
+	}
+	j.m.metrics.joins.WithLabelValues("ok").Inc()
+	return true
+}
+
+func pause(ctx context.Context) {
+	select {
+	case <-time.After(passDelay):
+	case <-ctx.Done():
 	}
 }
 

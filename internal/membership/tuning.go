@@ -55,7 +55,7 @@ const (
 	// joinWorkers bounds the joins that are under way at the same time.
 	joinWorkers = 16
 	// joinPasses and passDelay: two speakers that hold each other dead learn that by one exchange, and refute it in the
-	// next, a moment later.
+	// next, a moment later. A third is for when that moment was not enough.
 	joinPasses = 3
 	passDelay  = 25 * time.Millisecond
 

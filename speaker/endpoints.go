@@ -1,0 +1,76 @@
+package main
+
+import (
+	"net/netip"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// family is an address family: kube-proxy serves each by its own endpoints.
+type family uint8
+
+const (
+	ipv4 family = iota
+	ipv6
+	families
+)
+
+func familyOf(addr netip.Addr) family {
+	if addr.Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
+// backends say where one family of a Service can be served, as kube-proxy does
+// it (k8s.io/kubernetes/pkg/proxy/topology.go): by endpoints that are ready, or,
+// where there are none, by endpoints that are terminating and still serving.
+// publishNotReadyAddresses needs no attention here: the endpoints of such a
+// Service are marked ready.
+type backends struct {
+	// anywhere says that some node has a usable endpoint: what traffic under
+	// externalTrafficPolicy Cluster needs.
+	anywhere bool
+	// ready and draining are the nodes that have endpoints which are ready, and
+	// which are terminating but serve: what traffic under Local needs.
+	ready, draining map[string]bool
+}
+
+// serves says whether kube-proxy on node has an endpoint of its own to use.
+func (b *backends) serves(node string) bool { return b.ready[node] || b.draining[node] }
+
+// add takes in the endpoints of one slice.
+func (b *backends) add(endpoints []discoveryv1.Endpoint) {
+	for i := range endpoints {
+		e := &endpoints[i]
+		into := &b.ready
+		if !isReady(e) {
+			if !isServing(e) || !isTerminating(e) {
+				continue
+			}
+			into = &b.draining
+		}
+		b.anywhere = true
+		if e.NodeName == nil {
+			continue
+		}
+		if *into == nil {
+			*into = map[string]bool{}
+		}
+		(*into)[*e.NodeName] = true
+	}
+}
+
+// A condition that is not set counts as true for ready and serving, and as
+// false for terminating (discovery/v1 EndpointConditions).
+func isReady(e *discoveryv1.Endpoint) bool {
+	return e.Conditions.Ready == nil || *e.Conditions.Ready
+}
+
+func isServing(e *discoveryv1.Endpoint) bool {
+	return e.Conditions.Serving == nil || *e.Conditions.Serving
+}
+
+func isTerminating(e *discoveryv1.Endpoint) bool {
+	return e.Conditions.Terminating != nil && *e.Conditions.Terminating
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/daemon"
+	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/netif"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// options are the speaker's flags.
+type options struct {
+	node, namespace, kubeconfig string
+	bindAddr                    string
+	port                        uint16
+	podSelector                 string
+	class                       k8s.Class
+	metricsAddr                 string
+	logFormat, logLevel         string
+}
+
+func main() {
+	var o options
+	cmd := &cobra.Command{
+		Use:           "speaker",
+		Short:         "Answers on this node for the external addresses of Services",
+		Version:       version,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node ($NODE_NAME)")
+	f.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of Berth itself ($POD_NAMESPACE)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty uses the Pod's ServiceAccount")
+	f.StringVar(&o.bindAddr, "membership-bind-addr", cmp.Or(os.Getenv("POD_IP"), os.Getenv("HOST_IP")), "address of this node to which the other speakers connect ($POD_IP or $HOST_IP)")
+	f.Uint16Var(&o.port, "membership-port", 7956, "TCP and UDP port of all speakers' membership")
+	f.StringVar(&o.podSelector, "speaker-selector", "app.kubernetes.io/component=speaker", "label selector of the speakers' Pods")
+	f.StringVar(&o.class.Name, "load-balancer-class", v1beta1.LoadBalancerClass, "loadBalancerClass of the Services that are Berth's")
+	f.BoolVar(&o.class.Default, "default-load-balancer", true, "serve Services without a loadBalancerClass as well")
+	f.StringVar(&o.metricsAddr, "metrics-addr", ":7957", "address of the HTTP server of /metrics, /healthz and /readyz")
+	f.StringVar(&o.logFormat, "log-format", "logfmt", "logfmt or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+
+	ctx, stop := daemon.UntilSignalled(context.Background())
+	defer stop()
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "speaker:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	if o.node == "" || o.namespace == "" {
+		return errors.New("--node-name and --namespace (or $NODE_NAME and $POD_NAMESPACE) must be set")
+	}
+	bind, err := netip.ParseAddr(o.bindAddr)
+	if err != nil {
+		return fmt.Errorf("--membership-bind-addr (or $POD_IP) must be an address of this node: %w", err)
+	}
+	logger, err := daemon.NewLogger(os.Stderr, o.logFormat, o.logLevel)
+	if err != nil {
+		return err
+	}
+	daemon.CaptureClientGo(logger)
+	restConfig, err := k8s.LoadConfig(o.kubeconfig, "berth-speaker/"+version)
+	if err != nil {
+		return err
+	}
+	clients, err := k8s.NewClients(restConfig)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	health := daemon.NewHealth(clock.RealClock{}, 10*time.Second)
+	server := &daemon.Server{Addr: o.metricsAddr, Gatherer: registry, Health: health}
+
+	// A signal asks the speaker to hand over; its parts go on until it has.
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	return daemon.Run(working,
+		daemon.Task{Name: "metrics and health", Run: server.Run},
+		daemon.Task{Name: "speaker", Run: func(working context.Context) error {
+			defer stop()
+			return speak(ctx, working, deps{
+				options: o, bind: netip.AddrPortFrom(bind, o.port), clients: clients,
+				logger: logger, registry: registry, health: health,
+			})
+		}},
+	)
+}
+
+// deps are what the parts of a speaker are made of.
+type deps struct {
+	options  options
+	bind     netip.AddrPort
+	clients  *k8s.Clients
+	logger   log.Logger
+	registry *prometheus.Registry
+	health   *daemon.Health
+}
+
+// handover is how long a speaker that was asked to stop goes on answering once
+// it has told the others: long enough for them to plan and to announce, so that
+// nobody asks for an address while no one answers.
+const handover = 300 * time.Millisecond
+
+// speak announces until asked ends, hands over and returns; or returns when
+// working ends.
+func speak(asked, working context.Context, d deps) error {
+	key := awaitMembershipKey(asked, d.clients.Kube, d.options.namespace, d.logger)
+	if key == nil {
+		return nil
+	}
+	group, err := membership.New(membership.Config{
+		Node: d.options.node, Bind: d.bind, Key: key, Logger: d.logger, Metrics: membership.NewMetrics(d.registry),
+	})
+	if err != nil {
+		return err
+	}
+	selector, err := labels.Parse(d.options.podSelector)
+	if err != nil {
+		return fmt.Errorf("--speaker-selector: %w", err)
+	}
+	cache, err := k8s.NewCache(k8s.CacheConfig{
+		Clients: d.clients,
+		Kinds: []k8s.Kind{
+			k8s.KindService, k8s.KindEndpointSlice, k8s.KindNode, k8s.KindPod, k8s.KindIPAddressPool, k8s.KindL2Advertisement,
+		},
+		PodNamespace: d.options.namespace, PodSelector: selector,
+	})
+	if err != nil {
+		return err
+	}
+	watcher := netif.New(netif.Config{Logger: d.logger})
+	answering, err := l2.New(l2.Config{Links: watcher, Logger: d.logger, Metrics: l2.NewMetrics(d.registry)})
+	if err != nil {
+		return err
+	}
+	writer := k8s.NewWriter(k8s.PatchStatus(d.clients), d.logger, k8s.NewWriterMetrics(d.registry))
+	events := k8s.NewEvents(d.clients.Kube, "berth-speaker", d.logger)
+	s := newSpeaker(speaker{
+		self: d.options.node, changes: cache, world: newWorld(cache, d.options.class, d.options.port),
+		links: watcher, members: group, announcer: answering,
+		reporter: newReporter(reporter{
+			self: d.options.node, services: cache.Services, writer: writer, events: events, clock: clock.RealClock{},
+		}),
+		clock: clock.RealClock{}, logger: d.logger, health: d.health, metrics: newMetrics(d.registry),
+	})
+
+	working, stop := context.WithCancel(working)
+	defer stop()
+	return daemon.Run(working,
+		daemon.Task{Name: "links", Run: watcher.Run},
+		daemon.Task{Name: "layer 2", Run: answering.Run},
+		daemon.Task{Name: "membership", Run: group.Run},
+		daemon.Task{Name: "cache", Run: cache.Run},
+		daemon.Task{Name: "writer", Run: writer.Run},
+		daemon.Task{Name: "events", Run: events.Run},
+		daemon.Task{Name: "changes", Run: s.pump},
+		daemon.Task{Name: "loop", Run: func(working context.Context) error {
+			defer stop()
+			until, cancel := context.WithCancel(working)
+			defer cancel()
+			defer context.AfterFunc(asked, cancel)()
+			if err := cache.WaitForSync(until); err != nil {
+				return nil // asked to stop before there was anything to announce
+			}
+			if err := s.run(until); err != nil || working.Err() != nil {
+				return err
+			}
+			group.Leave()
+			select {
+			case <-time.After(handover):
+			case <-working.Done():
+			}
+			return nil
+		}},
+	)
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what the speaker's loop counts.
+type metrics struct {
+	owned        *prometheus.GaugeVec
+	taken        prometheus.Counter
+	given        prometheus.Counter
+	planDuration prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		owned: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "berth_speaker_addresses_owned",
+			Help: "Addresses that this node answers for.",
+		}, []string{"family"}),
+		taken: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "berth_speaker_takeovers_total",
+			Help: "Addresses that this node began to answer for.",
+		}),
+		given: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "berth_speaker_releases_total",
+			Help: "Addresses that this node no longer answers for.",
+		}),
+		planDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "berth_speaker_plan_duration_seconds",
+			Help:    "Time to decide about all addresses once. Its count is the number of plans made.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 9),
+		}),
+	}
+	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration)
+	m.owned.WithLabelValues("ipv4")
+	m.owned.WithLabelValues("ipv6")
+	return m
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/election"
+	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
+)
+
+// Reasons of the condition berth.dev/Announced, and of the event.
+const (
+	// reasonAnnounced: every address of the Service is announced.
+	reasonAnnounced = "Announced"
+	// reasonPartly: some addresses are announced; the message says why the
+	// others are not.
+	reasonPartly = "PartlyAnnounced"
+	// reasonNoAdvertisement: no L2Advertisement selects the addresses.
+	reasonNoAdvertisement = "NoAdvertisement"
+	// reasonNoEndpoints: no endpoint serves, so nobody could answer.
+	reasonNoEndpoints = "NoEndpoints"
+	// reasonNoNode: every node is ineligible; the message says why.
+	reasonNoNode = "NoEligibleNode"
+)
+
+// rewriteInterval is the least time between two writes of the same condition to
+// one Service. It is written again when another speaker has overwritten it,
+// which happens while two sides of a partition both reach the API server.
+const rewriteInterval = 10 * time.Second
+
+// statusWriter sends the latest status patch of an object in the background.
+type statusWriter interface {
+	Set(key k8s.Key, patch []byte)
+}
+
+// eventSender tells users of transitions.
+type eventSender interface {
+	Normal(svc *corev1.Service, reason, message string)
+}
+
+// reporter tells users what is announced where. Of all speakers, one reports on
+// a Service: the owner of its first announced address, or when none is
+// announced the one that the name of the Service elects.
+type reporter struct {
+	self     string
+	services k8s.Store[*corev1.Service]
+	writer   statusWriter
+	events   eventSender
+	clock    clock.PassiveClock
+	told     map[serviceKey]telling
+}
+
+// telling is what was last written to a Service.
+type telling struct {
+	statement statement
+	at        time.Time
+}
+
+// statement is what a condition says.
+type statement struct {
+	announced       bool
+	reason, message string
+}
+
+func newReporter(r reporter) *reporter {
+	r.told = map[serviceKey]telling{}
+	return &r
+}
+
+// report writes the conditions that are this node's to write and do not say
+// what they should, and sends an event for each address that the node has
+// taken over: one in the plan's desired that it did not hold. It returns when
+// it wants to be called again, if nothing else happens; zero for never.
+func (r *reporter) report(p *plan, services []*service, view *membership.View, held l2.Desired) (again time.Time) {
+	live := liveNodes(view)
+	mine := map[serviceKey]bool{}
+	for _, s := range services {
+		object, ok := r.services.Get(s.key.namespace, s.key.name)
+		if !ok {
+			continue
+		}
+		r.tellTakeovers(p, s, object, held)
+		if p.reporterOf(s, live) != r.self {
+			continue
+		}
+		mine[s.key] = true
+		if due := r.tell(p, s, object); !due.IsZero() && (again.IsZero() || due.Before(again)) {
+			again = due
+		}
+	}
+	for key := range r.told {
+		if !mine[key] {
+			// Another speaker reports now, or nobody has to: what was not sent yet
+			// must not overwrite that.
+			r.writer.Set(writerKey(key), nil)
+			delete(r.told, key)
+		}
+	}
+	return again
+}
+
+// tell writes the condition of one Service where it is wrong. Where it has to
+// wait for that, it returns until when.
+func (r *reporter) tell(p *plan, s *service, object *corev1.Service) (due time.Time) {
+	want := p.describe(s)
+	now := r.clock.Now()
+	before := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced)
+	last, told := r.told[s.key]
+	if before != nil && want.isSaidBy(before) {
+		if told && last.statement != want {
+			r.writer.Set(writerKey(s.key), nil) // it has changed and changed back before it was sent
+		}
+		r.told[s.key] = telling{statement: want, at: last.at}
+		return time.Time{}
+	}
+	if told && last.statement == want {
+		// Either it was not sent yet, and the writer keeps trying, or another
+		// speaker has overwritten it.
+		if due = last.at.Add(rewriteInterval); now.Before(due) {
+			return due
+		}
+	}
+	r.told[s.key] = telling{statement: want, at: now}
+	r.writer.Set(writerKey(s.key), conditionPatch(object, want, before, now))
+	return now.Add(rewriteInterval)
+}
+
+func writerKey(key serviceKey) k8s.Key {
+	return k8s.Key{Kind: k8s.KindService, Namespace: key.namespace, Name: key.name}
+}
+
+// tellTakeovers sends an event for each address of the Service that this node
+// has just taken over. After a restart it takes up what the condition says it
+// had; that is no news.
+func (r *reporter) tellTakeovers(p *plan, s *service, object *corev1.Service, held l2.Desired) {
+	var said string
+	if c := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced); c != nil {
+		said = c.Message
+	}
+	for _, addr := range s.addresses {
+		announcement, have := p.desired[addr]
+		if _, had := held[addr]; !have || had || strings.Contains(said, byWhom(addr, r.self, nil)) {
+			continue
+		}
+		r.events.Normal(object, reasonAnnounced, fmt.Sprintf("announcing %s from node %s (%s)",
+			addr, r.self, strings.Join(announcement.Interfaces, ", ")))
+	}
+}
+
+// byWhom renders "203.0.113.7 by ARP from node-1 (eth0)"; without interfaces it
+// ends behind the name of the node and a space.
+func byWhom(addr netip.Addr, node string, interfaces []string) string {
+	text := fmt.Sprintf("%s by %s from %s ", addr, strings.ToUpper(l2.ProtocolOf(addr).String()), node)
+	if interfaces == nil {
+		return text
+	}
+	return text + "(" + strings.Join(interfaces, ", ") + ")"
+}
+
+// reporterOf returns the name of the node that reports on the Service.
+func (p *plan) reporterOf(s *service, live []election.Candidate) string {
+	for _, addr := range s.addresses {
+		if place := p.placements[addr]; place != nil && place.owner >= 0 {
+			return p.ownerOf(place)
+		}
+	}
+	if i := election.OwnerOf(s.key.String(), live); i >= 0 {
+		return live[i].Node.Name()
+	}
+	return ""
+}
+
+// describe says what the condition of the Service should say.
+func (p *plan) describe(s *service) statement {
+	var texts []string
+	reasons := map[outcome]int{}
+	for _, addr := range s.addresses {
+		place := p.placements[addr]
+		reasons[place.outcome]++
+		if place.outcome == announced {
+			texts = append(texts, byWhom(addr, p.ownerOf(place), place.interfaces))
+		} else {
+			texts = append(texts, fmt.Sprintf("%s is not announced: %s", addr, p.why(place)))
+		}
+	}
+	st := statement{message: strings.Join(texts, "; ")}
+	switch {
+	case reasons[announced] == len(s.addresses):
+		st.announced, st.reason = true, reasonAnnounced
+	case reasons[announced] > 0:
+		st.reason = reasonPartly
+	case reasons[noNode] > 0:
+		st.reason = reasonNoNode
+	case reasons[noEndpoints] > 0:
+		st.reason = reasonNoEndpoints
+	default:
+		st.reason = reasonNoAdvertisement
+	}
+	return st
+}
+
+// why says why nobody announces the address.
+func (p *plan) why(place *placement) string {
+	switch place.outcome {
+	case notAdvertised:
+		return "no L2Advertisement selects it"
+	case noEndpoints:
+		return "none of its Services has an endpoint that serves"
+	case noNode:
+		if len(p.nodes) == 0 {
+			return "there are no nodes"
+		}
+		var counts [numVerdicts]int
+		for _, v := range place.verdicts {
+			counts[v]++
+		}
+		var parts []string
+		for v := notSelected; v < numVerdicts; v++ {
+			if counts[v] > 0 {
+				parts = append(parts, fmt.Sprintf("%d %s", counts[v], v))
+			}
+		}
+		return fmt.Sprintf("none of %d nodes is eligible: %s", len(p.nodes), strings.Join(parts, ", "))
+	}
+	return ""
+}
+
+func (st statement) status() metav1.ConditionStatus {
+	if st.announced {
+		return metav1.ConditionTrue
+	}
+	return metav1.ConditionFalse
+}
+
+func (st statement) isSaidBy(c *metav1.Condition) bool {
+	return c.Status == st.status() && c.Reason == st.reason && c.Message == st.message
+}
+
+// announcedPatch is a strategic merge patch of one condition and nothing else.
+// The uid keeps it from a Service of the same name that came later.
+type announcedPatch struct {
+	Metadata struct {
+		UID string `json:"uid"`
+	} `json:"metadata"`
+	Status struct {
+		Conditions []metav1.Condition `json:"conditions"`
+	} `json:"status"`
+}
+
+func conditionPatch(object *corev1.Service, st statement, before *metav1.Condition, now time.Time) []byte {
+	c := metav1.Condition{
+		Type: v1beta1.ConditionAnnounced, Status: st.status(), Reason: st.reason, Message: st.message,
+		LastTransitionTime: metav1.NewTime(now),
+	}
+	if before != nil && before.Status == c.Status {
+		c.LastTransitionTime = before.LastTransitionTime
+	}
+	var patch announcedPatch
+	patch.Metadata.UID = string(object.UID)
+	patch.Status.Conditions = []metav1.Condition{c}
+	b, err := json.Marshal(patch)
+	if err != nil {
+		panic(err) // strings and a time always marshal
+	}
+	return b
+}

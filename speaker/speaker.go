@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/internal/daemon"
+	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/netif"
+)
+
+const (
+	// quiet is the least time between two plans. It gathers the many events that
+	// one change makes, and is short beside the failover goal.
+	quiet = 5 * time.Millisecond
+	// restFactor bounds planning to a third of a core in a cluster so large and so
+	// busy that planning takes long.
+	restFactor = 2
+	// checkInterval is the time between looks at whether announcements keep up.
+	checkInterval = time.Second
+	// maxLag is how late announcements may be before the speaker calls that work
+	// that is waiting.
+	maxLag = 2 * time.Second
+)
+
+// changes tells which objects have changed; *k8s.Cache is one.
+type changes interface {
+	Next() (k8s.Key, bool)
+	Done(key k8s.Key)
+}
+
+// links is what the speaker sees of its network interfaces; *netif.Watcher is
+// one.
+type links interface {
+	Links() []netif.Link
+	Synced() <-chan struct{}
+	Subscribe() (changed <-chan struct{}, cancel func())
+}
+
+// members is what the speaker sees of the others; *membership.Membership is one.
+type members interface {
+	View() *membership.View
+	Changes() <-chan struct{}
+	SetLocal(info membership.Info)
+	SetPeers(peers []membership.Peer)
+	Rejoin()
+}
+
+// announcer answers for addresses; *l2.Announcer is one.
+type announcer interface {
+	Apply(d l2.Desired)
+	Announce(addrs ...netip.Addr)
+	Lag() time.Duration
+}
+
+// speaker runs the loop that keeps what this node announces in step with the
+// cluster. All its fields but keys belong to that loop.
+type speaker struct {
+	self      string
+	changes   changes
+	world     *world
+	links     links
+	members   members
+	announcer announcer
+	reporter  *reporter
+	clock     clock.WithTicker
+	logger    log.Logger
+	health    *daemon.Health
+	metrics   *metrics
+
+	keys    chan k8s.Key
+	watch   linkWatch
+	present map[string]bool // the members that the last plan counted with
+	held    l2.Desired
+	report  time.Time // when the reporter wants to be called again; zero for never
+}
+
+func newSpeaker(s speaker) *speaker {
+	s.keys = make(chan k8s.Key)
+	s.held = l2.Desired{}
+	return &s
+}
+
+// pump hands the keys of changed objects to run until the source of changes
+// stops or ctx ends.
+func (s *speaker) pump(ctx context.Context) error {
+	for {
+		key, ok := s.changes.Next()
+		if !ok {
+			return nil
+		}
+		select {
+		case s.keys <- key:
+			s.changes.Done(key)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// run keeps announcements in step until ctx ends. What is announced then stays
+// announced. The cache has to be synced and pump to be running.
+func (s *speaker) run(ctx context.Context) error {
+	select {
+	case <-s.links.Synced():
+	case <-ctx.Done():
+		return nil
+	}
+	linksChanged, cancel := s.links.Subscribe()
+	defer cancel()
+	check := s.clock.NewTicker(checkInterval)
+	defer check.Stop()
+	due := s.clock.NewTimer(quiet)
+	defer due.Stop()
+
+	s.world.load()
+	s.lookAtLinks()
+	s.members.SetPeers(s.world.peers())
+	dirty, rest := true, quiet
+	for {
+		touched := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case key := <-s.keys:
+			touched = s.take(key)
+		case <-s.members.Changes():
+			touched = true
+		case <-linksChanged:
+			s.lookAtLinks()
+			touched = true
+		case now := <-check.C():
+			touched = !s.report.IsZero() && !now.Before(s.report)
+			s.checkLag()
+		case <-due.C():
+			if took := s.converge(); restFactor*took > quiet {
+				rest = restFactor * took
+			} else {
+				rest = quiet
+			}
+			dirty = false
+		}
+		if touched && !dirty {
+			dirty = true
+			s.health.Queued()
+			due.Reset(rest)
+		}
+	}
+}
+
+// take takes in the change of one object and says whether a plan may depend on
+// it.
+func (s *speaker) take(key k8s.Key) bool {
+	if key.Kind == k8s.KindPod {
+		s.members.SetPeers(s.world.peers())
+		return false // who is alive is the membership's to say
+	}
+	s.world.update(key)
+	return true
+}
+
+// lookAtLinks tells the others what links this node has. A link that came back
+// puts the view in doubt first: others may have taken over what was announced
+// there.
+func (s *speaker) lookAtLinks() {
+	info, regained := s.watch.look(s.links.Links())
+	if regained {
+		level.Info(s.logger).Log("msg", "a link has become usable; asking the other speakers before taking addresses")
+		s.members.Rejoin()
+	}
+	s.members.SetLocal(info)
+}
+
+// checkLag lets announcements that are late count as work that waits.
+func (s *speaker) checkLag() {
+	if s.announcer.Lag() > maxLag {
+		s.health.Queued()
+	} else {
+		s.health.Applied()
+	}
+}
+
+// converge makes a plan, applies it and reports. It returns how long that took.
+func (s *speaker) converge() time.Duration {
+	start := s.clock.Now()
+	view := s.members.View()
+	services := s.world.servicesInOrder()
+	p := makePlan(planInput{
+		self: s.self, config: s.world.config, services: services, nodes: s.world.nodesInOrder(),
+		view: view, held: s.held,
+	})
+	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
+	s.apply(p, view)
+	s.report = time.Time{}
+	if view.Settled {
+		// A view in doubt is good for keeping addresses, not for telling others.
+		s.report = s.reporter.report(p, services, view, s.held)
+		s.health.SetReady(true)
+	}
+	s.held = p.desired
+	if s.announcer.Lag() <= maxLag {
+		s.health.Applied()
+	}
+	return s.clock.Since(start)
+}
+
+// apply makes this node answer for what the plan gives it. If a member was
+// gained, it may have answered for our addresses while it could not see us, so
+// those that we keep are announced again.
+func (s *speaker) apply(p *plan, view *membership.View) {
+	gained := false
+	present := make(map[string]bool, len(view.Members))
+	for i := range view.Members {
+		name := view.Members[i].Node
+		present[name] = true
+		gained = gained || s.present != nil && !s.present[name]
+	}
+	s.present = present
+	if !maps.EqualFunc(s.held, p.desired, sameAnnouncement) {
+		s.announcer.Apply(p.desired)
+	}
+	var taken, kept, given []netip.Addr
+	owned := [families]int{}
+	for addr := range p.desired {
+		owned[familyOf(addr)]++
+		if _, had := s.held[addr]; had {
+			kept = append(kept, addr)
+		} else {
+			taken = append(taken, addr)
+		}
+	}
+	for addr := range s.held {
+		if _, have := p.desired[addr]; !have {
+			given = append(given, addr)
+		}
+	}
+	if gained && len(kept) > 0 {
+		s.announcer.Announce(kept...)
+	}
+	s.metrics.owned.WithLabelValues("ipv4").Set(float64(owned[ipv4]))
+	s.metrics.owned.WithLabelValues("ipv6").Set(float64(owned[ipv6]))
+	s.metrics.taken.Add(float64(len(taken)))
+	s.metrics.given.Add(float64(len(given)))
+	if len(taken)+len(given) > 0 {
+		level.Info(s.logger).Log("msg", "addresses moved", "taken", someOf(taken), "given", someOf(given), "owned", len(p.desired))
+	}
+}
+
+func sameAnnouncement(a, b l2.Announcement) bool { return slices.Equal(a.Interfaces, b.Interfaces) }
+
+// someOf renders a few of the addresses and how many more there are.
+func someOf(addrs []netip.Addr) string {
+	const few = 5
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	texts := make([]string, 0, few)
+	for _, a := range addrs[:min(few, len(addrs))] {
+		texts = append(texts, a.String())
+	}
+	text := strings.Join(texts, ",")
+	if more := len(addrs) - few; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
