@@ -95,21 +95,14 @@ func ensureHostPath(v *corev1.HostPathVolumeSource) error {
 	if v.Type != nil {
 		kind = *v.Type
 	}
-	switch kind {
-	case corev1.HostPathDirectoryOrCreate:
-		if err := os.MkdirAll(v.Path, 0o755); err != nil {
-			return err
-		}
-	case corev1.HostPathFileOrCreate:
-		file, err := os.OpenFile(v.Path, os.O_CREATE|os.O_RDONLY, 0o644)
-		if err != nil {
-			return err
-		}
-		file.Close()
-	}
 	info, err := os.Stat(v.Path)
-	if errors.Is(err, fs.ErrNotExist) && kind == corev1.HostPathUnset {
-		return os.MkdirAll(v.Path, 0o755) // as container runtimes do
+	if errors.Is(err, fs.ErrNotExist) {
+		switch kind {
+		case corev1.HostPathDirectoryOrCreate, corev1.HostPathUnset: // the latter as container runtimes do
+			return os.MkdirAll(v.Path, 0o755)
+		case corev1.HostPathFileOrCreate:
+			return os.WriteFile(v.Path, nil, 0o644)
+		}
 	}
 	if err != nil {
 		return err
