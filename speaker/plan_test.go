@@ -1,0 +1,538 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/berth-lb/berth/internal/config"
+	"github.com/berth-lb/berth/internal/ipam"
+	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
+)
+
+const (
+	v4 = "192.0.2.10"
+	v6 = "2001:db8::10"
+)
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func sel(s string) []labels.Selector {
+	selector, err := labels.Parse(s)
+	if err != nil {
+		panic(err)
+	}
+	return []labels.Selector{selector}
+}
+
+// scene is a planInput under construction.
+type scene struct{ planInput }
+
+// newScene has nodes a, b and c, alike, each with a link eth0 that has the
+// subnets of the pool, one pool "pool", an advertisement "all" that selects
+// everything, and a Service default/web with an address of each family and
+// ready endpoints on every node.
+func newScene() *scene {
+	s := &scene{planInput{
+		self: "a",
+		config: &config.Snapshot{
+			Pools:            []*config.Pool{newPool("pool", "192.0.2.0/24", "2001:db8::/64")},
+			L2Advertisements: []*config.L2Advertisement{{Name: "all", AllPools: true}},
+		},
+		view: &membership.View{Settled: true},
+	}}
+	for _, name := range []string{"a", "b", "c"} {
+		s.addNode(name, ethernet("eth0", "192.0.2.1/24", "2001:db8::1/64"))
+	}
+	s.service("web", v4, v6)
+	return s
+}
+
+func newPool(name string, ranges ...string) *config.Pool {
+	p := &config.Pool{Name: name, AutoAssign: true}
+	for _, text := range ranges {
+		r, err := ipam.ParseRange(text)
+		if err != nil {
+			panic(err)
+		}
+		p.Ranges = append(p.Ranges, r)
+	}
+	return p
+}
+
+func ethernet(name string, prefixes ...string) membership.Link {
+	l := membership.Link{Name: name, ARP: true, NDP: true}
+	for _, p := range prefixes {
+		l.Prefixes = append(l.Prefixes, netip.MustParsePrefix(p).Masked())
+	}
+	return l
+}
+
+func (s *scene) addNode(name string, links ...membership.Link) {
+	s.nodes = append(s.nodes, &node{name: name, labels: labels.Set{"name": name}})
+	s.view.Members = append(s.view.Members, membership.Member{Node: name, Known: true, Info: membership.Info{Links: links}})
+}
+
+func (s *scene) node(name string) *node {
+	return s.nodes[slices.IndexFunc(s.nodes, func(n *node) bool { return n.name == name })]
+}
+
+func (s *scene) links(name string, links ...membership.Link) { s.view.Member(name).Info.Links = links }
+
+// lose makes the speaker on a node dead.
+func (s *scene) lose(name string) {
+	s.view.Members = slices.DeleteFunc(s.view.Members, func(m membership.Member) bool { return m.Node == name })
+}
+
+// service adds a Service with ready endpoints on every node.
+func (s *scene) service(name string, addresses ...string) *service {
+	svc := &service{key: serviceKey{"default", name}, labels: labels.Set{"name": name}}
+	for _, a := range addresses {
+		svc.addresses = append(svc.addresses, addr(a))
+	}
+	s.services = append(s.services, svc)
+	slices.SortFunc(s.services, func(a, b *service) int { return a.key.compare(b.key) })
+	return svc.endpoints("a:ready", "b:ready", "c:ready")
+}
+
+func (s *scene) get(name string) *service {
+	return s.services[slices.IndexFunc(s.services, func(svc *service) bool { return svc.key.name == name })]
+}
+
+func (s *scene) advertisements(all ...*config.L2Advertisement) { s.config.L2Advertisements = all }
+
+// endpoints sets the endpoints of both families, each "node:state".
+func (s *service) endpoints(all ...string) *service {
+	s.backends = [families]*backends{ipv4: backendsFrom(all...), ipv6: backendsFrom(all...)}
+	return s
+}
+
+func backendsFrom(all ...string) *backends {
+	b := &backends{}
+	for _, text := range all {
+		name, state, _ := strings.Cut(text, ":")
+		b.add([]discoveryv1.Endpoint{endpointIn(name, state)})
+	}
+	return b
+}
+
+// endpointIn makes an endpoint of the states that the EndpointSlice controller
+// makes, and of the unset conditions that other controllers leave.
+func endpointIn(name, state string) discoveryv1.Endpoint {
+	yes, no := true, false
+	e := discoveryv1.Endpoint{NodeName: &name}
+	if name == "" {
+		e.NodeName = nil
+	}
+	switch state {
+	case "ready":
+		e.Conditions = discoveryv1.EndpointConditions{Ready: &yes, Serving: &yes, Terminating: &no}
+	case "notready":
+		e.Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &no, Terminating: &no}
+	case "draining": // terminating, its readiness probe still succeeds
+		e.Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
+	case "dying":
+		e.Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &no, Terminating: &yes}
+	case "published": // not ready, of a Service with publishNotReadyAddresses
+		e.Conditions = discoveryv1.EndpointConditions{Ready: &yes, Serving: &no, Terminating: &no}
+	case "unset":
+	default:
+		panic("unknown state " + state)
+	}
+	return e
+}
+
+// render shows where an address belongs: "a[eth0] b[eth0] | c: excluded", the
+// eligible nodes of the highest preference first, then the others that are
+// eligible in parentheses, then those that are not; or the outcome if it is
+// another.
+func (s *scene) render(t *testing.T, a netip.Addr) string {
+	t.Helper()
+	j := newJudge(s.planInput)
+	p := makePlan(s.planInput)
+	place := p.placements[a]
+	if place == nil {
+		return "unknown"
+	}
+	if place.outcome == notAdvertised || place.outcome == noEndpoints {
+		if place.owner != -1 || place.verdicts != nil {
+			t.Errorf("%s: outcome %d with owner %d, verdicts %v", a, place.outcome, place.owner, place.verdicts)
+		}
+		return map[outcome]string{notAdvertised: "not advertised", noEndpoints: "no endpoints"}[place.outcome]
+	}
+	class := j.classFor(j.advertisementsFor(place), familyOf(a))
+	local, _ := needs(place)
+	preference, top := map[string]int{}, 0
+	for i, n := range p.nodes {
+		if place.verdicts[i] == eligible {
+			preference[n.name], _ = judgeEndpoints(local, n.name, class.nodes[i].preference)
+			top = max(top, preference[n.name])
+		}
+	}
+	var first, others, not []string
+	for i, n := range p.nodes {
+		switch text := n.name + fmt.Sprint(class.nodes[i].interfaces(a)); {
+		case place.verdicts[i] != eligible:
+			not = append(not, n.name+": "+verdictNames[place.verdicts[i]])
+		case preference[n.name] == top:
+			first = append(first, text)
+		default:
+			others = append(others, "("+text+")")
+		}
+	}
+	s.checkOwner(t, p, place, preference, top)
+	return strings.TrimPrefix(strings.TrimSuffix(strings.Join(append(first, others...), " ")+" | "+strings.Join(not, ", "), " | "), " | ")
+}
+
+func (s *scene) checkOwner(t *testing.T, p *plan, place *placement, preference map[string]int, top int) {
+	t.Helper()
+	if len(preference) == 0 {
+		if place.outcome != noNode || place.owner != -1 {
+			t.Errorf("%s: nobody is eligible, but the owner is %q", place.addr, p.ownerOf(place))
+		}
+		return
+	}
+	if place.outcome != announced || preference[p.ownerOf(place)] != top {
+		t.Errorf("%s: owner is %q, preferences %v", place.addr, p.ownerOf(place), preference)
+	}
+	if len(place.interfaces) == 0 {
+		t.Errorf("%s: owner %s has no interfaces", place.addr, p.ownerOf(place))
+	}
+}
+
+var verdictNames = map[verdict]string{
+	notSelected: "not selected", excluded: "excluded", networkUnavailable: "network", speakerDead: "dead",
+	speakerUnknown: "unknown", noInterface: "interface", noLocalEndpoint: "endpoint",
+}
+
+const everybody = "a[eth0] b[eth0] c[eth0]"
+
+func TestEligible(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		change func(s *scene)
+		want   string // of both families
+		v4, v6 string // where they differ
+	}{
+		"everybody": {want: everybody},
+
+		// What an advertisement selects.
+		"no advertisement":     {change: func(s *scene) { s.advertisements() }, want: "not advertised"},
+		"pool by name":         {change: func(s *scene) { s.advertisements(&config.L2Advertisement{Pools: []string{"pool"}}) }, want: everybody},
+		"another pool":         {change: func(s *scene) { s.advertisements(&config.L2Advertisement{Pools: []string{"other"}}) }, want: "not advertised"},
+		"service selected":     {change: func(s *scene) { s.config.L2Advertisements[0].ServiceSelectors = sel("name=web") }, want: everybody},
+		"service not selected": {change: func(s *scene) { s.config.L2Advertisements[0].ServiceSelectors = sel("name=db") }, want: "not advertised"},
+		"pool of one family":   {change: onePoolPerFamily, v4: everybody, v6: "not advertised"},
+		"second of two selects": {change: func(s *scene) {
+			s.advertisements(&config.L2Advertisement{Pools: []string{"other"}}, &config.L2Advertisement{AllPools: true})
+		}, want: everybody},
+
+		// An address that no pool contains any more.
+		"out of pool, all pools":            {change: func(s *scene) { s.config.Pools = nil }, want: everybody},
+		"out of pool, pool named":           {change: outOfPool("pool", "pool"), want: everybody},
+		"out of pool, one of two named":     {change: outOfPool("second", "first", "second"), want: everybody},
+		"out of pool, another named":        {change: outOfPool("other", "pool"), want: "not advertised"},
+		"out of pool, none remembered":      {change: outOfPool("pool"), want: "not advertised"},
+		"moved pool counts, not remembered": {change: movedPool, want: "not advertised"},
+
+		// Nodes.
+		"node selector":         {change: func(s *scene) { s.config.L2Advertisements[0].NodeSelectors = sel("name in (a,b)") }, want: "a[eth0] b[eth0] | c: not selected"},
+		"no node selected":      {change: func(s *scene) { s.config.L2Advertisements[0].NodeSelectors = sel("name=x") }, want: "a: not selected, b: not selected, c: not selected"},
+		"selectors of two":      {change: twoNodeSelectors, want: "a[eth0] b[eth0] | c: not selected"},
+		"excluded":              {change: func(s *scene) { s.node("b").labels[corev1.LabelNodeExcludeBalancers] = "" }, want: "a[eth0] c[eth0] | b: excluded"},
+		"excluded, even false":  {change: func(s *scene) { s.node("b").labels[corev1.LabelNodeExcludeBalancers] = "false" }, want: "a[eth0] c[eth0] | b: excluded"},
+		"network unavailable":   {change: func(s *scene) { s.node("c").networkUnavailable = true }, want: "a[eth0] b[eth0] | c: network"},
+		"speaker dead":          {change: func(s *scene) { s.lose("a") }, want: "b[eth0] c[eth0] | a: dead"},
+		"speaker not heard yet": {change: func(s *scene) { s.view.Member("a").Known = false }, want: "b[eth0] c[eth0] | a: unknown"},
+		"member without a Node": {change: func(s *scene) { s.nodes = s.nodes[1:] }, want: "b[eth0] c[eth0]"},
+		"no nodes":              {change: func(s *scene) { s.nodes = nil }, want: ""},
+
+		// Interfaces.
+		"no links":              {change: func(s *scene) { s.links("b") }, want: "a[eth0] c[eth0] | b: interface"},
+		"other subnet":          {change: func(s *scene) { s.links("b", ethernet("eth0", "198.51.100.1/24", "2001:db8:1::1/64")) }, want: "a[eth0] c[eth0] | b: interface"},
+		"subnet of one family":  {change: func(s *scene) { s.links("b", ethernet("eth0", "192.0.2.1/24")) }, v4: everybody, v6: "a[eth0] c[eth0] | b: interface"},
+		"no ARP":                {change: func(s *scene) { s.view.Member("b").Info.Links[0].ARP = false }, v4: "a[eth0] c[eth0] | b: interface", v6: everybody},
+		"no NDP":                {change: func(s *scene) { s.view.Member("b").Info.Links[0].NDP = false }, v4: everybody, v6: "a[eth0] c[eth0] | b: interface"},
+		"two links, one subnet": {change: func(s *scene) { s.addLink("b", ethernet("eth1", "198.51.100.1/24")) }, want: everybody},
+		"two links, same subnet": {
+			change: func(s *scene) { s.addLink("b", ethernet("eth1", "192.0.2.2/24", "2001:db8::2/64")) },
+			want:   "a[eth0] b[eth0 eth1] c[eth0]",
+		},
+		"interface named":              {change: named("eth0"), want: everybody},
+		"named, no subnet needed":      {change: func(s *scene) { named("eth0")(s); s.links("b", ethernet("eth0", "198.51.100.1/24")) }, want: everybody},
+		"named, no address at all":     {change: func(s *scene) { named("eth0")(s); s.links("b", ethernet("eth0")) }, want: everybody},
+		"named, missing":               {change: func(s *scene) { named("eth0")(s); s.links("b", ethernet("eth1", "192.0.2.1/24", "2001:db8::1/64")) }, want: "a[eth0] c[eth0] | b: interface"},
+		"named, family not spoken":     {change: func(s *scene) { named("eth0")(s); s.view.Member("b").Info.Links[0].NDP = false }, v4: everybody, v6: "a[eth0] c[eth0] | b: interface"},
+		"named by one, subnet another": {change: namedAndSubnet, want: "a[eth0] b[eth0 eth9] c[eth0]"},
+		"named for some nodes only":    {change: namedForB, want: "a[eth0] b[eth0] | c: interface"},
+
+		// Preference.
+		"preferred":               {change: preferred(10, "name=b"), want: "b[eth0] (a[eth0]) (c[eth0])"},
+		"weights add up":          {change: preferred(10, "name in (a,b)", "name in (b,c)"), want: "b[eth0] (a[eth0]) (c[eth0])"},
+		"preferred but dead":      {change: func(s *scene) { preferred(10, "name=b")(s); s.lose("b") }, want: "a[eth0] c[eth0] | b: dead"},
+		"preferred by unselected": {change: preferredElsewhere, want: everybody},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene()
+			if tt.change != nil {
+				tt.change(s)
+			}
+			if got, want := s.render(t, addr(v4)), cmp.Or(tt.v4, tt.want); got != want {
+				t.Errorf("IPv4: %s\nwant: %s", got, want)
+			}
+			if got, want := s.render(t, addr(v6)), cmp.Or(tt.v6, tt.want); got != want {
+				t.Errorf("IPv6: %s\nwant: %s", got, want)
+			}
+		})
+	}
+}
+
+func (s *scene) addLink(name string, l membership.Link) {
+	m := s.view.Member(name)
+	m.Info.Links = append(m.Info.Links, l)
+}
+
+func onePoolPerFamily(s *scene) {
+	s.config.Pools = []*config.Pool{newPool("pool4", "192.0.2.0/24"), newPool("pool6", "2001:db8::/64")}
+	s.advertisements(&config.L2Advertisement{Pools: []string{"pool4"}})
+}
+
+// outOfPool takes the pools away; the Service remembers some, and there is an
+// advertisement for one.
+func outOfPool(advertised string, remembered ...string) func(*scene) {
+	return func(s *scene) {
+		s.config.Pools = nil
+		s.get("web").pools = remembered
+		s.advertisements(&config.L2Advertisement{Pools: []string{advertised}})
+	}
+}
+
+// movedPool has another pool contain the address now than the one it came from.
+func movedPool(s *scene) {
+	s.config.Pools[0].Name = "new"
+	s.get("web").pools = []string{"old"}
+	s.advertisements(&config.L2Advertisement{Pools: []string{"old"}})
+}
+
+func twoNodeSelectors(s *scene) {
+	s.advertisements(
+		&config.L2Advertisement{AllPools: true, NodeSelectors: sel("name=a")},
+		&config.L2Advertisement{AllPools: true, NodeSelectors: sel("name=b")})
+}
+
+func named(interfaces ...string) func(*scene) {
+	return func(s *scene) { s.config.L2Advertisements[0].Interfaces = interfaces }
+}
+
+func namedAndSubnet(s *scene) {
+	s.advertisements(&config.L2Advertisement{AllPools: true}, &config.L2Advertisement{AllPools: true, Interfaces: []string{"eth9"}})
+	s.addLink("b", ethernet("eth9"))
+}
+
+func namedForB(s *scene) {
+	s.advertisements(
+		&config.L2Advertisement{AllPools: true, NodeSelectors: sel("name in (a,b)")},
+		&config.L2Advertisement{AllPools: true, NodeSelectors: sel("name=c"), Interfaces: []string{"eth9"}})
+}
+
+func preferred(weight int32, selectors ...string) func(*scene) {
+	return func(s *scene) {
+		for _, text := range selectors {
+			a := s.config.L2Advertisements[0]
+			a.PreferredNodes = append(a.PreferredNodes, config.PreferredNodes{Weight: weight, Selector: sel(text)[0]})
+		}
+	}
+}
+
+// preferredElsewhere has a preference on an advertisement for another pool.
+func preferredElsewhere(s *scene) {
+	s.advertisements(
+		&config.L2Advertisement{AllPools: true},
+		&config.L2Advertisement{Pools: []string{"other"}, PreferredNodes: []config.PreferredNodes{{Weight: 50, Selector: sel("name=b")[0]}}})
+}
+
+// The endpoint states are those of kube-proxy's own tests of its topology.
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		endpoints      []string
+		cluster, local string
+	}{
+		"none":                        {nil, "no endpoints", "no endpoints"},
+		"ready on one":                {[]string{"b:ready"}, everybody, "b[eth0] | a: endpoint, c: endpoint"},
+		"ready on two":                {[]string{"a:ready", "b:ready"}, everybody, "a[eth0] b[eth0] | c: endpoint"},
+		"unset conditions":            {[]string{"b:unset"}, everybody, "b[eth0] | a: endpoint, c: endpoint"},
+		"publishNotReadyAddresses":    {[]string{"b:published"}, everybody, "b[eth0] | a: endpoint, c: endpoint"},
+		"not ready":                   {[]string{"a:notready", "b:notready"}, "no endpoints", "no endpoints"},
+		"dying":                       {[]string{"a:dying"}, "no endpoints", "no endpoints"},
+		"not ready beside ready":      {[]string{"a:notready", "b:ready"}, everybody, "b[eth0] | a: endpoint, c: endpoint"},
+		"draining only":               {[]string{"b:draining"}, everybody, "b[eth0] | a: endpoint, c: endpoint"},
+		"draining beside ready there": {[]string{"b:draining", "b:ready"}, everybody, "b[eth0] | a: endpoint, c: endpoint"},
+		"draining here, ready there":  {[]string{"a:draining", "b:ready"}, everybody, "b[eth0] (a[eth0]) | c: endpoint"},
+		"draining here, dying there":  {[]string{"a:draining", "b:dying"}, everybody, "a[eth0] | b: endpoint, c: endpoint"},
+		"on no node":                  {[]string{":ready"}, everybody, "a: endpoint, b: endpoint, c: endpoint"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, a := range []string{v4, v6} {
+				s := newScene()
+				web := s.get("web").endpoints(tt.endpoints...)
+				if got := s.render(t, addr(a)); got != tt.cluster {
+					t.Errorf("%s, Cluster: %s\nwant: %s", a, got, tt.cluster)
+				}
+				web.local = true
+				if got := s.render(t, addr(a)); got != tt.local {
+					t.Errorf("%s, Local: %s\nwant: %s", a, got, tt.local)
+				}
+			}
+		})
+	}
+}
+
+// kube-proxy serves each family by its own endpoints.
+func TestEndpointsByFamily(t *testing.T) {
+	t.Parallel()
+	s := newScene()
+	web := s.get("web")
+	web.local = true
+	web.backends = [families]*backends{ipv4: backendsFrom("a:ready"), ipv6: backendsFrom("b:ready")}
+	if got, want := s.render(t, addr(v4)), "a[eth0] | b: endpoint, c: endpoint"; got != want {
+		t.Errorf("IPv4: %s\nwant: %s", got, want)
+	}
+	if got, want := s.render(t, addr(v6)), "b[eth0] | a: endpoint, c: endpoint"; got != want {
+		t.Errorf("IPv6: %s\nwant: %s", got, want)
+	}
+	web.backends[ipv6] = nil
+	if got, want := s.render(t, addr(v6)), "no endpoints"; got != want {
+		t.Errorf("IPv6 without endpoints: %s\nwant: %s", got, want)
+	}
+}
+
+// A draining node comes after a ready one, whatever the administrator prefers.
+func TestReadyGoesBeforePreference(t *testing.T) {
+	t.Parallel()
+	s := newScene()
+	preferred(100, "name=a", "name=a")(s)
+	web := s.get("web").endpoints("a:draining", "b:ready")
+	web.local = true
+	if got, want := s.render(t, addr(v4)), "b[eth0] (a[eth0]) | c: endpoint"; got != want {
+		t.Errorf("%s\nwant: %s", got, want)
+	}
+}
+
+func TestSharedAddress(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		change func(s *scene, web, dns *service)
+		want   string
+	}{
+		"both by Cluster":                   {func(*scene, *service, *service) {}, everybody},
+		"one without endpoints":             {func(_ *scene, _, dns *service) { dns.endpoints("a:notready") }, everybody},
+		"neither with endpoints":            {func(_ *scene, web, dns *service) { web.endpoints(); dns.endpoints() }, "no endpoints"},
+		"one is selected, both announced":   {func(s *scene, _, _ *service) { s.config.L2Advertisements[0].ServiceSelectors = sel("name=dns") }, everybody},
+		"none is selected":                  {func(s *scene, _, _ *service) { s.config.L2Advertisements[0].ServiceSelectors = sel("name=x") }, "not advertised"},
+		"Local, same endpoints":             {bothLocal([]string{"a:ready", "b:ready"}, []string{"a:ready", "b:ready"}), "a[eth0] b[eth0] | c: endpoint"},
+		"Local, only where both are served": {bothLocal([]string{"a:ready", "b:ready"}, []string{"b:ready", "c:ready"}), "b[eth0] | a: endpoint, c: endpoint"},
+		"Local, one has no endpoints":       {bothLocal([]string{"a:ready"}, nil), "a[eth0] | b: endpoint, c: endpoint"},
+		"Local beside Cluster":              {func(_ *scene, web, _ *service) { web.local = true; web.endpoints("c:ready") }, "c[eth0] | a: endpoint, b: endpoint"},
+		"ready for both goes first":         {bothLocal([]string{"a:ready", "b:ready"}, []string{"a:draining", "b:ready"}), "b[eth0] (a[eth0]) | c: endpoint"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene()
+			web, dns := s.get("web"), s.service("dns", v4)
+			tt.change(s, web, dns)
+			if got := s.render(t, addr(v4)); got != tt.want {
+				t.Errorf("%s\nwant: %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func bothLocal(web, dns []string) func(*scene, *service, *service) {
+	return func(_ *scene, w, d *service) {
+		w.local, d.local = true, true
+		w.endpoints(web...)
+		d.endpoints(dns...)
+	}
+}
+
+// Only the owner has an address in its desired state, on the owner's links.
+func TestDesired(t *testing.T) {
+	t.Parallel()
+	s := newScene()
+	s.links("b", ethernet("enp3s0", "192.0.2.1/24", "2001:db8::1/64"))
+	s.service("db", "192.0.2.11")
+	got := map[string]string{}
+	for _, s.self = range []string{"a", "b", "c", "x"} {
+		p := makePlan(s.planInput)
+		for a, announcement := range p.desired {
+			if other, taken := got[a.String()]; taken {
+				t.Errorf("%s on %s and on %s", a, other, s.self)
+			}
+			got[a.String()] = s.self
+			want := []string{"eth0"}
+			if s.self == "b" {
+				want = []string{"enp3s0"}
+			}
+			if !slices.Equal(announcement.Interfaces, want) {
+				t.Errorf("%s on %s: interfaces %q, want %q", a, s.self, announcement.Interfaces, want)
+			}
+		}
+	}
+	if keys := slices.Sorted(maps.Keys(got)); !slices.Equal(keys, []string{"192.0.2.10", "192.0.2.11", "2001:db8::10"}) {
+		t.Errorf("announced addresses are %q", keys)
+	}
+}
+
+func TestUnsettledKeepsAndTakesNothing(t *testing.T) {
+	t.Parallel()
+	s := newScene()
+	s.service("db", "192.0.2.11")
+	s.lose("b")
+	s.lose("c")
+	s.view.Settled = false
+	if p := makePlan(s.planInput); len(p.desired) != 0 {
+		t.Errorf("took %v while the view is not settled", p.desired)
+	}
+	s.held = l2.Desired{addr(v4): {}, addr("192.0.2.99"): {}}
+	p := makePlan(s.planInput)
+	if _, kept := p.desired[addr(v4)]; !kept || len(p.desired) != 1 {
+		t.Errorf("held its own and a strange address, wants %v", p.desired)
+	}
+	s.node("a").networkUnavailable = true
+	if p := makePlan(s.planInput); len(p.desired) != 0 {
+		t.Errorf("kept %v though not eligible any more", p.desired)
+	}
+	s.node("a").networkUnavailable = false
+	s.view.Settled = true
+	if p := makePlan(s.planInput); len(p.desired) != 3 {
+		t.Errorf("alone and settled it takes %v, want all three", p.desired)
+	}
+}
+
+// What is held gives way at once to an owner that can be seen, settled or not.
+func TestUnsettledGivesWay(t *testing.T) {
+	t.Parallel()
+	s := newScene()
+	s.view.Settled = false
+	owner := makePlan(s.planInput)
+	name := owner.ownerOf(owner.placements[addr(v4)])
+	for _, s.self = range []string{"a", "b", "c"} {
+		s.held = l2.Desired{addr(v4): {}}
+		_, keeps := makePlan(s.planInput).desired[addr(v4)]
+		if keeps != (s.self == name) {
+			t.Errorf("%s keeps the address: %v; the owner is %s", s.self, keeps, name)
+		}
+	}
+}
