@@ -6,16 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/berth-lb/berth/internal/lab/network"
-	"github.com/berth-lb/berth/internal/lab/proc"
 )
-
-// stateRoot has a folder per lab. It is not in a temporary folder because a
-// machine's start should empty it, but no cleaner that runs daily.
-const stateRoot = "/run/berth-lab"
 
 // Cluster is a lab that runs, or is being started. All of its state is in files
 // and in the kernel, so that any number of processes can hold the same one.
@@ -35,19 +29,6 @@ type state struct {
 	APIPort uint16 `json:"apiPort"`
 	// Ready is set once Up has succeeded.
 	Ready bool `json:"ready"`
-}
-
-// folder is where a lab keeps its files.
-type folder string
-
-func stateFolder(name string) folder { return folder(filepath.Join(stateRoot, name)) }
-
-func (f folder) join(elements ...string) string {
-	return filepath.Join(append([]string{string(f)}, elements...)...)
-}
-
-func (f folder) processes() proc.Folders {
-	return proc.Folders{Records: f.join("processes"), Logs: f.join("logs")}
 }
 
 // namespacePrefix starts the names of all network namespaces of a lab.

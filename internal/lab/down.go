@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/berth-lb/berth/internal/lab/netns"
 	"github.com/berth-lb/berth/internal/lab/proc"
 )
@@ -112,28 +110,6 @@ func deleteNamespaces(name string) error {
 		errs = append(errs, netns.Delete(namespace))
 	}
 	return errors.Join(errs...)
-}
-
-// remove unmounts the folder, with all mounts below it, and deletes it.
-func (f folder) remove() error {
-	for {
-		err := unix.Unmount(string(f), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("unmount %s: %w", f, err)
-		}
-	}
-	if err := os.RemoveAll(string(f)); err != nil {
-		return err
-	}
-	// The last lab takes the common folder with it.
-	err := os.Remove(stateRoot)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
 }
 
 // Names returns the names of all labs of which anything exists, in alphabetical

@@ -97,8 +97,10 @@ func (o Options) checkFiles() error {
 	if o.Nodes > 0 {
 		binaries = append(binaries, o.bin("agnhost"))
 	}
-	if o.Berth {
-		binaries = append(binaries, o.bin("controller"), o.bin("speaker"))
+	for _, image := range []string{"controller", "speaker"} {
+		if _, replaced := o.Images[image]; o.Berth && !replaced {
+			binaries = append(binaries, o.bin(image))
+		}
 	}
 	var errs []error
 	for _, binary := range binaries {

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,27 +22,26 @@ import (
 // machine it is reached only when something is wrong.
 const startTimeout = 2 * time.Minute
 
-// berthNamespace is where deploy/berth.yaml installs.
-const berthNamespace = "berth-system"
-
 // wait calls check until it returns an empty string; any other says what is still
-// missing. The log of process is quoted if that takes too long.
-func (c *Cluster) wait(ctx context.Context, process string, check func(context.Context) (string, error)) error {
+// missing. If that takes too long, the log of the process called name is quoted.
+func (c *Cluster) wait(ctx context.Context, name string, check func(context.Context) (string, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	for {
+	for lacking := "nothing is known yet"; ; {
 		missing, err := check(ctx)
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-		if missing == "" && err == nil {
+		switch {
+		case err != nil && ctx.Err() == nil:
+			return fmt.Errorf("wait for %s: %w", name, err)
+		case err == nil && missing == "":
 			return nil
+		case err == nil:
+			lacking = missing
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: not ready: %s: %w%s", process, missing, ctx.Err(), tail(c.Log(process)))
+			return fmt.Errorf("%s is not ready: %s: %w%s", name, lacking, ctx.Err(), tail(c.Log(name)))
 		case <-ticker.C:
 		}
 	}
@@ -165,59 +162,4 @@ func readiness(node *corev1.Node) string {
 		}
 	}
 	return "NotReady"
-}
-
-// applyManifest installs Berth from the very bytes that users apply.
-func (c *Cluster) applyManifest(ctx context.Context) error {
-	file, err := os.Open(c.state.Options.Manifest)
-	if err != nil {
-		return fmt.Errorf("manifest: %w", err)
-	}
-	defer file.Close()
-	_, err = c.Kubectl(ctx, file, "apply", "--server-side", "-f", "-")
-	return err
-}
-
-// waitForBerth returns when everything that the manifest runs does.
-func (c *Cluster) waitForBerth(ctx context.Context, client kubernetes.Interface) error {
-	return c.wait(ctx, "kube-controller-manager", func(ctx context.Context) (string, error) {
-		deployments, err := client.AppsV1().Deployments(berthNamespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return "", err
-		}
-		daemonSets, err := client.AppsV1().DaemonSets(berthNamespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return "", err
-		}
-		for i := range deployments.Items {
-			if missing := deploymentMissing(&deployments.Items[i]); missing != "" {
-				return missing, nil
-			}
-		}
-		for i := range daemonSets.Items {
-			if missing := daemonSetMissing(&daemonSets.Items[i]); missing != "" {
-				return missing, nil
-			}
-		}
-		return "", nil
-	})
-}
-
-func deploymentMissing(d *appsv1.Deployment) string {
-	wanted := int32(1)
-	if d.Spec.Replicas != nil {
-		wanted = *d.Spec.Replicas
-	}
-	if d.Status.ObservedGeneration < d.Generation || d.Status.AvailableReplicas < wanted || d.Status.UpdatedReplicas < wanted {
-		return fmt.Sprintf("deployment %s has %d of %d replicas", d.Name, d.Status.AvailableReplicas, wanted)
-	}
-	return ""
-}
-
-func daemonSetMissing(d *appsv1.DaemonSet) string {
-	status := d.Status
-	if status.ObservedGeneration < d.Generation || status.NumberReady < status.DesiredNumberScheduled || status.DesiredNumberScheduled == 0 {
-		return fmt.Sprintf("daemonset %s is ready on %d of %d nodes", d.Name, status.NumberReady, status.DesiredNumberScheduled)
-	}
-	return ""
 }

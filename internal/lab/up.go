@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/berth-lb/berth/internal/lab/proc"
@@ -32,7 +30,7 @@ func Up(ctx context.Context, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.claim(); err != nil {
+	if err := c.dir.claim(); err != nil {
 		return nil, fmt.Errorf("lab %s: %w", options.Name, err)
 	}
 	if err := c.start(ctx); err != nil {
@@ -42,26 +40,6 @@ func Up(ctx context.Context, options Options) (*Cluster, error) {
 		return nil, errors.Join(fmt.Errorf("lab %s: %w", options.Name, err), c.Down(cleanup))
 	}
 	return c, nil
-}
-
-// claim makes the lab's folder, and so makes sure that it is the only one of its
-// name. The folder is a file system of its own, in memory: fast, and gone with
-// everything that is mounted below it in one unmount.
-func (c *Cluster) claim() error {
-	if err := os.MkdirAll(stateRoot, 0o700); err != nil {
-		return err
-	}
-	err := os.Mkdir(string(c.dir), 0o700)
-	if errors.Is(err, fs.ErrExist) {
-		return errors.New("exists already; use it, remove it with `lab down`, or choose another --name")
-	}
-	if err != nil {
-		return err
-	}
-	if err := unix.Mount("berth-lab", string(c.dir), "tmpfs", 0, "mode=0700"); err != nil {
-		return errors.Join(fmt.Errorf("mount %s: %w", c.dir, err), os.Remove(string(c.dir)))
-	}
-	return nil
 }
 
 // launcher starts the lab's processes and cuts the start short when one of them
@@ -176,11 +154,11 @@ func (l launcher) startCluster(ctx context.Context) error {
 	if err := errors.Join(l.launch(l.controllerManager()), l.launch(l.scheduler())); err != nil {
 		return err
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return l.waitForDefaults(ctx, client) })
-	group.Go(func() error { return l.startNodes(ctx, client) })
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return l.waitForDefaults(groupCtx, client) })
+	group.Go(func() error { return l.startNodes(groupCtx, client) })
 	if l.state.Options.Berth {
-		group.Go(func() error { return l.applyManifest(ctx) })
+		group.Go(func() error { return l.applyManifest(groupCtx) })
 	}
 	if err := group.Wait(); err != nil || !l.state.Options.Berth {
 		return err
@@ -210,7 +188,7 @@ func (l launcher) startNodes(ctx context.Context, client kubernetes.Interface) e
 			return l.waitForProxy(ctx, node)
 		})
 	}
-	if err := nodes.Wait(); err != nil {
+	if err := nodes.Wait(); err != nil || l.state.Options.Nodes == 0 {
 		return err
 	}
 	l.state.Options.Progress(fmt.Sprintf("%d nodes ready", l.state.Options.Nodes))

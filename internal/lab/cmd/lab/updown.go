@@ -31,7 +31,7 @@ If it fails or is interrupted, nothing of it is left.`,
 				options.Progress = stopwatch(cmd)
 			}
 			_, err := lab.Up(cmd.Context(), options)
-			if errors.Is(err, context.Canceled) {
+			if errors.Is(err, context.Canceled) && cmd.Context().Err() != nil {
 				return errors.New("interrupted; everything was removed")
 			}
 			return err
