@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -144,7 +145,11 @@ func (p *pod) live(ctx context.Context) {
 }
 
 func (p *pod) runContainers() {
+	if !slices.ContainsFunc(p.main, func(r *runner) bool { return !r.finished() }) {
+		return // they had all ended for good when an earlier agent ran
+	}
 	for _, r := range p.init {
+		r.renew()
 		if r.run(); !r.succeeded() {
 			return
 		}

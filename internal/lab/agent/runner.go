@@ -127,6 +127,17 @@ func (r *runner) wait(reason, message string) {
 	})
 }
 
+// renew forgets that an init container ended when an earlier agent ran: what it
+// prepared is gone.
+func (r *runner) renew() {
+	r.pod.mu.Lock()
+	ended := r.status.State.Terminated != nil
+	r.pod.mu.Unlock()
+	if ended {
+		r.wait(reasonInitializing, "")
+	}
+}
+
 // succeeded reports whether the container has ended well.
 func (r *runner) succeeded() bool {
 	r.pod.mu.Lock()
