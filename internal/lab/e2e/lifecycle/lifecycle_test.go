@@ -1,4 +1,4 @@
-package lab
+package lifecycle
 
 import (
 	"context"
@@ -14,65 +14,107 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-lb/berth/internal/lab"
 	"github.com/berth-lb/berth/internal/lab/netns"
 	"github.com/berth-lb/berth/internal/lab/network"
 	"github.com/berth-lb/berth/internal/lab/proc"
 )
 
-// The tests in this file start real labs, from the binaries in bin/.
+// bin is where `make build` puts the binaries.
+const bin = "../../../../bin"
 
 // labOptions are those of a small lab with a name of its own, of which nothing
 // may be left when the test ends, however it does.
-func labOptions(t *testing.T, suffix string, nodes int) Options {
+func labOptions(t *testing.T, suffix string, nodes int) lab.Options {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("starting a lab needs root")
 	}
-	if testing.Short() {
-		t.Skip("starting a lab takes seconds")
-	}
-	options := DefaultOptions()
+	options := lab.DefaultOptions()
 	options.Name = "t" + strconv.Itoa(os.Getpid()) + suffix
 	options.Nodes = nodes
 	options.Berth = false
+	options.BinDir = absolute(t, bin)
 	t.Cleanup(func() {
-		if err := Down(context.WithoutCancel(t.Context()), options.Name); err != nil {
+		if err := lab.Down(context.WithoutCancel(t.Context()), options.Name); err != nil {
 			t.Error(err)
 		}
 	})
 	return options
 }
 
-func up(t *testing.T, options Options) *Cluster {
+func absolute(t *testing.T, path string) string {
 	t.Helper()
-	c, err := Up(t.Context(), options)
+	path, err := filepath.Abs(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return path
 }
 
-// checkNothingLeft looks for remains of a lab by other means than Down does.
-func checkNothingLeft(t *testing.T, name string) {
+func up(t *testing.T, options lab.Options) *lab.Cluster {
 	t.Helper()
-	namespaces, err := netns.List(namespacePrefix(name))
-	if err != nil || len(namespaces) > 0 {
-		t.Errorf("namespaces left: %v (error %v)", namespaces, err)
+	cluster, err := lab.Up(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster
+}
+
+// stateFolder is where a lab keeps its files.
+func stateFolder(name string) string { return "/run/berth-lab/" + name }
+
+// namespaces returns all network namespaces of a lab.
+func namespaces(t *testing.T, name string) []string {
+	t.Helper()
+	names, err := netns.List("berth-" + name + "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// members returns all processes of a lab.
+func members(t *testing.T, name string) []proc.Record {
+	t.Helper()
+	pids, err := netns.Processes(namespaces(t, name)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var records []proc.Record
+	for _, pid := range pids {
+		if record, err := proc.Identify(pid); err == nil {
+			records = append(records, record)
+		}
+	}
+	return records
+}
+
+// checkNothingLeft looks for remains of a lab, of which all were processes.
+func checkNothingLeft(t *testing.T, name string, all []proc.Record) {
+	t.Helper()
+	for _, record := range all {
+		if record.Alive() {
+			t.Errorf("process %d is alive", record.PID)
+		}
+	}
+	for _, process := range mentioning(t, stateFolder(name)) {
+		t.Errorf("process left: %s", process)
+	}
+	if left := namespaces(t, name); len(left) > 0 {
+		t.Errorf("namespaces left: %v", left)
+	}
+	if _, err := os.Stat(stateFolder(name)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is left (error %v)", stateFolder(name), err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, trace := range []string{string(stateFolder(name)), namespacePrefix(name)} {
+	for _, trace := range []string{stateFolder(name) + "/", stateFolder(name) + " ", "berth-" + name + "-"} {
 		if strings.Contains(string(mounts), trace) {
 			t.Errorf("mounts left at %s:\n%s", trace, mounts)
 		}
-	}
-	if _, err := os.Stat(string(stateFolder(name))); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%s is left (error %v)", stateFolder(name), err)
-	}
-	for _, pid := range mentioning(t, string(stateFolder(name))) {
-		t.Errorf("process left: %s", pid)
 	}
 	interfaces, err := os.ReadDir("/sys/class/net")
 	if err != nil {
@@ -85,7 +127,7 @@ func checkNothingLeft(t *testing.T, name string) {
 	}
 }
 
-// mentioning returns the running processes whose command line, root or folder
+// mentioning returns the running processes whose command line, program or folder
 // has to do with path.
 func mentioning(t *testing.T, path string) []string {
 	t.Helper()
@@ -95,9 +137,6 @@ func mentioning(t *testing.T, path string) []string {
 	}
 	var found []string
 	for _, folder := range folders {
-		if filepath.Base(folder) == strconv.Itoa(os.Getpid()) {
-			continue
-		}
 		command, _ := os.ReadFile(filepath.Join(folder, "cmdline")) // empty if it has ended
 		traces := string(command)
 		for _, link := range []string{"cwd", "root", "exe"} {
@@ -111,23 +150,20 @@ func mentioning(t *testing.T, path string) []string {
 	return found
 }
 
-// members returns all processes of a lab.
-func members(t *testing.T, name string) []proc.Record {
+// recordOf returns the record of a background process.
+func recordOf(t *testing.T, cluster *lab.Cluster, name string) proc.Record {
 	t.Helper()
-	records, err := processesOf(name)
+	status, err := cluster.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return records
-}
-
-func checkDead(t *testing.T, records []proc.Record) {
-	t.Helper()
-	for _, record := range records {
-		if record.Alive() {
-			t.Errorf("%s (%d) is alive", record.Name, record.PID)
+	for _, process := range status.Processes {
+		if process.Name == name {
+			return process.Record
 		}
 	}
+	t.Fatalf("lab %s has no process %s", cluster.Name(), name)
+	return proc.Record{}
 }
 
 func TestDownAfterKillsLeavesNothing(t *testing.T) {
@@ -140,16 +176,12 @@ func TestDownAfterKillsLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := members(t, c.Name())
-	for _, name := range []string{"etcd", nodeProcess("agent", "node-1"), "forward"} {
-		record, err := proc.Load(c.dir.processes().Records, name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := record.Signal(syscall.SIGKILL); err != nil {
+	for _, name := range []string{"etcd", "agent@node-1", "forward"} {
+		if err := recordOf(t, c, name).Signal(syscall.SIGKILL); err != nil {
 			t.Errorf("kill %s: %v", name, err)
 		}
 	}
-	if err := c.Freeze(APIServer); err != nil {
+	if err := c.Freeze(lab.APIServer); err != nil {
 		t.Error(err)
 	}
 	if err := c.Cut("node-1"); err != nil {
@@ -158,12 +190,11 @@ func TestDownAfterKillsLeavesNothing(t *testing.T) {
 	if err := c.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	checkDead(t, all)
-	checkNothingLeft(t, c.Name())
-	if _, err := Open(c.Name()); !errors.Is(err, ErrNotUp) {
-		t.Errorf("open after down: error %v, want %v", err, ErrNotUp)
+	checkNothingLeft(t, c.Name(), all)
+	if _, err := lab.Open(c.Name()); !errors.Is(err, lab.ErrNotUp) {
+		t.Errorf("open after down: error %v, want %v", err, lab.ErrNotUp)
 	}
-	if err := Down(t.Context(), c.Name()); err != nil {
+	if err := lab.Down(t.Context(), c.Name()); err != nil {
 		t.Errorf("down again: %v", err)
 	}
 }
@@ -177,14 +208,13 @@ func TestInterruptedUpLeavesNothing(t *testing.T) {
 		all = members(t, options.Name)
 		cancel()
 	}
-	if _, err := Up(ctx, options); !errors.Is(err, context.Canceled) {
+	if _, err := lab.Up(ctx, options); !errors.Is(err, context.Canceled) {
 		t.Errorf("up: error %v, want %v", err, context.Canceled)
 	}
 	if len(all) < 3 {
 		t.Errorf("interrupted with only %d processes running", len(all))
 	}
-	checkDead(t, all)
-	checkNothingLeft(t, options.Name)
+	checkNothingLeft(t, options.Name, all)
 }
 
 // A control plane whose programs end at once must be reported by what ended and
@@ -192,19 +222,16 @@ func TestInterruptedUpLeavesNothing(t *testing.T) {
 func TestFailedUpSaysWhyAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	options := labOptions(t, "failed", 0)
-	good, err := findBinDir()
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := options.BinDir
 	options.BinDir = t.TempDir()
 	script := "#!/bin/sh\necho this is why >&2\nexit 3\n"
-	if err := os.WriteFile(options.bin("kube"), []byte(script), 0o700); err != nil {
+	if err := os.WriteFile(filepath.Join(options.BinDir, "kube"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(filepath.Join(good, "lab"), options.bin("lab")); err != nil {
+	if err := os.Symlink(filepath.Join(good, "lab"), filepath.Join(options.BinDir, "lab")); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Up(t.Context(), options)
+	_, err := lab.Up(t.Context(), options)
 	if err == nil {
 		t.Fatal("up without a control plane")
 	}
@@ -213,7 +240,7 @@ func TestFailedUpSaysWhyAndLeavesNothing(t *testing.T) {
 			t.Errorf("error %q does not say %q", err, part)
 		}
 	}
-	checkNothingLeft(t, options.Name)
+	checkNothingLeft(t, options.Name, nil)
 }
 
 // `lab up` is killed, so that nobody cleans up, and then the lab's own folder is
@@ -221,11 +248,7 @@ func TestFailedUpSaysWhyAndLeavesNothing(t *testing.T) {
 func TestDownAfterKilledUpLeavesNothing(t *testing.T) {
 	t.Parallel()
 	options := labOptions(t, "killedup", 1)
-	bin, err := findBinDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(filepath.Join(bin, "lab"), "up", "--name", options.Name, "--nodes=1", "--berth=false")
+	cmd := exec.Command(filepath.Join(options.BinDir, "lab"), "up", "--name", options.Name, "--nodes=1", "--berth=false")
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -244,14 +267,13 @@ func TestDownAfterKilledUpLeavesNothing(t *testing.T) {
 	if len(all) < 3 {
 		t.Errorf("killed with only %d processes running", len(all))
 	}
-	if err := os.RemoveAll(stateFolder(options.Name).join("processes")); err != nil {
+	if err := os.RemoveAll(filepath.Join(stateFolder(options.Name), "processes")); err != nil {
 		t.Error(err)
 	}
-	if err := Down(t.Context(), options.Name); err != nil {
+	if err := lab.Down(t.Context(), options.Name); err != nil {
 		t.Fatal(err)
 	}
-	checkDead(t, all)
-	checkNothingLeft(t, options.Name)
+	checkNothingLeft(t, options.Name, all)
 }
 
 func TestLabsDoNotTouchEachOther(t *testing.T) {
@@ -259,14 +281,15 @@ func TestLabsDoNotTouchEachOther(t *testing.T) {
 	kept := up(t, labOptions(t, "kept", 0))
 	other := labOptions(t, "keptnot", 0) // its name starts with that of the first
 	up(t, other)
-	if _, err := Up(t.Context(), other); err == nil || !strings.Contains(err.Error(), "exists already") {
+	others := members(t, other.Name)
+	if _, err := lab.Up(t.Context(), other); err == nil || !strings.Contains(err.Error(), "exists already") {
 		t.Errorf("second lab of one name: error %v", err)
 	}
 	before := fmt.Sprint(members(t, kept.Name()))
-	if err := Down(t.Context(), other.Name); err != nil {
+	if err := lab.Down(t.Context(), other.Name); err != nil {
 		t.Fatal(err)
 	}
-	checkNothingLeft(t, other.Name)
+	checkNothingLeft(t, other.Name, others)
 	if after := fmt.Sprint(members(t, kept.Name())); after != before {
 		t.Errorf("processes before the other went: %s\nafter: %s", before, after)
 	}
@@ -282,7 +305,7 @@ func TestFaultsAndProbe(t *testing.T) {
 	if err != nil || status.API != "" || !status.Ready {
 		t.Fatalf("status %+v, error %v", status, err)
 	}
-	server := exec.Command(c.state.Options.bin("agnhost"), "netexec", "--http-port=8080", "--udp-port=-1")
+	server := exec.Command(filepath.Join(absolute(t, bin), "agnhost"), "netexec", "--http-port=8080", "--udp-port=-1")
 	if err := c.Start(network.Router, server); err != nil {
 		t.Fatal(err)
 	}
@@ -291,17 +314,10 @@ func TestFaultsAndProbe(t *testing.T) {
 		server.Wait()         //nolint:errcheck // killed
 	}()
 	url := "http://172.20.0.1:8080/clientip"
-	err = c.wait(t.Context(), "agnhost", func(ctx context.Context) (string, error) {
-		_, err := c.Exec(ctx, network.Client, "curl", "-fsS", "-m1", url)
-		if err != nil {
-			return err.Error(), nil
-		}
-		return "", nil
-	})
-	if err != nil {
+	if _, err := c.Exec(t.Context(), network.Client, "curl", "-fsS", "--retry", "20", "--retry-delay", "1", "--retry-connrefused", url); err != nil {
 		t.Fatal(err)
 	}
-	probe, err := c.StartProbe(t.Context(), ProbeOptions{URL: url})
+	probe, err := c.StartProbe(t.Context(), lab.ProbeOptions{URL: url})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,9 +345,9 @@ func TestFaultsAndProbe(t *testing.T) {
 }
 
 // checkFreeze freezes the API server and thaws it again.
-func checkFreeze(t *testing.T, c *Cluster) {
+func checkFreeze(t *testing.T, c *lab.Cluster) {
 	t.Helper()
-	if err := c.Freeze(APIServer); err != nil {
+	if err := c.Freeze(lab.APIServer); err != nil {
 		t.Fatal(err)
 	}
 	status, err := c.Status(t.Context())
@@ -339,11 +355,11 @@ func checkFreeze(t *testing.T, c *Cluster) {
 		t.Errorf("status of a frozen API server: %q, error %v", status.API, err)
 	}
 	for _, process := range status.Processes {
-		if frozen := process.State == Frozen; frozen != (process.Name == APIServer) {
+		if frozen := process.State == lab.Frozen; frozen != (process.Name == lab.APIServer) {
 			t.Errorf("%s is %s", process.Name, process.State)
 		}
 	}
-	if err := c.Thaw(APIServer); err != nil {
+	if err := c.Thaw(lab.APIServer); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Kubectl(t.Context(), nil, "get", "namespaces"); err != nil {
