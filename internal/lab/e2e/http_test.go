@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/berth-lb/berth/internal/lab"
+	"github.com/berth-lb/berth/internal/lab/netns"
+	"github.com/berth-lb/berth/internal/lab/network"
+	"github.com/berth-lb/berth/internal/lab/probe"
+)
+
+// inside is the network of one of the lab's hosts.
+func (l *testLab) inside(host string) netns.Target {
+	return netns.Target{Name: "berth-" + l.Name() + "-" + host}
+}
+
+// get fetches a page over a new connection from one of the lab's hosts.
+func (l *testLab) get(ctx context.Context, host, url string) (string, error) {
+	client := &http.Client{
+		Timeout:   time.Second,
+		Transport: &http.Transport{DialContext: l.inside(host).DialContext, DisableKeepAlives: true},
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, response.Status, body)
+	}
+	return strings.TrimSpace(string(body)), err
+}
+
+func urlOf(address netip.Addr, port int, path string) string {
+	return "http://" + net.JoinHostPort(address.String(), strconv.Itoa(port)) + path
+}
+
+// waitServed returns an answer of a Service's page once there is one: rules of
+// kube-proxy may follow the announcement by an instant.
+func (e *env) waitServed(host string, address netip.Addr, port int, path string) string {
+	e.Helper()
+	var body string
+	url := urlOf(address, port, path)
+	e.waitFor(host+" to fetch "+url, 10*time.Second, func(ctx context.Context) (bool, string) {
+		var err error
+		body, err = e.lab.get(ctx, host, url)
+		return err == nil, fmt.Sprint(err)
+	})
+	return body
+}
+
+// answers fetches a Service's page n times and counts the different answers.
+func (e *env) answers(host string, address netip.Addr, path string, n int) map[string]int {
+	e.Helper()
+	counts := map[string]int{}
+	for range n {
+		body, err := e.lab.get(e.ctx, host, urlOf(address, servicePort, path))
+		if err != nil {
+			e.Fatal(err)
+		}
+		counts[body]++
+	}
+	return counts
+}
+
+// probes opens a new connection to each address every 10 ms until it is stopped.
+type probes map[netip.Addr]*lab.RunningProbe
+
+func (e *env) startProbes(addresses ...netip.Addr) probes {
+	e.Helper()
+	running := probes{}
+	for _, address := range addresses {
+		p, err := e.lab.StartProbe(e.ctx, lab.ProbeOptions{URL: urlOf(address, servicePort, "/hostname"), From: network.Client})
+		if err != nil {
+			e.Fatal(err)
+		}
+		running[address] = p
+	}
+	return running
+}
+
+func (p probes) stop() map[netip.Addr]probe.Report {
+	reports := map[netip.Addr]probe.Report{}
+	for address, running := range p {
+		reports[address] = running.Stop()
+	}
+	return reports
+}
+
+// expectNoFailure fails the test if any connection of the probes failed.
+func (e *env) expectNoFailure(during string, reports map[netip.Addr]probe.Report) {
+	e.Helper()
+	for address, r := range reports {
+		if r.Failed > 0 || r.OK == 0 {
+			e.Errorf("%s: %d of %d connections to %s failed: %v; longest gap %s, from %s on",
+				during, r.Failed, r.Sent, address, r.Errors, r.LongestGap, r.GapBegan.Format("15:04:05.000"))
+			continue
+		}
+		e.Logf("%s: %d connections to %s, none failed; longest gap %s; answers by %v",
+			during, r.OK, address, r.LongestGap, slices.Sorted(maps.Keys(r.Backends)))
+	}
+}

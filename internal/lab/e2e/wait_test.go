@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// pollInterval is the time between two looks at a condition.
+const pollInterval = 50 * time.Millisecond
+
+// waitFor returns when check says so. If that does not happen within limit, the
+// test fails with what check saw last.
+func (e *env) waitFor(what string, limit time.Duration, check func(context.Context) (done bool, seen string)) {
+	e.Helper()
+	if err := e.waited(what, limit, check); err != nil {
+		e.Fatal(err)
+	}
+}
+
+// waited is waitFor for other goroutines than the test's own.
+func (e *env) waited(what string, limit time.Duration, check func(context.Context) (done bool, seen string)) error {
+	ctx, cancel := context.WithTimeout(e.ctx, limit)
+	defer cancel()
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	seen := "nothing"
+	for {
+		done, now := check(ctx)
+		if done {
+			return nil
+		}
+		if ctx.Err() == nil { // else it says only that
+			seen = now
+		}
+		select {
+		case <-ctx.Done():
+			if e.ctx.Err() != nil {
+				return fmt.Errorf("the run ends while waiting for %s; last seen: %s", what, seen)
+			}
+			return fmt.Errorf("waited %s for %s; last seen: %s", limit, what, seen)
+		case <-ticker.C:
+		}
+	}
+}
+
+// stays fails the test if check says no within the time: it proves that nothing
+// happens for as long.
+func (e *env) stays(what string, duration time.Duration, check func(context.Context) (still bool, seen string)) {
+	e.Helper()
+	ctx, cancel := context.WithTimeout(e.ctx, duration)
+	defer cancel()
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		if still, seen := check(e.ctx); !still {
+			e.Fatalf("%s: no longer: %s", what, seen)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
