@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/berth-lb/berth/internal/netif"
 )
@@ -49,10 +49,12 @@ func (f *fakeLinks) set(links ...netif.Link) {
 	}
 }
 
-// A fixture is an Announcer on a FakeWire.
+// A fixture is an Announcer on a FakeWire. Its clock stands still unless a
+// helper moves it, so that repetitions are not taken for first announcements.
 type fixture struct {
 	*Announcer
 	t     *testing.T
+	time  *clocktesting.FakeClock
 	wire  *FakeWire
 	links *fakeLinks
 	log   *logLines
@@ -90,10 +92,12 @@ func (l *logLines) count(substr string) (n int) {
 // start runs an Announcer with eth0 (index 2) and eth1 (index 3).
 func start(t *testing.T, wire *FakeWire) *fixture {
 	t.Helper()
-	f := &fixture{t: t, wire: wire, links: &fakeLinks{}, log: &logLines{}}
+	f := &fixture{t: t, wire: wire, links: &fakeLinks{}, log: &logLines{}, time: clocktesting.NewFakeClock(time.Unix(1000, 0))}
 	f.links.set(testLink(2, "eth0"), testLink(3, "eth1"))
 	var err error
-	f.Announcer, err = New(Config{Links: f.links, Wire: wire, Logger: log.Logger(f.log), Metrics: NewMetrics(prometheus.NewRegistry())})
+	f.Announcer, err = New(Config{
+		Links: f.links, Wire: wire, Clock: f.time, Logger: f.log, Metrics: NewMetrics(prometheus.NewRegistry()),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,10 +123,26 @@ func on(addrs ...string) Desired {
 	return d
 }
 
+// await waits until cond holds, moving the clock by the least that makes the
+// Announcer go on, and by less than announceInterval in all.
+func (f *fixture) await(what string, cond func() bool) {
+	f.t.Helper()
+	for step := range 40 {
+		for range min(5+step*step, 300) { // milliseconds, more as patience is needed
+			if cond() {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		f.time.Step(convergeInterval)
+	}
+	f.t.Fatalf("waited in vain for %s; sent:\n%s", what, f.wire)
+}
+
 // applied waits until the addresses on eth0 are those of d.
 func (f *fixture) applied(d Desired) {
 	f.t.Helper()
-	eventually(f.t, fmt.Sprintf("%d addresses to be applied", len(d)), func() bool {
+	f.await(fmt.Sprintf("%d addresses to be applied", len(d)), func() bool {
 		s := f.Applied()
 		if len(s.Addresses) != len(d) {
 			return false
@@ -139,7 +159,7 @@ func (f *fixture) applied(d Desired) {
 // sent waits until a line that contains substr has been sent n times.
 func (f *fixture) sent(n int, substr string) {
 	f.t.Helper()
-	eventually(f.t, substr, func() bool { return strings.Count(f.wire.String(), substr) >= n })
+	f.await(substr, func() bool { return strings.Count(f.wire.String(), substr) >= n })
 }
 
 func (f *fixture) state(name string, proto Protocol) InterfaceState {
@@ -184,7 +204,7 @@ func TestApplyConvergesAndReports(t *testing.T) {
 		<-changed
 	}
 	f.Apply(d)
-	eventually(t, "convergence", func() bool { return f.Lag() == 0 })
+	f.await("convergence", func() bool { return f.Lag() == 0 })
 	if n := f.log.count(""); n != lines || len(changed) != 0 {
 		t.Errorf("applying the same again logged %d lines and notified %d times", n-lines, len(changed))
 	}
@@ -268,7 +288,7 @@ func TestLinkFailsAndRecovers(t *testing.T) {
 	down := testLink(2, "eth0")
 	down.Up = false
 	f.links.set(down)
-	eventually(t, "the interface to be reported", func() bool { return errors.Is(f.state("eth0", ARP).Err, netif.ErrDown) })
+	f.await("the interface to be reported", func() bool { return errors.Is(f.state("eth0", ARP).Err, netif.ErrDown) })
 	if n := len(f.Applied().Addresses); n != 0 {
 		t.Errorf("%d addresses are applied on a link that is down", n)
 	}
@@ -288,13 +308,12 @@ func TestSocketFailsAndIsRetried(t *testing.T) {
 	f := start(t, &FakeWire{})
 	f.Apply(on("192.0.2.10", "2001:db8::10"))
 	f.applied(on("192.0.2.10", "2001:db8::10"))
-	f.wire.Break("eth0", unix.ENETDOWN)
-	eventually(t, "the failure to be reported", func() bool {
+	f.wire.Break("eth0", unix.ENETDOWN) // while the Announcer rests from applying
+	f.await("the failure to be reported", func() bool {
 		return errors.Is(f.state("eth0", ARP).Err, unix.ENETDOWN) && errors.Is(f.state("eth0", NDP).Err, unix.ENETDOWN)
 	})
-	eventually(t, "more attempts", func() bool {
-		return gather(f.metrics.errors)["eth0/"+kindOpen+"/arp"] >= 2
-	})
+	attempts := func() float64 { return gather(f.metrics.errors)["eth0/"+kindOpen+"/arp"] }
+	f.await("more attempts", func() bool { return attempts() >= 2 })
 	f.wire.Reset()
 	f.wire.Break("eth0", nil)
 	f.applied(on("192.0.2.10", "2001:db8::10"))
@@ -304,12 +323,32 @@ func TestSocketFailsAndIsRetried(t *testing.T) {
 	}
 }
 
+// TestLinkThatReturnsIsTriedAtOnce: the back-off of a socket that failed for long
+// must not delay an address whose link has come back.
+func TestLinkThatReturnsIsTriedAtOnce(t *testing.T) {
+	t.Parallel()
+	f := start(t, &FakeWire{})
+	f.wire.Break("eth0", unix.EPERM)
+	f.Apply(on("192.0.2.10"))
+	eventually(t, "a long back-off", func() bool {
+		f.time.Step(time.Second)
+		return gather(f.metrics.errors)["eth0/"+kindOpen+"/arp"] >= 9
+	})
+	f.wire.Break("eth0", nil)
+	down := testLink(2, "eth0")
+	down.Up = false
+	f.links.set(down)
+	f.await("the loss of the link to show", func() bool { return errors.Is(f.state("eth0", ARP).Err, netif.ErrDown) })
+	f.links.set(testLink(2, "eth0"))
+	f.applied(on("192.0.2.10"))
+}
+
 func TestGroupsFollowAddresses(t *testing.T) {
 	t.Parallel()
 	f := start(t, &FakeWire{GroupLimit: 3})
 	groups := func(want ...string) {
 		t.Helper()
-		eventually(t, fmt.Sprintf("groups %v", want), func() bool {
+		f.await(fmt.Sprintf("groups %v", want), func() bool {
 			return fmt.Sprint(f.wire.Groups(2)) == fmt.Sprint(want)
 		})
 	}
@@ -336,12 +375,12 @@ func TestGroupThatCannotBeJoinedIsReported(t *testing.T) {
 	t.Parallel()
 	f := start(t, &FakeWire{GroupLimit: -1})
 	f.Apply(on("2001:db8::10"))
-	eventually(t, "the failure to be reported", func() bool { return errors.Is(f.state("eth0", NDP).Err, ErrGroupsFull) })
+	f.await("the failure to be reported", func() bool { return errors.Is(f.state("eth0", NDP).Err, ErrGroupsFull) })
 	f.applied(on("2001:db8::10")) // it answers what reaches it all the same
 	f.wire.Deliver("eth0", nsFrame{}.bytes(t))
 	f.sent(1, "na fe80::1 > fe80::99 target 2001:db8::10")
 	f.Apply(on("192.0.2.10"))
-	eventually(t, "the protocol to be forgotten", func() bool { return f.state("eth0", NDP) == (InterfaceState{}) })
+	f.await("the protocol to be forgotten", func() bool { return f.state("eth0", NDP) == (InterfaceState{}) })
 }
 
 func TestWhatNoHostCanHaveIsLeftOut(t *testing.T) {
@@ -377,7 +416,7 @@ func TestManyAddressesAreAppliedAndForeignOnesDoNotWake(t *testing.T) {
 	f.sent(1, "is-at 02:00:00:00:00:01 to 192.0.2.99")
 	malformed := nsFrame{target: addr6(1, 7), changeAfterwards: func(b []byte) []byte { b[etherLen+ipv6Len+3]++; return b }}.bytes(t)
 	f.wire.Deliver("eth0", malformed)
-	eventually(t, "the malformed packet to be counted", func() bool {
+	f.await("the malformed packet to be counted", func() bool {
 		return gather(f.metrics.errors)["eth0/"+kindMalformed+"/ndp"] == 1
 	})
 }

@@ -48,7 +48,10 @@ func (s self) addressed(frame []byte) error {
 	if dst := mac(frame[0:6]); dst != s.mac && !dst.isGroup() {
 		return errIgnored
 	}
-	if mac(frame[6:12]) == s.mac {
+	switch src := mac(frame[6:12]); {
+	case src.isGroup():
+		return errMalformed // IEEE 802.3 section 3.2.3: a source is one station
+	case src == s.mac:
 		return errIgnored
 	}
 	return nil

@@ -67,18 +67,18 @@ func (s *scheduler) cancel(p *port, addr netip.Addr) {
 }
 
 // run sends until ctx is done.
-func (s *scheduler) run(ctx context.Context) error {
-	timer := s.clock.NewTimer(math.MaxInt64)
-	defer timer.Stop()
+func (s *scheduler) run(ctx context.Context) {
 	for {
-		timer.Reset(s.sendDue())
+		timer := s.clock.NewTimer(s.sendDue())
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-s.wake:
 		case <-timer.C():
 		}
-		// A tick that is left over only costs another turn.
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
 	}
 }
 

@@ -81,20 +81,20 @@ func (l *loop) run(ctx context.Context) error {
 		l.finish(l.report(nil))
 	}()
 
-	timer := l.clock.NewTimer(math.MaxInt64)
-	defer timer.Stop()
 	for {
 		start := l.clock.Now()
-		timer.Reset(l.converge())
+		retry := l.clock.NewTimer(l.converge())
 		pause := max(convergeInterval, convergeShare*l.clock.Since(start))
-		if !l.rest(ctx, pause) || !l.await(ctx, changed, timer.C()) {
+		goOn := l.rest(ctx, pause) && l.await(ctx, changed, retry.C())
+		retry.Stop()
+		if !goOn {
 			return nil
 		}
 	}
 }
 
 // await waits for a reason for another round. It returns false at the end.
-func (l *loop) await(ctx context.Context, changed <-chan struct{}, timer <-chan time.Time) bool {
+func (l *loop) await(ctx context.Context, changed <-chan struct{}, retry <-chan time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():
@@ -106,7 +106,7 @@ func (l *loop) await(ctx context.Context, changed <-chan struct{}, timer <-chan 
 		case <-changed:
 		case f := <-l.failures:
 			l.fail(f)
-		case <-timer:
+		case <-retry:
 		}
 		return true
 	}

@@ -51,6 +51,7 @@ func TestAnswerARP(t *testing.T) {
 		{"sent by ourselves, relayed", arpFrame{senderMAC: ourMAC}, "ignored"},
 		{"announcement by another node", arpFrame{sender: ip("192.0.2.10")}, "ignored"},
 		{"reply", arpFrame{op: arp.OperationReply}, "ignored"},
+		{"from a group", arpFrame{src: ethernet.Broadcast}, "malformed"},
 		{"broadcast as sender", arpFrame{senderMAC: ethernet.Broadcast}, "malformed"},
 		{"other hardware", arpFrame{change: func(p *arp.Packet) { p.HardwareType = 2 }}, "malformed"},
 		{"other protocol", arpFrame{change: func(p *arp.Packet) { p.ProtocolType = 0x86dd }}, "malformed"},
@@ -97,6 +98,7 @@ func TestAnswerNDP(t *testing.T) {
 		{"sent by ourselves, relayed", nsFrame{change: at(option+7, 1)}, "ignored"},
 		{"advertisement", nsFrame{change: at(etherLen+ipv6Len, 136)}, "ignored"},
 		// RFC 4861 section 7.1.1.
+		{"from a group", nsFrame{src: ethernet.Broadcast}, "malformed"},
 		{"hop limit 254", nsFrame{hopLimit: 254}, "malformed"},
 		{"checksum wrong", nsFrame{changeAfterwards: at(etherLen+ipv6Len+2, 0x77)}, "malformed"},
 		{"code not zero", nsFrame{change: at(etherLen+ipv6Len+1, 1)}, "malformed"},
