@@ -22,7 +22,7 @@ func (c *Cluster) applyManifest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	_, err = c.Kubectl(ctx, file, "apply", "--server-side", "-f", "-")
 	return err
 }

@@ -98,7 +98,7 @@ func withStateRoot(fn func() error) error {
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", stateRoot, err)
 	}
-	defer root.Close() // and so unlocks it
+	defer func() { _ = root.Close() }() // and so unlocks it
 	if err := fn(); err != nil {
 		return err
 	}
@@ -133,6 +133,6 @@ func lockStateRoot() (*os.File, error) {
 		if current, err := os.Stat(stateRoot); err == nil && os.SameFile(locked, current) {
 			return root, nil
 		}
-		root.Close()
+		_ = root.Close()
 	}
 }

@@ -77,7 +77,7 @@ func get(ctx context.Context, client *http.Client, url string) (*http.Response, 
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		response.Body.Close()
+		_ = response.Body.Close()
 		return nil, fmt.Errorf("%s: %s", url, response.Status)
 	}
 	return response, nil
@@ -140,7 +140,7 @@ func (c *Cluster) waitForProxy(ctx context.Context, node network.Host) error {
 		if err != nil {
 			return err.Error(), nil //nolint:nilerr // it is what is missing
 		}
-		defer response.Body.Close()
+		defer func() { _ = response.Body.Close() }()
 		var health struct {
 			Status map[string]json.RawMessage `json:"status"`
 		}

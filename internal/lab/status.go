@@ -166,7 +166,7 @@ func processState(record proc.Record) string {
 // WriteText writes the status for people.
 func (s Status) WriteText(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(cells ...string) { fmt.Fprintln(table, strings.TrimRight(strings.Join(cells, "\t"), "\t")) }
+	line := func(cells ...string) { _, _ = fmt.Fprintln(table, strings.TrimRight(strings.Join(cells, "\t"), "\t")) }
 	state := "ready"
 	switch {
 	case !s.Ready:

@@ -70,7 +70,7 @@ func (l launcher) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listen for the API server: %w", err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	if err := l.recordPort(listener.Addr()); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (l launcher) startAPI(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		return fmt.Errorf("listen for the API server: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	for _, spec := range []proc.Spec{l.etcd(), l.apiServer(), l.forwarder(file)} {
 		if err := l.launch(spec); err != nil {
 			return err

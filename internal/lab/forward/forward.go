@@ -38,13 +38,13 @@ func Run(ctx context.Context, listener net.Listener, target string) error {
 }
 
 func join(ctx context.Context, outer net.Conn, target string) {
-	defer outer.Close()
+	defer func() { _ = outer.Close() }()
 	dialer := net.Dialer{Timeout: dialTimeout}
 	inner, err := dialer.DialContext(ctx, "tcp", target)
 	if err != nil {
 		return
 	}
-	defer inner.Close()
+	defer func() { _ = inner.Close() }()
 	stop := context.AfterFunc(ctx, func() { errors.Join(outer.Close(), inner.Close()) }) //nolint:errcheck // only ends the copies
 	defer stop()
 	var group errgroup.Group

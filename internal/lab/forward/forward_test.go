@@ -28,7 +28,7 @@ func dial(t *testing.T, listener net.Listener) *net.TCPConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() })
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func forward(t *testing.T, target string) (listener net.Listener, stop func()) {
 func TestForwardsBothDirectionsAndTheirEnds(t *testing.T) {
 	t.Parallel()
 	server := listen(t)
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	served := make(chan error, 1)
 	go func() {
 		conn, err := server.Accept()
@@ -89,7 +89,7 @@ func TestDeadTargetHarmsOnlyItsConnection(t *testing.T) {
 	t.Parallel()
 	server := listen(t)
 	address := server.Addr().String()
-	server.Close()
+	_ = server.Close()
 	listener, stop := forward(t, address)
 	defer stop()
 	for range 2 { // the second shows that the forwarder still runs
@@ -102,14 +102,14 @@ func TestDeadTargetHarmsOnlyItsConnection(t *testing.T) {
 func TestStopEndsIdleConnections(t *testing.T) {
 	t.Parallel()
 	server := listen(t)
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	listener, stop := forward(t, server.Addr().String())
 	conn := dial(t, listener)
 	inner, err := server.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer inner.Close()
+	defer func() { _ = inner.Close() }()
 	stop()
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("read from a connection that was to end")

@@ -81,7 +81,7 @@ func enterNetwork(name string) error {
 	if err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", name, err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", name, err)
 	}
@@ -119,12 +119,12 @@ func enterProcess(pid int) error {
 	if err != nil {
 		return fmt.Errorf("enter process %d: %w", pid, err)
 	}
-	defer unix.Close(pidfd)
+	defer func() { _ = unix.Close(pidfd) }()
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("enter process %d: open its root: %w", pid, err)
 	}
-	defer unix.Close(root)
+	defer func() { _ = unix.Close(root) }()
 	// setns(2) refuses a mount namespace to a thread that shares its root and
 	// working folder with others.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {

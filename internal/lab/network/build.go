@@ -156,7 +156,7 @@ func (n Network) plug(c cable) error {
 	if err != nil {
 		return err
 	}
-	defer switchNamespace.Close()
+	defer func() { _ = switchNamespace.Close() }()
 	link := &netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: c.device},
 		PeerName:      c.host,

@@ -97,7 +97,7 @@ func readStat(root string, pid int) (stat, error) {
 func parseStat(content string) (stat, error) {
 	end := strings.LastIndexByte(content, ')')
 	fields := strings.Fields(content[end+1:])
-	const state, startTime = 3 - 3, 22 - 3
+	const state, startTime = 0, 19 // numbered from field 3
 	if end < 0 || len(fields) <= startTime {
 		return stat{}, fmt.Errorf("unexpected stat %q", content)
 	}

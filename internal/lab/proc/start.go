@@ -47,7 +47,7 @@ func (f Folders) Start(spec Spec) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	cmd := exec.Command(spec.Args[0], spec.Args[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = spec.Env

@@ -68,12 +68,12 @@ func exitStatus(err error) error {
 		return err
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return exitCode(128 + int(status.Signal()))
+		return exitStatusError(128 + int(status.Signal()))
 	}
-	return exitCode(exit.ExitCode())
+	return exitStatusError(exit.ExitCode())
 }
 
-// exitCode is the status with which lab itself is to end, saying nothing.
-type exitCode int
+// exitStatusError is the status with which lab itself is to end, saying nothing.
+type exitStatusError int
 
-func (c exitCode) Error() string { return fmt.Sprintf("exit status %d", int(c)) }
+func (c exitStatusError) Error() string { return fmt.Sprintf("exit status %d", int(c)) }

@@ -23,7 +23,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := newRootCommand().ExecuteContext(ctx)
-	var exit exitCode
+	var exit exitStatusError
 	switch {
 	case err == nil:
 	case errors.As(err, &exit):

@@ -51,7 +51,7 @@ If it fails or is interrupted, nothing of it is left.`,
 func stopwatch(cmd *cobra.Command) func(string) {
 	start := time.Now()
 	return func(step string) {
-		fmt.Fprintf(cmd.OutOrStdout(), "%5.1fs  %s\n", time.Since(start).Seconds(), step)
+		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%5.1fs  %s\n", time.Since(start).Seconds(), step)
 	}
 }
 
