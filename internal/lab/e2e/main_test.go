@@ -78,6 +78,13 @@ func testCases() []testCase {
 		{name: "ControllerKilled", run: testControllerKilled, alone: true},
 		{name: "LeaderHandsOver", run: testLeaderHandsOver, alone: true, dualOnly: true},
 		{name: "StandbyTakesOver", run: testStandbyTakesOver, alone: true, dualOnly: true},
+		{name: "PoolEdits", run: testPoolEdits},
+		{name: "PoolFull", run: testPoolFull},
+		{name: "Requests", run: testRequests},
+		{name: "LoadBalancerIP", run: testLoadBalancerIP},
+		{name: "Classes", run: testClasses},
+		{name: "FamilyPolicies", run: testFamilyPolicies, dualOnly: true},
+		{name: "InvalidObjects", run: testInvalidObjects, dualOnly: true},
 	}
 }
 

@@ -1,0 +1,198 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+)
+
+// testRequests: a Service gets the address or the pool that it asks for, by any
+// of the names that this has, and is told when it cannot.
+func testRequests(e *env) {
+	special := e.namespace + "-special"
+	e.createPool(e.namespace, e.ranges(0, 8), nil)
+	no := false
+	e.createPool(special, e.ranges(8, 8), func(p *v1beta1.IPAddressPool) { p.Spec.AutoAssign = &no })
+
+	granted := []struct {
+		name  string
+		wish  func(*corev1.Service)
+		wants int
+	}{
+		{"by-annotation", annotated(v1beta1.AnnotationLoadBalancerIPs, join(e.address(5))), 5},
+		{"by-alias", annotated("metallb.io/loadBalancerIPs", join(e.address(6))), 6},
+		{"by-old-alias", annotated("metallb.universe.tf/loadBalancerIPs", join(e.address(7))), 7},
+		{"of-pool", annotated(v1beta1.AnnotationAddressPool, special), 8},
+		{"of-pool-by-alias", annotated("metallb.io/address-pool", special), 9},
+		{"of-pool-by-old-alias", annotated("metallb.universe.tf/address-pool", special), 10},
+		{"in-pool-that-must-be-asked", annotated(v1beta1.AnnotationLoadBalancerIPs, join(e.address(14))), 14},
+		{"without-wishes", func(*corev1.Service) {}, 0},
+	}
+	for _, g := range granted {
+		e.createService(g.name, g.wish)
+		if got, want := join(e.waitAllocated(g.name)), join(e.address(g.wants)); got != want {
+			e.Errorf("%s: has %s, not %s", g.name, got, want)
+		}
+	}
+
+	refused := []struct {
+		name   string
+		wish   func(*corev1.Service)
+		reason string
+		says   string
+	}{
+		{"in-use", annotated(v1beta1.AnnotationLoadBalancerIPs, join(e.address(5))), "AddressInUse", e.namespace + "/by-annotation"},
+		{"in-no-pool", annotated(v1beta1.AnnotationLoadBalancerIPs, join(e.lab.clientIPs(e))), "AddressNotInPool", "not in any pool"},
+		{"no-address", annotated(v1beta1.AnnotationLoadBalancerIPs, "web"), "InvalidRequest", v1beta1.AnnotationLoadBalancerIPs},
+		{"unknown-pool", annotated(v1beta1.AnnotationAddressPool, "nowhere"), "UnknownPool", "pool nowhere"},
+	}
+	for _, r := range refused {
+		e.createService(r.name, r.wish)
+		c := e.waitCondition(r.name, v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, r.reason)
+		if !strings.Contains(c.Message, r.says) {
+			e.Errorf("%s: the condition says %q, without %q", r.name, c.Message, r.says)
+		}
+		e.waitEvent(r.name, "AllocationFailed", r.says)
+	}
+	e.changeWishes()
+}
+
+// clientIPs are addresses that are in use on the Ethernet but in no pool.
+func (l *testLab) clientIPs(e *env) []netip.Addr {
+	e.Helper()
+	host, err := l.Plan().Host("client")
+	if err != nil {
+		e.Fatal(err)
+	}
+	var ips []netip.Addr
+	for _, ip := range host.IPs() {
+		if l.family.Has(ip) {
+			ips = append(ips, ip)
+		}
+	}
+	return ips
+}
+
+// changeWishes edits the wishes of Services that have an address.
+func (e *env) changeWishes() {
+	e.Helper()
+	r := e.record()
+	// A wish that cannot be met costs nothing.
+	before := join(e.addressesOf("without-wishes"))
+	e.annotate("without-wishes", v1beta1.AnnotationLoadBalancerIPs, join(e.address(5)))
+	c := e.waitCondition("without-wishes", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "AddressInUse")
+	if !strings.Contains(c.Message, "keeps "+strings.Split(before, ",")[0]) {
+		e.Errorf("the condition does not say that the address is kept: %q", c.Message)
+	}
+	r.expectSameAddresses("wish refused", map[string]string{"without-wishes": before})
+
+	// One that can be met is: the old address becomes free.
+	e.annotate("without-wishes", v1beta1.AnnotationLoadBalancerIPs, join(e.address(3)))
+	e.waitFor("the new wish to be met", 10*time.Second, func(context.Context) (bool, string) {
+		got := join(e.addressesOf("without-wishes"))
+		return got == join(e.address(3)), got
+	})
+	e.createService("next")
+	if got := join(e.waitAllocated("next")); got != before {
+		e.Errorf("the address %s that was given up is not free: the next Service has %s", before, got)
+	}
+}
+
+func (e *env) annotate(service, key, value string) {
+	e.Helper()
+	e.editService(service, fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, key, value))
+}
+
+// testLoadBalancerIP: the field that Kubernetes once had for a requested address
+// holds one address, so it is for Services of one family.
+func testLoadBalancerIP(e *env) {
+	e.createPool(e.namespace, e.ranges(0, 8), nil)
+	for i, family := range e.families() {
+		name := "by-" + strings.ToLower(string(family))
+		want := e.address(4)[i]
+		e.createService(name, withPolicy(corev1.IPFamilyPolicySingleStack, family), func(s *corev1.Service) { s.Spec.LoadBalancerIP = want.String() })
+		if got := join(e.waitAllocated(name)); got != want.String() {
+			e.Errorf("%s: has %s, not %s", name, got, want)
+		}
+	}
+	name := "contradicts"
+	e.createService(name, annotated(v1beta1.AnnotationLoadBalancerIPs, join(e.address(5))), func(s *corev1.Service) {
+		s.Spec.LoadBalancerIP = e.address(6)[0].String()
+	})
+	c := e.waitCondition(name, v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "InvalidRequest")
+	if !containsAll(c.Message, []string{"spec.loadBalancerIP", v1beta1.AnnotationLoadBalancerIPs}) {
+		e.Errorf("the condition does not name both wishes: %q", c.Message)
+	}
+}
+
+// testClasses: Services of another class are another load balancer's, and
+// nothing is ever written to them.
+func testClasses(e *env) {
+	e.createPool(e.namespace, e.ranges(0, 4), nil)
+	r := e.record()
+	e.createService("theirs", ofClass("example.com/other"))
+	e.createService("ours", ofClass(v1beta1.LoadBalancerClass))
+	e.createService("default")
+	e.waitAllocated("ours")
+	e.waitAllocated("default")
+	// By now the controller has seen the older Service as well.
+	if writes := r.writes("theirs"); len(writes) != 1 {
+		e.Errorf("a Service of another class was written %d times after its creation: %+v", len(writes)-1, writes[len(writes)-1].service)
+	}
+	if events, err := e.events(e.ctx, "theirs"); err != nil || len(events) > 0 {
+		e.Errorf("a Service of another class has events %v (error %v)", events, err)
+	}
+	if writes := r.writes("ours"); len(writes) < 2 || ingressText(writes[1].service) == "" ||
+		writes[1].service.Annotations[v1beta1.AnnotationIPAllocatedFromPool] != e.namespace {
+		e.Error("addresses, condition and annotation do not come in a single write")
+	}
+}
+
+// testFamilyPolicies: PreferDualStack takes what there is, adds the other family
+// later and never moves the first; RequireDualStack waits for both.
+func testFamilyPolicies(e *env) {
+	v4, v6 := e.ranges(0, 4)[:1], e.ranges(0, 4)[1:]
+	e.createPool(e.namespace+"-v4", v4, nil)
+	e.createService("prefer", withPolicy(corev1.IPFamilyPolicyPreferDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol))
+	if got, want := join(e.waitAllocated("prefer")), e.address(0)[0].String(); got != want {
+		e.Errorf("without an IPv6 pool, PreferDualStack has %s, not %s", got, want)
+	}
+	if message := e.allocatedMessage("prefer"); !strings.Contains(message, "no IPv6 address") {
+		e.Errorf("the condition does not say that the other address is missing: %q", message)
+	}
+	e.createService("require", withPolicy(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol))
+	c := e.waitCondition("require", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")
+	if !strings.Contains(c.Message, "has no IPv6 addresses") {
+		e.Errorf("the condition does not say what the pool lacks: %q", c.Message)
+	}
+	if got := e.addressesOf("require"); len(got) > 0 {
+		e.Errorf("RequireDualStack has only %v", got)
+	}
+	e.createService("single", withPolicy(corev1.IPFamilyPolicySingleStack, corev1.IPv4Protocol))
+	e.waitAllocated("single")
+
+	// A pool for the other family may be a pool of its own.
+	r := e.record()
+	e.createPool(e.namespace+"-v6", v6, nil)
+	for name, first := range map[string]int{"prefer": 0, "require": 2} {
+		e.waitFor("Service "+name+" to have both families", 10*time.Second, func(context.Context) (bool, string) {
+			got := e.addressesOf(name)
+			return len(got) == 2 && got[0] == e.address(first)[0] && got[1].Is6(), join(got)
+		})
+	}
+	for _, c := range r.writes("prefer") {
+		if !strings.HasPrefix(ingressText(c.service), e.address(0)[0].String()) {
+			e.Errorf("the first address of PreferDualStack was touched: %s", ingressText(c.service))
+		}
+	}
+	if got := e.addressesOf("single"); len(got) != 1 {
+		e.Errorf("a single-stack Service has %v", got)
+	}
+}
