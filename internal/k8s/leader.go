@@ -121,7 +121,20 @@ func (l *expiringLock) Create(ctx context.Context, r resourcelock.LeaderElection
 	return l.renewed(r, l.Interface.Create(ctx, r))
 }
 
+// Update renews the Lease or, with no holder in r, gives it back. The elector
+// gives back what it believes to hold, and after a long pause it believes wrong:
+// it would take the Lease from its successor. Reading it first makes sure; the
+// update then fails should it change hands in between.
 func (l *expiringLock) Update(ctx context.Context, r resourcelock.LeaderElectionRecord) error {
+	if r.HolderIdentity == "" {
+		held, _, err := l.Get(ctx)
+		if err != nil {
+			return err
+		}
+		if held.HolderIdentity != l.Identity() {
+			return fmt.Errorf("the Lease is %s's by now", held.HolderIdentity)
+		}
+	}
 	return l.renewed(r, l.Interface.Update(ctx, r))
 }
 

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	toolscache "k8s.io/client-go/tools/cache"
 
@@ -34,28 +35,28 @@ func sourceOf(kind Kind, cfg CacheConfig) (source, error) {
 	kube := cfg.Clients.Kube
 	switch kind {
 	case KindService:
-		return newSource(kube.CoreV1().Services(""), &corev1.Service{}, nil), nil
+		return newSource(cfg.Clients, kube.CoreV1().Services(""), &corev1.Service{}, nil), nil
 	case KindEndpointSlice:
-		return newSource(kube.DiscoveryV1().EndpointSlices(""), &discoveryv1.EndpointSlice{}, nil), nil
+		return newSource(cfg.Clients, kube.DiscoveryV1().EndpointSlices(""), &discoveryv1.EndpointSlice{}, nil), nil
 	case KindNode:
-		return newSource(kube.CoreV1().Nodes(), &corev1.Node{}, nil), nil
+		return newSource(cfg.Clients, kube.CoreV1().Nodes(), &corev1.Node{}, nil), nil
 	case KindNamespace:
-		return newSource(kube.CoreV1().Namespaces(), &corev1.Namespace{}, nil), nil
+		return newSource(cfg.Clients, kube.CoreV1().Namespaces(), &corev1.Namespace{}, nil), nil
 	case KindPod:
-		return newSource(kube.CoreV1().Pods(cfg.PodNamespace), &corev1.Pod{}, func(o *metav1.ListOptions) {
+		return newSource(cfg.Clients, kube.CoreV1().Pods(cfg.PodNamespace), &corev1.Pod{}, func(o *metav1.ListOptions) {
 			if cfg.PodSelector != nil {
 				o.LabelSelector = cfg.PodSelector.String()
 			}
 		}), nil
 	case KindIPAddressPool:
-		return newSource(cfg.Clients.IPAddressPools, &v1beta1.IPAddressPool{}, nil), nil
+		return newSource(cfg.Clients, cfg.Clients.IPAddressPools, &v1beta1.IPAddressPool{}, nil), nil
 	case KindL2Advertisement:
-		return newSource(cfg.Clients.L2Advertisements, &v1beta1.L2Advertisement{}, nil), nil
+		return newSource(cfg.Clients, cfg.Clients.L2Advertisements, &v1beta1.L2Advertisement{}, nil), nil
 	}
 	return source{}, fmt.Errorf("unknown kind %q", kind)
 }
 
-func newSource[L runtime.Object](client typedClient[L], example runtime.Object, narrow func(*metav1.ListOptions)) source {
+func newSource[L runtime.Object](clients *Clients, client typedClient[L], example runtime.Object, narrow func(*metav1.ListOptions)) source {
 	tune := func(o metav1.ListOptions) metav1.ListOptions {
 		if narrow != nil {
 			narrow(&o)
@@ -69,14 +70,14 @@ func newSource[L runtime.Object](client typedClient[L], example runtime.Object, 
 		return o
 	}
 	return source{
-		listWatch: &toolscache.ListWatch{
+		listWatch: toolscache.ToListWatcherWithWatchListSemantics(&toolscache.ListWatch{
 			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return client.List(ctx, tune(o))
 			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				return client.Watch(ctx, tune(o))
 			},
-		},
+		}, clients.Kube),
 		example: example,
 		strip:   strip,
 	}
@@ -87,6 +88,9 @@ func strip(obj any) (any, error) {
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
 		return obj, nil // a tombstone: its object was stripped when it came
+	}
+	if object, ok := obj.(runtime.Object); ok {
+		object.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{}) // lists and watches differ in it
 	}
 	accessor.SetManagedFields(nil)
 	accessor.SetOwnerReferences(nil)
