@@ -17,7 +17,12 @@
 // Not supported, and said so in events: sidecars (init containers that always
 // restart), host ports of Pods with a network of their own, volumes other than
 // configMap, secret, projected, downwardAPI, emptyDir and hostPath, and gRPC probes.
-// Accepted without effect: resource limits, seccomp and AppArmor profiles, mount
-// propagation, changes of a running container's image. Of the variables that
+// Accepted without effect: resource limits, seccomp and AppArmor profiles, sysctls,
+// hostPID, hostIPC and shareProcessNamespace, mount propagation, ephemeral
+// containers, and changes of a running container's image. Of the variables that
 // describe Services, containers only get those of the API server.
+//
+// Containers outlive an agent that is killed, as they do a kubelet, but nobody reads
+// their output then, and the agent that takes its place ends them and starts anew,
+// as if the node had been rebooted.
 package agent

@@ -24,6 +24,7 @@ import (
 	utilexec "k8s.io/utils/exec"
 
 	"github.com/berth-lb/berth/internal/lab/container"
+	"github.com/berth-lb/berth/internal/lab/netns"
 )
 
 // Limits of the kubelet's API, as a kubelet has them.
@@ -45,6 +46,7 @@ func (a *agent) serveKubeletAPI(ctx context.Context) error {
 	routes.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", a.serveLogs)
 	routes.Handle("/", api.PodHandler(api.PodHandlerConfig{
 		RunInContainer:        a.runInContainer,
+		PortForward:           a.forwardPort,
 		GetPods:               a.pods.list,
 		GetPodsFromKubernetes: a.pods.list,
 		StreamIdleTimeout:     streamIdleTime,
@@ -162,6 +164,46 @@ func (a *agent) runInContainer(ctx context.Context, namespace, name, containerNa
 		return utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", exit.Code), Code: exit.Code}
 	}
 	return nil
+}
+
+// forwardPort serves one connection of kubectl port-forward, until either side ends
+// it.
+func (a *agent) forwardPort(ctx context.Context, namespace, name string, port int32, stream io.ReadWriteCloser) error {
+	defer stream.Close()
+	p := a.pods.find(namespace, name)
+	if p == nil {
+		return errdefs.NotFoundf("pod %s/%s is not on this node", namespace, name)
+	}
+	connection, err := p.dial(ctx, port)
+	if err != nil {
+		return fmt.Errorf("forward port %d to pod %s/%s: %w", port, namespace, name, err)
+	}
+	defer connection.Close()
+	ended := make(chan error, 2)
+	go func() { _, err := io.Copy(connection, stream); ended <- err }()
+	go func() { _, err := io.Copy(stream, connection); ended <- err }()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-ended:
+		return err
+	}
+}
+
+// dial connects to a port on the Pod's loopback interface.
+func (p *pod) dial(ctx context.Context, port int32) (connection net.Conn, err error) {
+	connect := func() error {
+		// An address rather than a name: only then does the calling thread connect.
+		var err error
+		connection, err = (&net.Dialer{}).DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
+		return err
+	}
+	if p.netns == "" {
+		err = connect()
+	} else {
+		err = netns.Target{Name: p.netns}.Do(connect)
+	}
+	return connection, err
 }
 
 // resizes translates a terminal's sizes until ctx ends.

@@ -54,17 +54,21 @@ func (r *runner) supervise(process *container.Process) {
 
 // stop ends the container, gently until surviving ends.
 func (r *runner) stop(surviving context.Context, process *container.Process) {
-	if hook := r.spec.Lifecycle; hook != nil && hook.PreStop != nil && surviving.Err() == nil {
+	if surviving.Err() != nil {
+		process.Kill()
+		return
+	}
+	limit := surviving.Done()
+	if hook := r.spec.Lifecycle; hook != nil && hook.PreStop != nil {
 		r.beforeStop(surviving, process, hook.PreStop)
+		if surviving.Err() != nil {
+			extra, cancel := context.WithTimeout(context.WithoutCancel(surviving), afterHook)
+			defer cancel()
+			limit = extra.Done()
+		}
 	}
 	if err := process.Signal(r.stopSignal()); err != nil {
 		process.Kill()
-	}
-	limit := surviving.Done()
-	if surviving.Err() != nil {
-		extra, cancel := context.WithTimeout(context.Background(), afterHook)
-		defer cancel()
-		limit = extra.Done()
 	}
 	select {
 	case <-process.Done():
