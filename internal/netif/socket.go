@@ -1,6 +1,7 @@
 package netif
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -82,3 +83,32 @@ func (s *socket) receive(st *state) (changed bool, err error) {
 	}
 	return st.applyAll(s.buf[:n]), nil
 }
+
+// drain discards what is queued. After an overrun the kernel reports no further
+// one until the queue has been empty, so that a list made before that could miss
+// events without a trace.
+func (s *socket) drain() error {
+	for range drainLimit {
+		var err error
+		if cerr := s.raw.Control(func(fd uintptr) {
+			_, _, err = unix.Recvfrom(int(fd), s.buf, unix.MSG_DONTWAIT)
+		}); cerr != nil {
+			return cerr
+		}
+		switch err {
+		case unix.EAGAIN:
+			return nil
+		case nil, unix.ENOBUFS, unix.EINTR:
+		default:
+			return err
+		}
+	}
+	return errFlood
+}
+
+// drainLimit is more datagrams than the receive buffer can hold.
+const drainLimit = 1 << 16
+
+// errFlood is a queue that fills faster than it is emptied. Another socket, with
+// an empty one, is the way out.
+var errFlood = errors.New("events arrive faster than they can be read")

@@ -135,6 +135,9 @@ func (w *Watcher) follow(ctx context.Context, sock *socket) error {
 			w.publish(st)
 		case errors.Is(err, unix.ENOBUFS):
 			level.Info(w.logger).Log("msg", "netlink events were lost, listing links again")
+			if err := sock.drain(); err != nil {
+				return err
+			}
 			if st, err = list(ctx); err != nil {
 				return err
 			}
