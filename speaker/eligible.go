@@ -22,6 +22,7 @@ const (
 	networkUnavailable
 	speakerDead
 	speakerUnknown
+	speakerJoining
 	noInterface
 	noLocalEndpoint
 	numVerdicts
@@ -42,6 +43,8 @@ func (v verdict) String() string {
 		return "without a living speaker"
 	case speakerUnknown:
 		return "not heard from yet"
+	case speakerJoining:
+		return "still joining the other speakers"
 	case noInterface:
 		return "without a usable interface"
 	case noLocalEndpoint:
@@ -54,7 +57,8 @@ func (v verdict) String() string {
 //   - an L2Advertisement that selects the address selects the node;
 //   - it has no label node.kubernetes.io/exclude-from-external-load-balancers
 //     (whatever its value, as Kubernetes has it) and is not NetworkUnavailable;
-//   - its speaker is alive and has said which links it can announce on;
+//   - its speaker is alive, has said which links it can announce on, and is not
+//     one that has just started or come back and does not take addresses yet;
 //   - one of those links is named by such an advertisement, or has a subnet that
 //     contains the address where an advertisement names no interfaces, and
 //     speaks the protocol of the address's family;
@@ -234,6 +238,8 @@ func standing(n *node, m *membership.Member, selected bool) verdict {
 		return speakerDead
 	case !m.Known:
 		return speakerUnknown
+	case m.Info.Abstains:
+		return speakerJoining
 	}
 	return eligible
 }

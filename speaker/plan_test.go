@@ -211,7 +211,7 @@ func (s *scene) checkOwner(t *testing.T, p *plan, place *placement, preference m
 
 var verdictNames = map[verdict]string{
 	notSelected: "not selected", excluded: "excluded", networkUnavailable: "network", speakerDead: "dead",
-	speakerUnknown: "unknown", noInterface: "interface", noLocalEndpoint: "endpoint",
+	speakerUnknown: "unknown", speakerJoining: "joining", noInterface: "interface", noLocalEndpoint: "endpoint",
 }
 
 const everybody = "a[eth0] b[eth0] c[eth0]"
@@ -253,6 +253,7 @@ func TestEligible(t *testing.T) {
 		"network unavailable":   {change: func(s *scene) { s.node("c").networkUnavailable = true }, want: "a[eth0] b[eth0] | c: network"},
 		"speaker dead":          {change: func(s *scene) { s.lose("a") }, want: "b[eth0] c[eth0] | a: dead"},
 		"speaker not heard yet": {change: func(s *scene) { s.view.Member("a").Known = false }, want: "b[eth0] c[eth0] | a: unknown"},
+		"speaker joining":       {change: func(s *scene) { s.view.Member("a").Info.Abstains = true }, want: "b[eth0] c[eth0] | a: joining"},
 		"member without a Node": {change: func(s *scene) { s.nodes = s.nodes[1:] }, want: "b[eth0] c[eth0]"},
 		"no nodes":              {change: func(s *scene) { s.nodes = nil }, want: ""},
 

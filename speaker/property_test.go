@@ -68,6 +68,7 @@ func (s *scene) drawNode(t *rapid.T, name string) {
 	if rapid.IntRange(0, 7).Draw(t, "excluded") == 0 {
 		n.labels[corev1.LabelNodeExcludeBalancers] = ""
 	}
+	s.view.Member(name).Info.Abstains = rapid.IntRange(0, 5).Draw(t, "abstains") == 0
 	if rapid.IntRange(0, 5).Draw(t, "dead") == 0 {
 		s.lose(name)
 	}
@@ -149,7 +150,7 @@ func (s *scene) mayOwn(n *node, a netip.Addr) bool {
 	}
 	m := s.view.Member(n.name)
 	_, isExcluded := n.labels[corev1.LabelNodeExcludeBalancers]
-	if !served || m == nil || isExcluded || n.networkUnavailable {
+	if !served || m == nil || m.Info.Abstains || isExcluded || n.networkUnavailable {
 		return false
 	}
 	for _, adv := range s.config.L2Advertisements {

@@ -65,6 +65,8 @@ type reporter struct {
 type telling struct {
 	statement statement
 	at        time.Time
+	// seen says that the Service has been seen to say so since.
+	seen bool
 }
 
 // statement is what a condition says.
@@ -82,16 +84,21 @@ func newReporter(r reporter) *reporter {
 // what they should, and sends an event for each address that the node has
 // taken over: one in the plan's desired that it did not hold. It returns when
 // it wants to be called again, if nothing else happens; zero for never.
-func (r *reporter) report(p *plan, services []*service, view *membership.View, held l2.Desired) (again time.Time) {
-	live := liveNodes(view)
+//
+// That nobody announces a Service is said only with a quorum of the speakers in
+// view: a speaker that is cut off sees that everywhere, and is wrong.
+func (r *reporter) report(p *plan, services []*service, view reportView) (again time.Time) {
+	live := liveNodes(view.members)
+	quorum := 2*len(view.members.Members) >= view.speakers
 	mine := map[serviceKey]bool{}
 	for _, s := range services {
 		object, ok := r.services.Get(s.key.namespace, s.key.name)
 		if !ok {
 			continue
 		}
-		r.tellTakeovers(p, s, object, held)
-		if p.reporterOf(s, live) != r.self {
+		r.tellTakeovers(p, s, object, view.held)
+		by, owned := p.reporterOf(s, live)
+		if by != r.self || !owned && !quorum {
 			continue
 		}
 		mine[s.key] = true
@@ -101,13 +108,36 @@ func (r *reporter) report(p *plan, services []*service, view *membership.View, h
 	}
 	for key := range r.told {
 		if !mine[key] {
-			// Another speaker reports now, or nobody has to: what was not sent yet
-			// must not overwrite that.
-			r.writer.Set(writerKey(key), nil)
-			delete(r.told, key)
+			r.withdraw(key)
 		}
 	}
 	return again
+}
+
+// reportView is what a report depends on beside the plan.
+type reportView struct {
+	members *membership.View
+	// speakers is how many speakers the API knows of, this one included.
+	speakers int
+	// held are the addresses that this node answered for before the plan.
+	held l2.Desired
+}
+
+// withdrawAll takes back what was not sent yet. It is for a speaker that comes
+// to doubt its view: what it said may be outdated by what others have said.
+func (r *reporter) withdrawAll() {
+	for key, t := range r.told {
+		if !t.seen {
+			r.withdraw(key)
+		}
+	}
+}
+
+// withdraw forgets a Service that is not this node's to report on any more. What
+// was not sent yet must not overwrite what its new reporter says.
+func (r *reporter) withdraw(key serviceKey) {
+	r.writer.Set(writerKey(key), nil)
+	delete(r.told, key)
 }
 
 // tell writes the condition of one Service where it is wrong. Where it has to
@@ -121,7 +151,7 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service) (due time.T
 		if told && last.statement != want {
 			r.writer.Set(writerKey(s.key), nil) // it has changed and changed back before it was sent
 		}
-		r.told[s.key] = telling{statement: want, at: last.at}
+		r.told[s.key] = telling{statement: want, at: last.at, seen: true}
 		return time.Time{}
 	}
 	if told && last.statement == want {
@@ -168,17 +198,18 @@ func byWhom(addr netip.Addr, node string, interfaces []string) string {
 	return text + "(" + strings.Join(interfaces, ", ") + ")"
 }
 
-// reporterOf returns the name of the node that reports on the Service.
-func (p *plan) reporterOf(s *service, live []election.Candidate) string {
+// reporterOf returns the name of the node that reports on the Service, and
+// whether that is because it owns an address.
+func (p *plan) reporterOf(s *service, live []election.Candidate) (name string, owned bool) {
 	for _, addr := range s.addresses {
 		if place := p.placements[addr]; place != nil && place.owner >= 0 {
-			return p.ownerOf(place)
+			return p.ownerOf(place), true
 		}
 	}
 	if i := election.OwnerOf(s.key.String(), live); i >= 0 {
-		return live[i].Node.Name()
+		return live[i].Node.Name(), false
 	}
-	return ""
+	return "", false
 }
 
 // describe says what the condition of the Service should say.

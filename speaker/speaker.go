@@ -79,11 +79,13 @@ type speaker struct {
 	health    *daemon.Health
 	metrics   *metrics
 
-	keys    chan k8s.Key
-	watch   linkWatch
-	present map[string]bool // the members that the last plan counted with
-	held    l2.Desired
-	report  time.Time // when the reporter wants to be called again; zero for never
+	keys     chan k8s.Key
+	watch    linkWatch
+	speakers int // how many the API knows of, this one included
+	info     membership.Info
+	present  map[string]bool // the members that the last plan counted with
+	held     l2.Desired
+	report   time.Time // when the reporter wants to be called again; zero for never
 }
 
 func newSpeaker(s speaker) *speaker {
@@ -126,7 +128,7 @@ func (s *speaker) run(ctx context.Context) error {
 
 	s.world.load()
 	s.lookAtLinks()
-	s.members.SetPeers(s.world.peers())
+	s.lookAtPeers()
 	dirty, rest := true, quiet
 	for {
 		touched := false
@@ -163,11 +165,22 @@ func (s *speaker) run(ctx context.Context) error {
 // it.
 func (s *speaker) take(key k8s.Key) bool {
 	if key.Kind == k8s.KindPod {
-		s.members.SetPeers(s.world.peers())
+		s.lookAtPeers()
 		return false // who is alive is the membership's to say
 	}
 	s.world.update(key)
 	return true
+}
+
+// lookAtPeers tells the membership whom to look for.
+func (s *speaker) lookAtPeers() {
+	peers := s.world.peers()
+	nodes := map[string]bool{s.self: true}
+	for _, p := range peers {
+		nodes[p.Node] = true
+	}
+	s.speakers = len(nodes)
+	s.members.SetPeers(peers)
 }
 
 // lookAtLinks tells the others what links this node has. A link that came back
@@ -175,11 +188,20 @@ func (s *speaker) take(key k8s.Key) bool {
 // there.
 func (s *speaker) lookAtLinks() {
 	info, regained := s.watch.look(s.links.Links())
+	s.info = info
 	if regained {
 		level.Info(s.logger).Log("msg", "a link has become usable; asking the other speakers before taking addresses")
 		s.members.Rejoin()
 	}
-	s.members.SetLocal(info)
+	s.tellOthers(s.members.View())
+}
+
+// tellOthers says what this speaker is good for. As long as the view is in doubt
+// it takes no addresses, and if it has none either, others count it out: they
+// give up what will be its own only when it is about to take it.
+func (s *speaker) tellOthers(view *membership.View) {
+	s.info.Abstains = !view.Settled && len(s.held) == 0
+	s.members.SetLocal(s.info)
 }
 
 // checkLag lets announcements that are late count as work that waits.
@@ -194,7 +216,8 @@ func (s *speaker) checkLag() {
 // converge makes a plan, applies it and reports. It returns how long that took.
 func (s *speaker) converge() time.Duration {
 	start := s.clock.Now()
-	view := s.members.View()
+	s.tellOthers(s.members.View())
+	view := s.members.View() // with what was just told
 	services := s.world.servicesInOrder()
 	p := makePlan(planInput{
 		self: s.self, config: s.world.config, services: services, nodes: s.world.nodesInOrder(),
@@ -204,9 +227,10 @@ func (s *speaker) converge() time.Duration {
 	s.apply(p, view)
 	s.report = time.Time{}
 	if view.Settled {
-		// A view in doubt is good for keeping addresses, not for telling others.
-		s.report = s.reporter.report(p, services, view, s.held)
+		s.report = s.reporter.report(p, services, reportView{members: view, speakers: s.speakers, held: s.held})
 		s.health.SetReady(true)
+	} else {
+		s.reporter.withdrawAll() // a view in doubt is good for keeping addresses, not for telling others
 	}
 	s.held = p.desired
 	if s.announcer.Lag() <= maxLag {

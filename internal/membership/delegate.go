@@ -42,7 +42,7 @@ func (d *delegate) NotifyJoin(n *memberlist.Node) {
 	m.alive[n.Name] = addr
 	m.size.Store(int64(len(m.alive)))
 	delete(m.left, n.Name)
-	delete(m.silent, n.Name)
+	delete(m.unreached, n.Name)
 	delete(m.silent, keyOf(addr.Addr().String()))
 	if n.Name != m.cfg.Node {
 		m.metrics.transitions.WithLabelValues("joined").Inc()

@@ -11,6 +11,9 @@ import (
 type Info struct {
 	// Links are the interfaces the speaker can announce on, at present: up, with carrier, and with a working responder.
 	Links []Link
+	// Abstains says that the speaker holds no address and takes none for now, because its view is not settled. Others
+	// count it out until then, so that no address is without an owner while a speaker joins.
+	Abstains bool
 }
 
 // Link is an interface of a node as other nodes need to know it.
@@ -44,7 +47,7 @@ func (l *Link) Contains(addr netip.Addr) bool {
 
 // Equal reports whether both say the same.
 func (i Info) Equal(other Info) bool {
-	return slices.EqualFunc(i.Links, other.Links, func(a, b Link) bool {
+	return i.Abstains == other.Abstains && slices.EqualFunc(i.Links, other.Links, func(a, b Link) bool {
 		return a.Name == b.Name && a.ARP == b.ARP && a.NDP == b.NDP && slices.Equal(a.Prefixes, b.Prefixes)
 	})
 }
@@ -65,7 +68,8 @@ func (i Info) normalized() Info {
 		links = append(links, l)
 	}
 	slices.SortStableFunc(links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
-	return Info{Links: slices.CompactFunc(links, func(a, b Link) bool { return a.Name == b.Name })}
+	links = slices.CompactFunc(links, func(a, b Link) bool { return a.Name == b.Name })
+	return Info{Links: links, Abstains: i.Abstains}
 }
 
 func comparePrefix(a, b netip.Prefix) int {

@@ -162,8 +162,12 @@ func (j *joiner) join(ctx context.Context, p Peer) {
 // introduce exchanges state with the peer until it is a member and has heard of this speaker: who counted as dead learns
 // so by the first exchange, and the second carries the refutation.
 func (j *joiner) introduce(ctx context.Context, p Peer) {
-	for pass := 1; pass <= joinPasses; pass++ {
-		if !j.exchange(ctx, p) || pass > 1 && j.m.isMember(p.Node) {
+	exchanged := 0
+	for range joinPasses {
+		if j.exchange(ctx, p) {
+			exchanged++
+		}
+		if exchanged > 1 && j.m.isMember(p.Node) || ctx.Err() != nil {
 			return
 		}
 		pause(ctx)
@@ -203,21 +207,39 @@ func (m *Membership) isMember(node string) bool {
 	return ok
 }
 
-// joinFailed reports that a peer could not be joined, once until it is a member or gone from the list.
+// joinFailed reports that a peer could not be joined for some time, once until it is a member or gone from the list. One
+// that has just failed was reported as that.
 func (m *Membership) joinFailed(p Peer, err error) {
 	m.metrics.joins.WithLabelValues("failed").Inc()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.leaving || m.silent[p.Node] {
+	if m.leaving {
 		return
 	}
-	m.silent[p.Node] = true
 	if isKeyError(err.Error()) {
 		m.reportKey(p.Addr.Addr().String())
 		return
 	}
-	level.Warn(m.logger).Log("msg", "speaker known from the API cannot be joined; trying again until it can",
-		"node", p.Node, "addr", p.Addr, "err", err)
+	f := m.unreached[p.Node]
+	if f == nil {
+		f = &failure{since: m.cfg.Clock.Now()}
+		m.unreached[p.Node] = f
+	}
+	if !f.reported && m.cfg.Clock.Since(f.since) > reportAfter {
+		f.reported = true
+		_, cause, found := strings.Cut(err.Error(), "* ") // behind the headline of a list of errors
+		if !found {
+			cause = err.Error()
+		}
+		level.Warn(m.logger).Log("msg", "speaker known from the API cannot be reached; trying again until it can",
+			"node", p.Node, "addr", p.Addr, "err", strings.TrimSpace(cause))
+	}
+}
+
+// failure is since when a peer cannot be joined.
+type failure struct {
+	since    time.Time
+	reported bool
 }
 
 // isKeyError recognizes what memberlist says about data that was encrypted with another key, or not at all.

@@ -97,18 +97,19 @@ type Membership struct {
 
 	// mu guards what follows. memberlist calls the delegate with locks of its own held, so nothing that takes those
 	// locks may be called with mu held.
-	mu       sync.Mutex
-	addr     netip.AddrPort
-	store    *store
-	alive    map[string]netip.AddrPort
-	left     map[string]departure
-	peers    []Peer
-	hasPeers bool // whether SetPeers was called
-	settling settling
-	unsent   map[string]int // members this speaker's own record has to be sent to, and how often that failed
-	silent   map[string]bool
-	leaving  bool
-	queue    memberlist.TransmitLimitedQueue
+	mu        sync.Mutex
+	addr      netip.AddrPort
+	store     *store
+	alive     map[string]netip.AddrPort
+	left      map[string]departure
+	unreached map[string]*failure
+	peers     []Peer
+	hasPeers  bool // whether SetPeers was called
+	settling  settling
+	unsent    map[string]int  // members this speaker's own record has to be sent to, and how often that failed
+	silent    map[string]bool // what was reported and need not be again
+	leaving   bool
+	queue     memberlist.TransmitLimitedQueue
 }
 
 // departure remembers which process of a speaker said that it leaves, and when.
@@ -137,18 +138,19 @@ func New(cfg Config) (*Membership, error) {
 	}
 	now := cfg.Clock.Now()
 	m := &Membership{
-		cfg:      cfg,
-		logger:   log.With(cfg.Logger, "component", "membership"),
-		metrics:  cfg.Metrics,
-		changes:  make(chan struct{}, 1),
-		started:  make(chan struct{}),
-		sendKick: make(chan struct{}, 1),
-		joinKick: make(chan struct{}, 1),
-		store:    newStore(cfg.Node, uint64(max(now.UnixNano(), 1)), now),
-		alive:    map[string]netip.AddrPort{},
-		left:     map[string]departure{},
-		unsent:   map[string]int{},
-		silent:   map[string]bool{},
+		cfg:       cfg,
+		logger:    log.With(cfg.Logger, "component", "membership"),
+		metrics:   cfg.Metrics,
+		changes:   make(chan struct{}, 1),
+		started:   make(chan struct{}),
+		sendKick:  make(chan struct{}, 1),
+		joinKick:  make(chan struct{}, 1),
+		store:     newStore(cfg.Node, uint64(max(now.UnixNano(), 1)), now),
+		alive:     map[string]netip.AddrPort{},
+		left:      map[string]departure{},
+		unsent:    map[string]int{},
+		silent:    map[string]bool{},
+		unreached: map[string]*failure{},
 	}
 	m.queue.RetransmitMult = retransmitMult
 	m.queue.NumNodes = func() int { return int(m.size.Load()) }
@@ -199,9 +201,9 @@ func (m *Membership) SetPeers(peers []Peer) {
 		return
 	}
 	m.peers, m.hasPeers = peers, true
-	for node := range m.silent {
+	for node := range m.unreached {
 		if !slices.ContainsFunc(peers, func(p Peer) bool { return p.Node == node }) {
-			delete(m.silent, node)
+			delete(m.unreached, node)
 		}
 	}
 	kick(m.joinKick)

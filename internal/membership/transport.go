@@ -40,7 +40,7 @@ func (t *boundTransport) DialTimeout(addr string, timeout time.Duration) (net.Co
 }
 
 func (t *boundTransport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: timeout}
+	d := net.Dialer{Timeout: min(timeout, dialTimeout)}
 	conn, err := d.DialContext(t.ctx, "tcp", a.Addr)
 	if err != nil {
 		return nil, err

@@ -36,6 +36,9 @@ const (
 	pushPullInterval = 15 * time.Second
 	// gossipToDead is how long a dead speaker is still told that it is thought dead.
 	gossipToDead = 30 * time.Second
+	// dialTimeout bounds connecting. It is shorter than TCP's first retransmission (1 s, RFC 6298 section 2), because a new
+	// attempt does what that would, earlier.
+	dialTimeout = 300 * time.Millisecond
 	// reclaimTime is how long a name has to be dead before it may come back with another address.
 	reclaimTime = time.Second
 
@@ -55,9 +58,12 @@ const (
 	// joinWorkers bounds the joins that are under way at the same time.
 	joinWorkers = 16
 	// joinPasses and passDelay: two speakers that hold each other dead learn that by one exchange, and refute it in the
-	// next, a moment later. A third is for when that moment was not enough.
+	// next, a moment later. A third is for when that moment was not enough, or the first found the link not yet working.
 	joinPasses = 3
 	passDelay  = 25 * time.Millisecond
+
+	// reportAfter is how long a peer has to be out of reach before that is reported: at a rollout it may just not be up yet.
+	reportAfter = 5 * time.Second
 
 	// departureHold is how long a speaker that said it leaves is taken for gone while the failure detector still sees it.
 	departureHold = 10 * time.Second

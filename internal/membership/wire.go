@@ -17,6 +17,7 @@ import (
 //	record  = version(1 byte) node epoch seq *field
 //	field   = tag length value
 //	link    = name flags count *prefix [ignored]          the value of tag 1
+//	state   = flags [ignored]                             the value of tag 2; without it, no flag is set
 //	prefix  = 4 or 6 (1 byte), bits (1 byte), the 4 or 16 bytes of the address
 //
 // Releases differ in what they know, and run side by side during an upgrade: an unknown kind is ignored, an unknown
@@ -31,10 +32,13 @@ const (
 
 	recordVersion = 1
 
-	tagLink = 1
+	tagLink  = 1
+	tagState = 2
 
 	flagARP = 1 << 0
 	flagNDP = 1 << 1
+
+	flagAbstains = 1 << 0
 )
 
 // Bounds on what is taken from the network. Whoever holds the key may speak, but a fault of one speaker must not become
@@ -76,12 +80,18 @@ func newRecord(node string, epoch, seq uint64, info Info) *record {
 	raw = binary.AppendUvarint(raw, epoch)
 	raw = binary.AppendUvarint(raw, seq)
 	for i := range info.Links {
-		link := appendLink(nil, &info.Links[i])
-		raw = binary.AppendUvarint(raw, tagLink)
-		raw = binary.AppendUvarint(raw, uint64(len(link)))
-		raw = append(raw, link...)
+		raw = appendField(raw, tagLink, appendLink(nil, &info.Links[i]))
+	}
+	if info.Abstains {
+		raw = appendField(raw, tagState, []byte{flagAbstains})
 	}
 	return &record{node: node, epoch: epoch, seq: seq, info: info, raw: raw}
+}
+
+func appendField(b []byte, tag uint64, value []byte) []byte {
+	b = binary.AppendUvarint(b, tag)
+	b = binary.AppendUvarint(b, uint64(len(value)))
+	return append(b, value...)
 }
 
 func appendLink(b []byte, l *Link) []byte {
@@ -208,17 +218,12 @@ func decodeRecord(b []byte) (*record, error) {
 	var info Info
 	for d.err == nil && len(d.b) > 0 {
 		tag, value := d.uint(), d.bytes(maxRecord)
-		if d.err != nil || tag != tagLink {
-			continue
+		if d.err != nil {
+			break
 		}
-		if len(info.Links) == maxLinks {
-			return nil, fmt.Errorf("decoding record of %q: more than %d links", r.node, maxLinks)
-		}
-		link, err := decodeLink(value)
-		if err != nil {
+		if err := info.decodeField(tag, value); err != nil {
 			return nil, fmt.Errorf("decoding record of %q: %w", r.node, err)
 		}
-		info.Links = append(info.Links, link)
 	}
 	if d.err != nil {
 		return nil, fmt.Errorf("decoding record: %w", d.err)
@@ -230,6 +235,25 @@ func decodeRecord(b []byte) (*record, error) {
 	r.info = info.normalized()
 	r.raw = append([]byte(nil), b...)
 	return r, nil
+}
+
+func (i *Info) decodeField(tag uint64, value []byte) error {
+	switch tag {
+	case tagLink:
+		if len(i.Links) == maxLinks {
+			return fmt.Errorf("more than %d links", maxLinks)
+		}
+		link, err := decodeLink(value)
+		if err != nil {
+			return err
+		}
+		i.Links = append(i.Links, link)
+	case tagState:
+		d := decoder{b: value}
+		i.Abstains = d.uint()&flagAbstains != 0
+		return d.err
+	}
+	return nil
 }
 
 func decodeLink(b []byte) (Link, error) {

@@ -29,7 +29,7 @@ func drawInfo(t *rapid.T) Info {
 			NDP:      rapid.Bool().Draw(t, "ndp"),
 		}
 	})
-	return Info{Links: rapid.SliceOfN(link, 0, 6).Draw(t, "links")}
+	return Info{Links: rapid.SliceOfN(link, 0, 6).Draw(t, "links"), Abstains: rapid.Bool().Draw(t, "abstains")}
 }
 
 func TestRecordSurvivesTheWire(t *testing.T) {
@@ -66,7 +66,8 @@ func TestNormalizedIsCanonical(t *testing.T) {
 			}
 			seen[l.Name] = true
 		}
-		shuffled := Info{Links: rapid.Permutation(distinct.Links).Draw(t, "shuffled")}
+		distinct.Abstains = info.Abstains
+		shuffled := Info{Abstains: info.Abstains, Links: rapid.Permutation(distinct.Links).Draw(t, "shuffled")}
 		if a, b := distinct.normalized(), shuffled.normalized(); !a.Equal(b) {
 			t.Fatalf("%+v and %+v", a, b)
 		}
