@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -103,6 +104,12 @@ func (o Options) checkFiles() error {
 		}
 	}
 	var errs []error
+	if o.Nodes > 0 {
+		// kube-proxy would only say that the kernel lacks nftables.
+		if _, err := exec.LookPath("nft"); err != nil {
+			errs = append(errs, errors.New("nft is not installed; install the package nftables"))
+		}
+	}
 	for _, binary := range binaries {
 		if err := checkFile(binary); err != nil {
 			errs = append(errs, fmt.Errorf("%w; build it with `make build`", err))

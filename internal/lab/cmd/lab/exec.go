@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -22,18 +23,18 @@ that container's namespaces. The exit status is the command's.`,
 		Example: `  lab exec client -- curl -s http://172.20.128.0
   lab exec node-1 -- tcpdump -nei eth0 arp
   lab exec web-5d4f -- sh`,
-		Args: cobra.MinimumNArgs(2),
+		Args: arguments(2, math.MaxInt),
 		RunE: func(_ *cobra.Command, args []string) error {
-			cluster, err := global.open()
-			if err != nil {
-				return err
-			}
 			host, argv := args[0], args[1:]
 			if argv[0] == "--" {
 				argv = argv[1:]
 			}
 			if len(argv) == 0 {
 				return errors.New("exec: needs a command after the host; for example: lab exec client -- ip addr")
+			}
+			cluster, err := global.open()
+			if err != nil {
+				return err
 			}
 			command := exec.Command(argv[0], argv[1:]...)
 			command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr

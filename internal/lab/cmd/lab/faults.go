@@ -17,7 +17,7 @@ func newCutCommand(global *globalFlags) *cobra.Command {
 loses carrier, and neither the other hosts nor the API server can reach it. With
 --silent the interface keeps carrier and packets are dropped without notice.`,
 		Example: "  lab cut node-2\n  lab cut --silent node-2",
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cluster, err := global.open()
 			if err != nil {
@@ -84,7 +84,7 @@ func processName(given string) string {
 
 // onCluster completes a command whose one argument goes to action.
 func onCluster(global *globalFlags, cmd *cobra.Command, action func(*lab.Cluster, string) error) *cobra.Command {
-	cmd.Args = cobra.ExactArgs(1)
+	cmd.Args = arguments(1, 1)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		cluster, err := global.open()
 		if err != nil {
@@ -104,7 +104,7 @@ func newKillCommand(global *globalFlags) *cobra.Command {
 Registry and tag of the image do not matter. The node restarts them as Kubernetes
 does.`,
 		Example: "  lab kill node-1 speaker\n  lab kill node-1 speaker -9",
-		Args:    cobra.ExactArgs(2),
+		Args:    arguments(2, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cluster, err := global.open()
 			if err != nil {

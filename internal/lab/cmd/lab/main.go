@@ -48,7 +48,13 @@ everything it made with ` + "`lab down`" + `.`,
   sudo bin/lab down`,
 		SilenceUsage:     true,
 		SilenceErrors:    true,
-		TraverseChildren: true,
+		TraverseChildren: true, // so that --name may come before the command
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; `lab help` lists all", args[0])
+			}
+			return cmd.Help()
+		},
 	}
 	name := lab.DefaultName
 	if fromEnvironment := os.Getenv("BERTH_LAB"); fromEnvironment != "" {
@@ -56,16 +62,34 @@ everything it made with ` + "`lab down`" + `.`,
 	}
 	flags := &globalFlags{}
 	root.PersistentFlags().StringVar(&flags.name, "name", name, "which lab; the variable BERTH_LAB changes the default")
-	root.AddCommand(
-		newUpCommand(flags), newDownCommand(flags), newStatusCommand(flags),
-		newKubectlCommand(flags), newKubeconfigCommand(flags),
-		newExecCommand(flags), newProbeCommand(flags),
-		newCutCommand(flags), newHealCommand(flags),
-		newFreezeCommand(flags), newThawCommand(flags),
-		newKillCommand(flags), newCrashCommand(flags), newBootCommand(flags),
-		newForwardCommand(), newAgentCommand(), newPauseCommand(),
-	)
+	addGroup(root, "Start and look:",
+		newUpCommand(flags), newStatusCommand(flags), newKubectlCommand(flags), newKubeconfigCommand(flags), newDownCommand(flags))
+	addGroup(root, "Be somewhere in it:",
+		newExecCommand(flags), newProbeCommand(flags))
+	addGroup(root, "Break and mend:",
+		newCutCommand(flags), newHealCommand(flags), newKillCommand(flags),
+		newFreezeCommand(flags), newThawCommand(flags), newCrashCommand(flags), newBootCommand(flags))
+	root.AddCommand(newForwardCommand(), newAgentCommand(), newPauseCommand())
 	return root
+}
+
+// addGroup adds commands that the help lists under a title of their own.
+func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, cmd := range commands {
+		cmd.GroupID = title
+		root.AddCommand(cmd)
+	}
+}
+
+// arguments checks that a command has at least min and at most max arguments.
+func arguments(min, max int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < min || len(args) > max {
+			return fmt.Errorf("%d arguments given; usage: %s", len(args), cmd.UseLine())
+		}
+		return nil
+	}
 }
 
 // globalFlags are those of all commands.

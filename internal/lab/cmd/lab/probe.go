@@ -26,7 +26,7 @@ Paths of agnhost's server make the report say more: /hostname for the Pod that
 answers, /clientip for the source address that the Pod sees.`,
 		Example: `  lab probe http://172.20.128.0/hostname
   lab probe 'http://[fd00:172:20:0:1::]/clientip' --from wan-client --for 1m -o json`,
-		Args: cobra.ExactArgs(1),
+		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			options.URL = args[0]
 			cluster, err := global.open()
