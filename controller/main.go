@@ -25,7 +25,7 @@ var version = "dev"
 type options struct {
 	namespace, identity, kubeconfig string
 	class                           k8s.Class
-	listen                          string
+	metricsAddr                     string
 	logFormat, logLevel             string
 	leaseDuration, renewDeadline    time.Duration
 }
@@ -47,7 +47,7 @@ func main() {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty uses the Pod's ServiceAccount")
 	f.StringVar(&o.class.Name, "load-balancer-class", v1beta1.LoadBalancerClass, "loadBalancerClass of the Services that are Berth's")
 	f.BoolVar(&o.class.Default, "default-load-balancer", true, "serve Services without a loadBalancerClass as well")
-	f.StringVar(&o.listen, "listen", ":7958", "address of the HTTP server of /metrics, /healthz and /readyz")
+	f.StringVar(&o.metricsAddr, "metrics-addr", ":7958", "address of the HTTP server of /metrics, /healthz and /readyz")
 	f.StringVar(&o.logFormat, "log-format", "logfmt", "logfmt or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.DurationVar(&o.leaseDuration, "lease-duration", 6*time.Second, "how long a dead leader keeps its successor waiting")
@@ -87,7 +87,7 @@ func run(ctx context.Context, o options) error {
 		clients: clients, logger: logger, health: health, options: o,
 		metrics: newMetrics(registry), writerMetrics: k8s.NewWriterMetrics(registry),
 	}
-	server := &daemon.Server{Addr: o.listen, Gatherer: registry, Health: health}
+	server := &daemon.Server{Addr: o.metricsAddr, Gatherer: registry, Health: health}
 	return daemon.Run(ctx,
 		daemon.Task{Name: "metrics and health", Run: server.Run},
 		daemon.Task{Name: "leadership", Run: l.run},
