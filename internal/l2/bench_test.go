@@ -2,11 +2,17 @@ package l2
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"sync/atomic"
 	"testing"
 
+	"github.com/mdlayher/ethernet"
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+
 	"github.com/berth-lb/berth/internal/netif"
+	"github.com/berth-lb/berth/internal/netnstest"
 )
 
 // many returns a Desired of n addresses on eth0.
@@ -78,6 +84,49 @@ func BenchmarkConverge(b *testing.B) {
 				}
 				l.serving.Wait()
 			})
+		}
+	}
+}
+
+// BenchmarkWire is one question and its answer over a veth pair, beside 10,000
+// owned addresses.
+func BenchmarkWire(b *testing.B) {
+	node, peer := netnstest.New(b), netnstest.New(b)
+	netnstest.Connect(node, "eth0", peer, "eth0")
+	node.AddAddress("eth0", "192.0.2.1/24")
+	watcher := netif.New(netif.Config{})
+	node.Run(watcher.Run)
+	<-watcher.Synced()
+	a, err := New(Config{Links: watcher})
+	if err != nil {
+		b.Fatal(err)
+	}
+	node.Run(a.Run)
+	d := make(Desired)
+	for i := range uint32(10000) {
+		d[addr4(0x0a000000+2*i)] = Announcement{Interfaces: []string{"eth0"}}
+	}
+	a.Apply(d)
+	eventually(b, "addresses to be applied", func() bool { return len(a.Applied().Addresses) == len(d) })
+
+	link := peer.Link("eth0").Attrs()
+	var conn *packet.Conn
+	peer.MustDo(func() error {
+		conn, err = packet.Listen(&net.Interface{Index: link.Index}, packet.Raw, unix.ETH_P_ARP, nil)
+		return err
+	})
+	b.Cleanup(func() { _ = conn.Close() })
+	frame := arpFrame{src: link.HardwareAddr, senderMAC: link.HardwareAddr, target: ip("10.0.0.2")}.bytes(b)
+	to := &packet.Addr{HardwareAddr: ethernet.Broadcast}
+	for buf := make([]byte, frameSize); b.Loop(); {
+		if _, err := conn.WriteTo(frame, to); err != nil {
+			b.Fatal(err)
+		}
+		// Gratuitous announcements are broadcast; the answer is for the peer.
+		for answered := false; !answered; answered = mac(buf[:6]) == mac(link.HardwareAddr) {
+			if _, _, err := conn.ReadFrom(buf); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 }
