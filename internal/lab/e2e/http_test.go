@@ -56,12 +56,34 @@ func (e *env) waitServed(host string, address netip.Addr, port int, path string)
 	e.Helper()
 	var body string
 	url := urlOf(address, port, path)
-	e.waitFor(host+" to fetch "+url, 10*time.Second, func(ctx context.Context) (bool, string) {
+	err := e.waited(host+" to fetch "+url, 10*time.Second, func(ctx context.Context) (bool, string) {
 		var err error
 		body, err = e.lab.get(ctx, host, url)
 		return err == nil, fmt.Sprint(err)
 	})
+	if err != nil {
+		e.describePath(host, address)
+		e.Fatal(err)
+	}
 	return body
+}
+
+// describePath logs what there is to know about the way to an address: who
+// answers, what the host makes of it, and the owner's rules.
+func (e *env) describePath(host string, address netip.Addr) {
+	e.Helper()
+	mac, state := e.neighbor(host, address)
+	who := e.whoHas(glance, address)[address]
+	e.Logf("%s is answered for by %v; the neighbor entry of %s is %s %s", address, who, host, mac, state)
+	if owner, only := who.owner(); only {
+		for _, command := range []string{
+			"nft list ruleset | grep -n -F " + address.String(),
+			"conntrack -L -f ipv6 -d " + address.String() + "; conntrack -L -f ipv4 -d " + address.String(),
+		} {
+			out, err := e.lab.Exec(e.ctx, owner, "sh", "-c", command)
+			e.Logf("%s: %s (error %v):\n%s", owner, command, err, out)
+		}
+	}
 }
 
 // answers fetches a Service's page n times and counts the different answers.
@@ -78,14 +100,27 @@ func (e *env) answers(host string, address netip.Addr, path string, n int) map[s
 	return counts
 }
 
-// probes opens a new connection to each address every 10 ms until it is stopped.
+// probes open new connections to several addresses until they are stopped.
 type probes map[netip.Addr]*lab.RunningProbe
 
-func (e *env) startProbes(addresses ...netip.Addr) probes {
+// watchService is for tests in which no connection may fail: a delay is not a
+// failure, and the machine may be busy with other tests.
+func watchService() lab.ProbeOptions {
+	return lab.ProbeOptions{Every: 50 * time.Millisecond, Timeout: 2 * time.Second}
+}
+
+// measureGap is for tests that measure how long a service is away.
+func measureGap() lab.ProbeOptions {
+	return lab.ProbeOptions{Every: probe.DefaultEvery, Timeout: probe.DefaultTimeout}
+}
+
+func (e *env) startProbes(options lab.ProbeOptions, addresses ...netip.Addr) probes {
 	e.Helper()
 	running := probes{}
+	options.From = network.Client
 	for _, address := range addresses {
-		p, err := e.lab.StartProbe(e.ctx, lab.ProbeOptions{URL: urlOf(address, servicePort, "/hostname"), From: network.Client})
+		options.URL = urlOf(address, servicePort, "/hostname")
+		p, err := e.lab.StartProbe(e.ctx, options)
 		if err != nil {
 			e.Fatal(err)
 		}

@@ -16,7 +16,11 @@ import (
 // and their traffic, and new Services go by the edit.
 func testPoolEdits(e *env) {
 	e.createDeployment(deployment{app: "web", replicas: 2})
-	e.usePool(4)
+	e.createPool(e.namespace, e.ranges(0, 4), nil)
+	// Addresses that move to another pool go by the advertisements of that pool.
+	e.createAdvertisement(e.namespace, v1beta1.L2AdvertisementSpec{IPAddressPools: []v1beta1.ObjectName{
+		v1beta1.ObjectName(e.namespace), v1beta1.ObjectName(e.namespace + "-other"),
+	}})
 	addresses := map[string]string{}
 	var probed []netip.Addr
 	for _, name := range []string{"a", "b"} {
@@ -29,7 +33,7 @@ func testPoolEdits(e *env) {
 		}
 	}
 	r := e.record()
-	probes := e.startProbes(probed...)
+	probes := e.startProbes(watchService(), probed...)
 
 	e.shrinkPool()
 	e.overlapPool()
