@@ -114,7 +114,7 @@ func TestServerRunsUntilTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	t.Cleanup(func() { _ = taken.Close() })
 	server := &Server{Addr: taken.Addr().String(), Gatherer: prometheus.NewRegistry(), Health: NewHealth(clocktesting.NewFakeClock(time.Now()), time.Second)}
 	if err := server.Run(t.Context()); err == nil || !strings.Contains(err.Error(), server.Addr) {
 		t.Errorf("an address that is taken: %v", err)
