@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -32,6 +33,9 @@ func startAt(target netns.Target, cmd *exec.Cmd) error {
 // Exec runs a command on a host or in a Pod and returns what it writes to its
 // output. The error holds what it writes to its error output.
 func (c *Cluster) Exec(ctx context.Context, host string, args ...string) ([]byte, error) {
+	if len(args) == 0 {
+		return nil, errors.New("exec: no command given")
+	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -96,7 +96,7 @@ func (l launcher) recordPort(address net.Addr) error {
 	if !ok {
 		return fmt.Errorf("listen for the API server: unexpected address %s", address)
 	}
-	l.state.APIPort = uint16(tcp.Port) //nolint:gosec // a TCP port fits
+	l.state.APIPort = uint16(tcp.Port) // a TCP port always fits
 	return nil
 }
 
