@@ -11,6 +11,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/berth-lb/berth/internal/lab"
 	"github.com/berth-lb/berth/internal/lab/netns"
 )
 
@@ -179,6 +180,18 @@ func testNodeRestart(t *testing.T, c cluster) {
 	if err := c.Crash(theNode); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "end of the node", func(ctx context.Context) string {
+		status, err := c.Status(ctx)
+		if err != nil {
+			return err.Error()
+		}
+		for _, process := range status.Processes {
+			if process.Host == theNode && process.State == lab.Running {
+				return process.Name + " still runs"
+			}
+		}
+		return ""
+	})
 	if err := c.Boot(theNode); err != nil {
 		t.Fatal(err)
 	}

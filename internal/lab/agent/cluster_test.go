@@ -144,6 +144,7 @@ func TestPodsInACluster(t *testing.T) {
 			"restarts":                testRestarts,
 			"ends gracefully":         testGracefulEnd,
 			"init containers":         testInitContainers,
+			"node network":            testNodeNetwork,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

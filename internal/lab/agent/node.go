@@ -110,7 +110,7 @@ func osImage() string {
 	if err != nil {
 		return "Linux"
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	for lines := bufio.NewScanner(file); lines.Scan(); {
 		if value, found := strings.CutPrefix(lines.Text(), "PRETTY_NAME="); found {
 			return strings.Trim(value, `"`)

@@ -116,7 +116,7 @@ func (c containerRecord) kill() error {
 	if err != nil {
 		return fmt.Errorf("kill container %s: %w", c.Name, err)
 	}
-	defer unix.Close(pidfd)
+	defer func() { _ = unix.Close(pidfd) }()
 	// The descriptor holds on to the process, so it is the right one from here on.
 	if ticks, err := startTicks(c.PID); err != nil || ticks != c.StartTicks {
 		return nil

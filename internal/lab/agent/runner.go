@@ -201,7 +201,7 @@ func (r *runner) once() time.Duration {
 		r.failedToStart(count, err)
 		return 0
 	}
-	defer output.Close()
+	defer func() { _ = output.Close() }()
 	process, err := container.Start(container.Options{
 		Spec: spec, Network: r.pod.netns, Stdout: output.Stream(crilog.Stdout), Stderr: output.Stream(crilog.Stderr),
 	})

@@ -42,7 +42,7 @@ func (a *agent) serveKubeletAPI(ctx context.Context) error {
 		return fmt.Errorf("kubelet API: %w", err)
 	}
 	routes := http.NewServeMux()
-	routes.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	routes.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
 	routes.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", a.serveLogs)
 	routes.Handle("/", api.PodHandler(api.PodHandlerConfig{
 		RunInContainer:        a.runInContainer,
@@ -64,7 +64,7 @@ func (a *agent) serveKubeletAPI(ctx context.Context) error {
 	if listener == nil {
 		return nil
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("kubelet API: %w", err)
@@ -169,7 +169,7 @@ func (a *agent) runInContainer(ctx context.Context, namespace, name, containerNa
 // forwardPort serves one connection of kubectl port-forward, until either side ends
 // it.
 func (a *agent) forwardPort(ctx context.Context, namespace, name string, port int32, stream io.ReadWriteCloser) error {
-	defer stream.Close()
+	defer func() { _ = stream.Close() }()
 	p := a.pods.find(namespace, name)
 	if p == nil {
 		return errdefs.NotFoundf("pod %s/%s is not on this node", namespace, name)
@@ -178,7 +178,7 @@ func (a *agent) forwardPort(ctx context.Context, namespace, name string, port in
 	if err != nil {
 		return fmt.Errorf("forward port %d to pod %s/%s: %w", port, namespace, name, err)
 	}
-	defer connection.Close()
+	defer func() { _ = connection.Close() }()
 	ended := make(chan error, 2)
 	go func() { _, err := io.Copy(connection, stream); ended <- err }()
 	go func() { _, err := io.Copy(stream, connection); ended <- err }()

@@ -143,14 +143,14 @@ func (e *execution) connectTerminal() error {
 func (e *execution) release() {
 	for _, file := range append(e.theirs, e.stdin, e.terminal) {
 		if file != nil {
-			file.Close()
+			_ = file.Close()
 		}
 	}
 }
 
 func (e *execution) wait(ctx context.Context) Exit {
 	for _, file := range e.theirs {
-		file.Close()
+		_ = file.Close()
 	}
 	e.theirs = nil
 	stop := context.AfterFunc(ctx, e.kill)
@@ -194,7 +194,7 @@ func control(file *os.File, fn func(fd int) error) error {
 // pour copies until either side ends, and passes the end on.
 func pour(to *os.File, from io.Reader) {
 	_, _ = io.Copy(to, from) // a command need not read all of its input
-	to.Close()
+	_ = to.Close()
 }
 
 // serveTerminal returns when the last process that has the terminal open is gone:

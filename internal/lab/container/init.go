@@ -36,7 +36,7 @@ func Init() {
 	runtime.LockOSThread()
 	err := run()
 	report := os.NewFile(reportFD, "report")
-	fmt.Fprint(report, err)
+	_, _ = fmt.Fprint(report, err) // there is nobody else to tell
 	os.Exit(startFailed)
 }
 
@@ -72,7 +72,7 @@ func readSpec() (Spec, error) {
 	if in == nil {
 		return Spec{}, errors.New("file 3 is not open; this command is not for people")
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	data, err := io.ReadAll(in)
 	if err != nil {
 		return Spec{}, err

@@ -9,12 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What container runtimes hide from, or only show to, an unprivileged container.
-var (
-	maskedFiles   = []string{"/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/timer_list"}
-	maskedFolders = []string{"/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware"}
-	readOnlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-)
+// What container runtimes hide from an unprivileged container.
+func maskedFiles() []string {
+	return []string{"/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/timer_list"}
+}
+
+func maskedFolders() []string {
+	return []string{"/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware"}
+}
+
+// readOnlyPaths are what it may see but not change.
+func readOnlyPaths() []string {
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}
 
 // device is a character device in /dev, numbered as in the kernel's
 // admin-guide/devices.txt.
@@ -85,7 +92,7 @@ func mountTerminals() error {
 }
 
 func hideKernelFiles() error {
-	for _, path := range readOnlyPaths {
+	for _, path := range readOnlyPaths() {
 		err := unix.Mount(path, path, "", unix.MS_BIND|unix.MS_REC, "")
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -97,12 +104,12 @@ func hideKernelFiles() error {
 			return err
 		}
 	}
-	for _, path := range maskedFiles {
+	for _, path := range maskedFiles() {
 		if err := unix.Mount("/dev/null", path, "", unix.MS_BIND, ""); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("hide %s: %w", path, err)
 		}
 	}
-	for _, path := range maskedFolders {
+	for _, path := range maskedFolders() {
 		if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_RDONLY, ""); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("hide %s: %w", path, err)
 		}

@@ -60,17 +60,17 @@ func Start(options Options) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer specOut.Close()
+	defer func() { _ = specOut.Close() }()
 	reportIn, reportOut, err := os.Pipe()
 	if err != nil {
-		specIn.Close()
+		_ = specIn.Close()
 		return nil, err
 	}
-	defer reportIn.Close()
+	defer func() { _ = reportIn.Close() }()
 	command := initCommand(options, []*os.File{specIn, reportOut})
 	err = startIn(options.Network, command)
-	specIn.Close()
-	reportOut.Close()
+	_ = specIn.Close()
+	_ = reportOut.Close()
 	if err != nil {
 		return nil, fmt.Errorf("start container: %w", err)
 	}

@@ -12,16 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Parts of the host's file system that every container sees, read-only.
-var (
-	hostFolders = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr"}
-	etcFolders  = []string{"alternatives", "ca-certificates", "ld.so.conf.d", "pki", "ssl"}
-	// etcFiles are copied, so that they stay writable as they are in an image.
-	etcFiles = []string{
+// hostFolders are those of the host that every container sees, read-only, in place
+// of an image.
+func hostFolders() []string {
+	return []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr"}
+}
+
+// etcFolders are seen likewise.
+func etcFolders() []string {
+	return []string{"alternatives", "ca-certificates", "ld.so.conf.d", "pki", "ssl"}
+}
+
+// etcFiles are copied, so that they stay writable as they are in an image.
+func etcFiles() []string {
+	return []string{
 		"gai.conf", "group", "host.conf", "ld.so.cache", "ld.so.conf", "localtime",
 		"mime.types", "nsswitch.conf", "passwd", "protocols", "services",
 	}
-)
+}
 
 // tree is a mount taken off the host while it is still visible, to be attached
 // once the new root is in place. Attaching by path from within the new root would
@@ -110,7 +118,7 @@ func (t tree) attach() error {
 	if err := unix.MoveMount(t.fd, "", unix.AT_FDCWD, t.Target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return err
 	}
-	unix.Close(t.fd)
+	_ = unix.Close(t.fd)
 	if t.Target == "/dev" {
 		return mountTerminals()
 	}
@@ -140,7 +148,7 @@ func makeTarget(path string, folder bool) error {
 
 // furnish fills the new root, which is still an ordinary folder of the host.
 func (s Spec) furnish() error {
-	for _, name := range hostFolders {
+	for _, name := range hostFolders() {
 		if err := shareFolder(s.Root, name); err != nil {
 			return err
 		}
@@ -160,7 +168,7 @@ func (s Spec) furnish() error {
 	if err := os.Symlink("/run", filepath.Join(s.Root, "var/run")); err != nil {
 		return fmt.Errorf("create /var/run: %w", err)
 	}
-	for _, name := range etcFolders {
+	for _, name := range etcFolders() {
 		if err := shareFolder(s.Root, filepath.Join("etc", name)); err != nil {
 			return err
 		}
@@ -196,7 +204,7 @@ func shareFolder(root, name string) error {
 }
 
 func (s Spec) writeFiles() error {
-	for _, name := range etcFiles {
+	for _, name := range etcFiles() {
 		content, err := os.ReadFile(filepath.Join("/etc", name))
 		if err != nil {
 			continue // not every system has all of them

@@ -128,7 +128,7 @@ func TestFollow(t *testing.T) {
 func TestFollowEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	w, path := newLog(t)
-	t.Cleanup(func() { w.Close() })
+	t.Cleanup(func() { _ = w.Close() })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := Copy(ctx, &bytes.Buffer{}, path, Options{Ended: make(chan struct{})}); err != nil {

@@ -36,7 +36,7 @@ func Copy(ctx context.Context, out io.Writer, path string, options Options) erro
 	if err != nil {
 		return fmt.Errorf("container log: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	if options.Tail != nil {
 		if err := seekTail(file, *options.Tail); err != nil {
 			return fmt.Errorf("container log: %w", err)

@@ -163,7 +163,7 @@ func (n *Network) connect(name string, addresses []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	defer inside.Close()
+	defer func() { _ = inside.Close() }()
 	if err := (netns.Target{Name: name}).Do(preparePod); err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func TestNetwork(t *testing.T) {
 	talk(t, prefix+"a", prefix+"b", "fd77::3", "fd77::2")
 	talk(t, prefix+"node", prefix+"b", "10.77.0.3", "10.77.0.1")
 	talk(t, prefix+"b", prefix+"node", "fd77::1", "fd77::3")
-	stdin.Close()
+	_ = stdin.Close()
 	if err := command.Wait(); err != nil {
 		t.Fatal(err)
 	}
@@ -120,20 +120,20 @@ func talk(t *testing.T, from, to, address, source string) {
 	if err != nil {
 		t.Fatalf("listen on %s: %v", address, err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	seen := make(chan string, 1)
 	go func() {
 		peer := ""
 		if connection, err := listener.Accept(); err == nil {
 			peer = connection.RemoteAddr().String()
-			connection.Close()
+			_ = connection.Close()
 		}
 		seen <- peer
 	}()
 	err = netns.Target{Name: from}.Do(func() error {
 		connection, err := net.Dial("tcp", listener.Addr().String())
 		if err == nil {
-			connection.Close()
+			_ = connection.Close()
 		}
 		return err
 	})

@@ -204,16 +204,22 @@ func names(statuses []corev1.ContainerStatus, wanted func(corev1.ContainerStatus
 
 func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
 
-// owned are the conditions that a node writes; all others belong to others.
-var owned = []corev1.PodConditionType{
-	corev1.PodScheduled, corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady,
+// owned reports whether it is the node that writes a condition; all others belong
+// to others.
+func owned(kind corev1.PodConditionType) bool {
+	switch kind {
+	case corev1.PodScheduled, corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady:
+		return true
+	default:
+		return false
+	}
 }
 
 // Merge adds to a computed status what belongs to others in the API's present one.
 func Merge(computed, present corev1.PodStatus) corev1.PodStatus {
 	merged := *computed.DeepCopy()
 	for _, c := range present.Conditions {
-		if !slices.Contains(owned, c.Type) {
+		if !owned(c.Type) {
 			merged.Conditions = append(merged.Conditions, c)
 		}
 	}

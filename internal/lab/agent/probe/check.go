@@ -131,7 +131,7 @@ func (t Target) request(ctx context.Context, action *corev1.HTTPGetAction) error
 	if err != nil {
 		return fmt.Errorf("http hook: %w", err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	_, err = io.Copy(io.Discard, io.LimitReader(response.Body, maxMessage))
 	return err
 }

@@ -172,7 +172,7 @@ func TestChecker(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := port(t, silent.Addr().String())
-	silent.Close()
+	_ = silent.Close()
 	target := Target{
 		PodIP:     "127.0.0.1",
 		Container: &corev1.Container{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: int32(number)}}},

@@ -156,7 +156,7 @@ func (s Set) subPath(volume, sub string, v corev1.Volume) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	if _, err := root.Stat(sub); errors.Is(err, fs.ErrNotExist) && !fromAPI(v) {
 		if err := root.MkdirAll(sub, 0o755); err != nil {
 			return "", err
