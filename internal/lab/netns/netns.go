@@ -39,12 +39,21 @@ func Create(name string) error {
 
 // prepareDir makes Dir a shared mount, as `ip netns add` does. Were that left
 // to a later `ip netns add`, it would cover the mounts made before it, and those
-// could then no longer be removed.
+// could then no longer be removed. The lock, which `ip netns add` takes as well,
+// keeps two from doing it at the same time.
 func prepareDir() error {
 	if err := os.MkdirAll(Dir, 0o755); err != nil {
 		return err
 	}
-	err := unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, "")
+	dir, err := os.Open(Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }() // which also unlocks it
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", Dir, err)
+	}
+	err = unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, "")
 	if errors.Is(err, unix.EINVAL) { // not a mount point yet
 		if err = unix.Mount(Dir, Dir, "none", unix.MS_BIND|unix.MS_REC, ""); err == nil {
 			err = unix.Mount("", Dir, "none", unix.MS_SHARED|unix.MS_REC, "")
