@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Allocator holds the pools and who has which address. It is not safe for concurrent use. After a restart call SetPools
@@ -18,6 +19,8 @@ type Allocator struct {
 	addrs  [2]map[u128]*holding // per family
 	// outOfPool counts the addresses that no pool covers.
 	outOfPool [2]int
+	// now is what Expire was last told.
+	now time.Time
 
 	plan plan
 	// What was released last is used again first: churn then leaves little to the garbage collector, for which every
@@ -62,6 +65,16 @@ func (a *Allocator) Restore(o Owner, addrs []netip.Addr, sharing *Sharing) error
 		return failed[0]
 	}
 	return errors.Join(failed...)
+}
+
+// RestoreFrom is Restore for addresses of which the caller also knows the pools that gave them, as far as Assigned.Pool is
+// not "": those that no pool covers any more are then counted and listed as out of these pools.
+func (a *Allocator) RestoreFrom(o Owner, assigned []Assigned, sharing *Sharing) error {
+	addrs := make([]netip.Addr, len(assigned))
+	for i, as := range assigned {
+		addrs[i] = as.Address
+	}
+	return a.Restore(o, addrs, sharing)
 }
 
 func (a *Allocator) restore(al *allocation, addr netip.Addr) error {
@@ -265,10 +278,14 @@ func (s *spares[T]) put(v *T) {
 
 // FamilyStats counts the addresses of a pool of one family.
 type FamilyStats struct {
-	// Total is the size of the pool; Available is the part of it that nobody has.
+	// Total is the size of the pool: the sum of Assigned, Reserved, Resting and Available.
 	Total, Available Count
 	// Assigned are the addresses of the pool that someone has, each counted once however many share it.
 	Assigned int
+	// Reserved are those that reservations hold and nobody has, whether or not they rest too.
+	Reserved Count
+	// Resting are those that rest and are not reserved.
+	Resting int
 	// OutOfPool are addresses assigned from this pool, as far as known since the start of the process, that no pool
 	// covers any more.
 	OutOfPool int
@@ -297,6 +314,19 @@ func (a *Allocator) StatsOf(name string) (PoolStats, bool) {
 	}
 	return p.stats(), true
 }
+
+// OutOfPoolAddress is an assigned address that no pool covers.
+type OutOfPoolAddress struct {
+	Address netip.Addr
+	// Pool is the name of the pool that gave it, "" if that is not known.
+	Pool string
+	// Owners are those who have it, by name.
+	Owners []Owner
+}
+
+// OutOfPoolAddresses lists the assigned addresses that no pool covers, by family and address. The cost grows with their
+// number alone.
+func (a *Allocator) OutOfPoolAddresses() []OutOfPoolAddress { return nil }
 
 // OutOfPool returns how many assigned addresses of a family no pool covers, wherever they came from.
 func (a *Allocator) OutOfPool(f Family) int { return a.outOfPool[f.index()] }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Conflict says why two Services may not share an address.
@@ -59,6 +60,66 @@ func (e *InUseError) why() string {
 	return fmt.Sprintf("conflict %d", e.Conflict)
 }
 
+// ReservedError says that a Service asks for an address that is reserved for others.
+type ReservedError struct {
+	Address netip.Addr
+	// Reservation is the name of the reservation, and For whom it is for; For.Name is "" if for a whole namespace.
+	Reservation string
+	For         Owner
+}
+
+func (e *ReservedError) Error() string {
+	who := "Service " + e.For.String()
+	if e.For.Name == "" {
+		who = "namespace " + e.For.Namespace
+	}
+	return fmt.Sprintf("requested address %s is reserved for %s by reservation %s", e.Address, who, e.Reservation)
+}
+
+// RestingError says that a Service asks for an address that another gave up a short while ago.
+type RestingError struct {
+	Address netip.Addr
+	// Owner is the Service that had the address and may have it back.
+	Owner Owner
+	// Until is when everyone may have it.
+	Until time.Time
+}
+
+func (e *RestingError) Error() string {
+	return fmt.Sprintf("requested address %s rests until %s: until then only Service %s, which had it last, may have it",
+		e.Address, e.Until.UTC().Format(time.RFC3339), e.Owner)
+}
+
+// DisabledError says that a Service asks for an address of a disabled pool.
+type DisabledError struct {
+	Address netip.Addr
+	Pool    string
+}
+
+func (e *DisabledError) Error() string {
+	return fmt.Sprintf("requested address %s is in pool %s, which is disabled and gives no new addresses", e.Address, e.Pool)
+}
+
+// QuotaError says that a namespace may not have more of a pool.
+type QuotaError struct {
+	Pool, Namespace string
+	// Limit is Quota.Addresses or, if Services is set, Quota.Services; Used is what the namespace has of it without what
+	// was asked for.
+	Limit, Used int
+	Services    bool
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("quota of pool %s is used up: %s", e.Pool, e.numbers())
+}
+
+func (e *QuotaError) numbers() string {
+	if e.Services {
+		return fmt.Sprintf("%d Services of namespace %s have addresses of it, of %d allowed", e.Used, e.Namespace, e.Limit)
+	}
+	return fmt.Sprintf("Services of namespace %s have %d addresses of it, of %d allowed", e.Namespace, e.Used, e.Limit)
+}
+
 // NotInPoolError says that a Service asks for an address which none of the pools open to it contains.
 type NotInPoolError struct {
 	Address netip.Addr
@@ -112,6 +173,12 @@ const (
 	LackFamily
 	// LackPool: there is no pool of that name.
 	LackPool
+	// LackDisabled: the pool is disabled.
+	LackDisabled
+	// LackQuota: the namespace may not have more of the pool.
+	LackQuota
+	// LackHeld: all addresses that are not assigned are reserved for others or rest.
+	LackHeld
 )
 
 // PoolTried is a pool that could not give an address of a family.
@@ -119,8 +186,12 @@ type PoolTried struct {
 	Pool   string
 	Family Family
 	Lack   Lack
-	// Total is the number of addresses of the family in the pool.
-	Total Count
+	// Total is the number of addresses of the family in the pool; Reserved and Resting are how many of them are not
+	// assigned, but reserved or resting.
+	Total, Reserved Count
+	Resting         int
+	// Quota has the numbers under LackQuota; otherwise it is nil.
+	Quota *QuotaError
 	// Key is the sharing key under which an address was sought; "" if it was to be unshared.
 	Key string
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Family is an address family.
@@ -99,7 +100,8 @@ func (p Port) compare(other Port) int {
 }
 
 // Sharing says with whom a Service is willing to share its addresses: with Services of the same key and the same
-// backend whose ports are all different. They must be of the same namespace unless the pool allows otherwise.
+// backend whose ports are all different. They must be of the same namespace unless the pool or all of them allow
+// otherwise.
 type Sharing struct {
 	// Key is the sharing key. With an empty key nothing is shared.
 	Key string
@@ -108,6 +110,9 @@ type Sharing struct {
 	// Backend is "" under externalTrafficPolicy Cluster. Under Local it is the Pod selector in any canonical form: only
 	// Services with the same Pods can share an address whose traffic must go where these Pods are.
 	Backend string
+	// AcrossNamespaces tells that the namespace of the Service allows it to share with Services of other namespaces. All
+	// that share the address must have it, unless the pool allows sharing across namespaces.
+	AcrossNamespaces bool
 }
 
 // normalized returns a copy with sorted, distinct ports, or nil where nothing is shared.
@@ -119,7 +124,8 @@ func (s *Sharing) normalized() *Sharing {
 		Sharing
 		few [2]Port // backs Ports while they are few, as they mostly are
 	})
-	c.Sharing = Sharing{Key: s.Key, Ports: append(c.few[:0], s.Ports...), Backend: s.Backend}
+	c.Sharing = *s
+	c.Ports = append(c.few[:0], s.Ports...)
 	slices.SortFunc(c.Ports, Port.compare)
 	c.Ports = slices.Compact(c.Ports)
 	return &c.Sharing
@@ -129,7 +135,8 @@ func (s *Sharing) equal(other *Sharing) bool {
 	if s == nil || other == nil {
 		return s == other
 	}
-	return s.Key == other.Key && s.Backend == other.Backend && slices.Equal(s.Ports, other.Ports)
+	return s.Key == other.Key && s.Backend == other.Backend && s.AcrossNamespaces == other.AcrossNamespaces &&
+		slices.Equal(s.Ports, other.Ports)
 }
 
 // Pool is a named set of addresses.
@@ -141,6 +148,23 @@ type Pool struct {
 	// ShareAcrossNamespaces lets Services of different namespaces share an address of this pool. By default they may not:
 	// a key is easily guessed, and who shares an address can keep others from a port.
 	ShareAcrossNamespaces bool
+	// Disabled keeps what is assigned and gives nothing new at all: not on request, not to share, not to whom an address
+	// is reserved or rests for.
+	Disabled bool
+	// ReuseDelay is how long an address rests after its last owner gave it up. Until then only that owner may have it
+	// again, and gets it before any other free address if it asks for none in particular. A change applies to what rests
+	// already, counted from the time of release.
+	ReuseDelay time.Duration
+	// Quota bounds what each namespace may have of the pool. Nobody loses anything by a lower one.
+	Quota Quota
+}
+
+// Quota bounds what the Services of one namespace may have of a pool. 0 is no bound.
+type Quota struct {
+	// Addresses is how many addresses they may have together; one that several of them share counts once.
+	Addresses int
+	// Services is how many of them may have an address of the pool.
+	Services int
 }
 
 // Request describes the addresses that a Service is to have.
@@ -162,6 +186,10 @@ type Request struct {
 	Named bool
 	// Sharing is nil if the addresses are for this Service alone.
 	Sharing *Sharing
+	// Renew asks for other addresses than the owner has, of every family of which it asks for none in particular. What it
+	// has is given up once the others are had: if there is no other for one of them, the request fails and all stays. It
+	// is for a single call: the next one with it asks for others again. An address that rests for the owner is not taken.
+	Renew bool
 }
 
 // Assigned is an address that an owner holds.
@@ -180,7 +208,8 @@ type Result struct {
 	// Released are the addresses that the owner gave up, because it asked for others or for fewer families. Another owner
 	// that shares one may still hold it.
 	Released []netip.Addr
-	// Freed tells that something became available to others: an address, a port of a shared address, or a sharing key.
+	// Freed tells that something became available to others: an address, a port of a shared address, a sharing key, or a
+	// part of a quota. (An address that rests is not available, but with it a quota is.)
 	// Requests that failed before deserve another attempt.
 	Freed bool
 	// Missing says why a Partial request got only one of its two families. It is nil if nothing is missing.
