@@ -76,6 +76,7 @@ func startLab(t *testing.T, family network.Family) *testLab {
 	if l.berth, err = berthClient(config); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { l.checkLogs(t) }) // while the lab is still there
 	return l
 }
 

@@ -151,13 +151,21 @@ func (e *env) statusWrites(pod *corev1.Pod) int {
 // metrics returns the metrics of a Pod by their full names.
 func (e *env) metrics(pod *corev1.Pod, port int) map[string]float64 {
 	e.Helper()
-	address, err := netip.ParseAddr(pod.Status.PodIP)
+	values, err := e.tryMetrics(e.ctx, pod, port)
 	if err != nil {
 		e.Fatal(err)
 	}
-	text, err := e.lab.get(e.ctx, pod.Spec.NodeName, urlOf(address, port, "/metrics"))
+	return values
+}
+
+func (e *env) tryMetrics(ctx context.Context, pod *corev1.Pod, port int) (map[string]float64, error) {
+	address, err := netip.ParseAddr(pod.Status.PodIP)
 	if err != nil {
-		e.Fatal(err)
+		return nil, err
+	}
+	text, err := e.lab.get(ctx, pod.Spec.NodeName, urlOf(address, port, "/metrics"))
+	if err != nil {
+		return nil, err
 	}
 	values := map[string]float64{}
 	for scanner := bufio.NewScanner(strings.NewReader(text)); scanner.Scan(); {
@@ -168,7 +176,7 @@ func (e *env) metrics(pod *corev1.Pod, port int) map[string]float64 {
 			}
 		}
 	}
-	return values
+	return values, nil
 }
 
 // testControllerKilled: a controller that is killed and restarted finds

@@ -54,13 +54,12 @@ func testLocal(e *env) {
 // answer for the addresses.
 func (e *env) moveUnderWatch(addresses []netip.Addr, from, to string) {
 	e.Helper()
-	watching := e.watchOwners(addresses)
+	watching := e.watchAnswers(addresses)
 	e.movePods("web", to)
 	e.waitOwners(addresses, among(to))
-	for address, owners := range watching.stop() {
-		e.Logf("%s was owned by %v", address, owners)
-		for _, owner := range owners {
-			if owner != from && owner != to {
+	for address, answers := range watching.stop() {
+		for _, a := range answers {
+			if owner := e.lab.node(a.claimed); owner != from && owner != to {
 				e.Errorf("while the Pods moved from %s to %s, %s was answered for by %s", from, to, address, owner)
 			}
 		}
@@ -98,54 +97,6 @@ func (e *env) movePods(app string, nodes ...string) {
 		e.Fatal(err)
 	}
 	e.waitRolledOut(app)
-}
-
-// ownerWatch notes who answers for addresses over time.
-type ownerWatch struct {
-	e       *env
-	stopped context.CancelFunc
-	results chan map[netip.Addr][]string
-}
-
-// watchOwners asks for addresses until it is stopped.
-func (e *env) watchOwners(addresses []netip.Addr) *ownerWatch {
-	ctx, cancel := context.WithCancel(e.ctx)
-	w := &ownerWatch{e: e, stopped: cancel, results: make(chan map[netip.Addr][]string, len(addresses))}
-	for _, address := range addresses {
-		go func() {
-			a, err := e.lab.newAsker(network.Client, address)
-			if err != nil {
-				w.results <- map[netip.Addr][]string{address: {err.Error()}}
-				return
-			}
-			defer a.close()
-			answers, err := a.collect(ctx, askInterval)
-			var owners []string
-			for _, found := range answers {
-				if node := e.lab.node(found.claimed); len(owners) == 0 || owners[len(owners)-1] != node {
-					owners = append(owners, node)
-				}
-			}
-			if err != nil {
-				owners = append(owners, err.Error())
-			}
-			w.results <- map[netip.Addr][]string{address: owners}
-		}()
-	}
-	e.Cleanup(cancel)
-	return w
-}
-
-// stop returns the owners of each address in the order of their first answers.
-func (w *ownerWatch) stop() map[netip.Addr][]string {
-	w.stopped()
-	all := map[netip.Addr][]string{}
-	for range cap(w.results) {
-		for address, owners := range <-w.results {
-			all[address] = owners
-		}
-	}
-	return all
 }
 
 // testReadiness: under Local, a node whose Pods stop being ready loses the

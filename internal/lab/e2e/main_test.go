@@ -75,6 +75,12 @@ type testCase struct {
 // testCases in the order in which those that run alone do; the others follow.
 func testCases() []testCase {
 	return []testCase{
+		{name: "NodeCut", run: testNodeCut, alone: true},
+		{name: "NodeSilent", run: testNodeSilent, alone: true},
+		{name: "SpeakerKilled", run: testSpeakerKilled, alone: true},
+		{name: "SpeakerStopped", run: testSpeakerStopped, alone: true},
+		{name: "APIServerFrozen", run: testAPIServerFrozen, alone: true, dualOnly: true},
+		{name: "ExcludedNodes", run: testExcludedNodes, alone: true, dualOnly: true},
 		{name: "ControllerKilled", run: testControllerKilled, alone: true},
 		{name: "LeaderHandsOver", run: testLeaderHandsOver, alone: true, dualOnly: true},
 		{name: "StandbyTakesOver", run: testStandbyTakesOver, alone: true, dualOnly: true},
@@ -92,6 +98,10 @@ func testCases() []testCase {
 		{name: "LoadBalancerIP", run: testLoadBalancerIP},
 		{name: "Classes", run: testClasses},
 		{name: "FamilyPolicies", run: testFamilyPolicies, dualOnly: true},
+		{name: "Advertisements", run: testAdvertisements},
+		{name: "Neighbors", run: testNeighbors},
+		{name: "Rights", run: testRights, dualOnly: true},
+		{name: "Token", run: testToken, dualOnly: true},
 		{name: "InvalidObjects", run: testInvalidObjects, dualOnly: true},
 	}
 }

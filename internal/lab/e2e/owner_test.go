@@ -163,3 +163,51 @@ func (e *env) neighbor(host string, address netip.Addr) (mac, state string) {
 	}
 	return mac, state
 }
+
+// answerWatch hears everything that is said about some addresses.
+type answerWatch struct {
+	e       *env
+	stopped context.CancelFunc
+	results chan heard
+}
+
+type heard struct {
+	address netip.Addr
+	answers []answer
+	err     error
+}
+
+// watchAnswers asks for addresses until it is stopped.
+func (e *env) watchAnswers(addresses []netip.Addr) *answerWatch {
+	ctx, cancel := context.WithCancel(e.ctx)
+	w := &answerWatch{e: e, stopped: cancel, results: make(chan heard, len(addresses))}
+	for _, address := range addresses {
+		go func() {
+			a, err := e.lab.newAsker(network.Client, address)
+			if err != nil {
+				w.results <- heard{address: address, err: err}
+				return
+			}
+			defer a.close()
+			answers, err := a.collect(ctx, askInterval)
+			w.results <- heard{address, answers, err}
+		}()
+	}
+	e.Cleanup(cancel)
+	return w
+}
+
+// stop returns the answers about each address in the order in which they came.
+func (w *answerWatch) stop() map[netip.Addr][]answer {
+	w.e.Helper()
+	w.stopped()
+	all := map[netip.Addr][]answer{}
+	for range cap(w.results) {
+		h := <-w.results
+		if h.err != nil {
+			w.e.Error(h.err)
+		}
+		all[h.address] = h.answers
+	}
+	return all
+}

@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/berth-lb/berth/internal/lab"
+	"github.com/berth-lb/berth/internal/lab/network"
+)
+
+// outage is how long the API server is away.
+const outage = time.Minute
+
+// testAPIServerFrozen: the API server hangs for a minute. Nothing is withdrawn
+// and no connection fails; even a node that dies meanwhile is replaced.
+func testAPIServerFrozen(e *env) {
+	f := newFleet(e)
+	spectator := f.otherOwner()
+	f.movePods("web", e.lab.otherNodes(spectator)...)
+	f.waitServedAll()
+	stable := sample(f.lost)
+	probes := f.startProbes(watchService(), stable...)
+	watching := f.watchAnswers(stable)
+
+	e.Cleanup(func() {
+		if err := e.lab.Thaw(lab.APIServer); err != nil {
+			e.Error(err)
+		}
+	})
+	began := time.Now()
+	if err := e.lab.Freeze(lab.APIServer); err != nil {
+		e.Fatal(err)
+	}
+	f.loseSpectator(spectator)
+	e.waitFor("the outage to last its time", outage+time.Second, func(context.Context) (bool, string) {
+		return time.Since(began) >= outage, ""
+	})
+	f.expectOneOwner("at the end of the outage", time.Second, f.addresses...)
+	if err := e.lab.Thaw(lab.APIServer); err != nil {
+		e.Fatal(err)
+	}
+
+	// Everything works again: a new Service is served, an old one is silenced.
+	e.createService("new", onPort(90), annotated("berth.dev/allow-shared-ip", "nobody"))
+	e.deleteService("web-5")
+	fresh := e.waitAnnounced("new")
+	for _, address := range fresh {
+		e.waitServed(network.Client, address, 90, "/hostname")
+	}
+	e.expectNoFailure("API server frozen", probes.stop())
+	for address, answers := range watching.stop() {
+		for _, a := range answers {
+			if owner := e.lab.node(a.claimed); owner != f.owners[address] {
+				e.Errorf("API server frozen: %s moved from %s to %s at %s", address, f.owners[address], owner, a.at.Format("15:04:05.000"))
+				break
+			}
+		}
+	}
+}
+
+// otherOwner returns a node that owns something, but not what the victim owns.
+func (f fleet) otherOwner() string {
+	f.Helper()
+	if len(f.kept) == 0 {
+		f.Fatalf("%s owns everything", f.victim)
+	}
+	return f.owners[f.kept[0]]
+}
+
+// loseSpectator cuts a node while nobody can be asked about it, and lets it come
+// back.
+func (f fleet) loseSpectator(node string) {
+	f.Helper()
+	f.Cleanup(func() {
+		if err := f.lab.Heal(node); err != nil {
+			f.Error(err)
+		}
+	})
+	orphan := f.kept[0]
+	if err := f.lab.Cut(node); err != nil {
+		f.Fatal(err)
+	}
+	began := time.Now()
+	f.waitOwners(f.kept[:1], func(owner string) bool { return owner != node })
+	measured.add(fmt.Sprintf("node cut while the API server hangs: until another answers, %s lab", f.lab.family), time.Since(began))
+	f.waitServed(network.Client, orphan, servicePort, "/hostname")
+	if err := f.lab.Heal(node); err != nil {
+		f.Fatal(err)
+	}
+	f.waitOwners(f.addresses, nil)
+}
