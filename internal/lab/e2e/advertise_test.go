@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -130,21 +132,23 @@ func testExcludedNodes(e *env) {
 // test in any case.
 func (e *env) exclude(node string, excluded bool) {
 	e.Helper()
-	label := func(value string) error {
+	label := func(ctx context.Context, value string) error {
 		patch := fmt.Sprintf(`{"metadata":{"labels":{%q:%s}}}`, corev1.LabelNodeExcludeBalancers, value)
-		_, err := e.lab.kube.CoreV1().Nodes().Patch(e.ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		_, err := e.lab.kube.CoreV1().Nodes().Patch(ctx, node, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		return err
 	}
 	value := "null"
 	if excluded {
 		value = `""`
 		e.Cleanup(func() {
-			if err := label("null"); err != nil {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 5*time.Second)
+			defer cancel()
+			if err := label(ctx, "null"); err != nil {
 				e.Error(err)
 			}
 		})
 	}
-	if err := label(value); err != nil {
+	if err := label(e.ctx, value); err != nil {
 		e.Fatal(err)
 	}
 }
