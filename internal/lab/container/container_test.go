@@ -202,6 +202,15 @@ func checkStatus(t *testing.T, status string, want map[string]string) {
 	}
 }
 
+func TestPrivileged(t *testing.T) {
+	t.Parallel()
+	spec := shell(t, "ls /dev/pts /dev/shm; test -e /dev/mem -o -e /dev/kmsg && echo devices; test -w /proc/sys/kernel/hostname && echo writable")
+	spec.Credentials = container.Credentials{Capabilities: container.AllCapabilities(), Privileged: true}
+	if diff := cmp.Diff("/dev/pts:\nptmx\n\n/dev/shm:\ndevices\nwritable\n", output(t, spec)); diff != "" {
+		t.Errorf("output (-want +got):\n%s", diff)
+	}
+}
+
 func TestExit(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {

@@ -37,8 +37,9 @@ func etcFiles() []string {
 // host's.
 type tree struct {
 	Mount
-	fd     int
-	folder bool
+	fd      int
+	folder  bool
+	devices bool // it is the host's /dev, on which the container's terminals belong
 }
 
 // enterRoot builds the container's root and makes it the process's own.
@@ -86,29 +87,39 @@ func (s Spec) finishRoot() error {
 // takeTrees clones the sources of all mounts, parents before children.
 func (s Spec) takeTrees() ([]tree, error) {
 	mounts := slices.Clone(s.Mounts)
-	if s.Credentials.Privileged {
-		mounts = append(mounts, Mount{Source: "/dev", Target: "/dev"})
-	}
 	slices.SortStableFunc(mounts, func(a, b Mount) int {
 		return strings.Count(filepath.Clean(a.Target), "/") - strings.Count(filepath.Clean(b.Target), "/")
 	})
 	var trees []tree
-	for _, m := range mounts {
-		flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
-		if m.Source != "/dev" { // whose sub-mounts, pts and shm, are the host's
-			flags |= unix.AT_RECURSIVE
-		}
-		fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags)
+	if s.Credentials.Privileged {
+		// Without what is mounted below it: pts and shm are to be the container's own.
+		devices, err := takeTree(Mount{Source: "/dev", Target: "/dev"}, 0)
 		if err != nil {
-			return nil, fmt.Errorf("open %s for mount %s: %w", m.Source, m.Target, err)
+			return nil, err
 		}
-		var stat unix.Stat_t
-		if err := unix.Fstat(fd, &stat); err != nil {
-			return nil, fmt.Errorf("stat %s: %w", m.Source, err)
+		devices.devices = true
+		trees = append(trees, devices)
+	}
+	for _, m := range mounts {
+		t, err := takeTree(m, unix.AT_RECURSIVE)
+		if err != nil {
+			return nil, err
 		}
-		trees = append(trees, tree{Mount: m, fd: fd, folder: stat.Mode&unix.S_IFMT == unix.S_IFDIR})
+		trees = append(trees, t)
 	}
 	return trees, nil
+}
+
+func takeTree(m Mount, flags uint) (tree, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, flags|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return tree{}, fmt.Errorf("open %s for mount %s: %w", m.Source, m.Target, err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return tree{}, fmt.Errorf("stat %s: %w", m.Source, err)
+	}
+	return tree{Mount: m, fd: fd, folder: stat.Mode&unix.S_IFMT == unix.S_IFDIR}, nil
 }
 
 func (t tree) attach() error {
@@ -119,7 +130,7 @@ func (t tree) attach() error {
 		return err
 	}
 	_ = unix.Close(t.fd)
-	if t.Target == "/dev" {
+	if t.devices {
 		return mountTerminals()
 	}
 	if !t.ReadOnly {
