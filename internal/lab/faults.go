@@ -26,8 +26,33 @@ func (c *Cluster) Heal(host string) error { return c.net.Heal(host) }
 // its connections and answers nothing.
 func (c *Cluster) Freeze(process string) error { return c.signal(process, syscall.SIGSTOP) }
 
-// Thaw lets a frozen process go on.
-func (c *Cluster) Thaw(process string) error { return c.signal(process, syscall.SIGCONT) }
+// Thaw lets a frozen process go on. With the API server the controller manager
+// starts anew: in production it ends when it cannot renew its lease, while here
+// it would go on with what it remembers, and take all nodes for dead because
+// none has sent a heartbeat.
+func (c *Cluster) Thaw(process string) error {
+	if process != APIServer {
+		return c.signal(process, syscall.SIGCONT)
+	}
+	manager := c.controllerManager()
+	if err := c.signal(manager.Name, syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrNotRunning) {
+		return err
+	}
+	if err := c.signal(process, syscall.SIGCONT); err != nil {
+		return err
+	}
+	return c.startProcess(manager)
+}
+
+// startProcess starts a process in the background.
+func (c *Cluster) startProcess(spec proc.Spec) error {
+	cmd, err := c.dir.processes().Start(spec)
+	if err != nil {
+		return err
+	}
+	c.children.Go(func() { _ = cmd.Wait() }) // how it ends is in its log
+	return nil
+}
 
 func (c *Cluster) signal(process string, signal syscall.Signal) error {
 	records, err := proc.LoadAll(c.dir.processes().Records)
@@ -88,11 +113,9 @@ func (c *Cluster) Boot(node string) error {
 		if err == nil && record.Alive() {
 			return fmt.Errorf("boot %s: %s still runs; crash the node first", node, spec.Name)
 		}
-		cmd, err := c.dir.processes().Start(spec)
-		if err != nil {
+		if err := c.startProcess(spec); err != nil {
 			return fmt.Errorf("boot %s: %w", node, err)
 		}
-		c.children.Go(func() { _ = cmd.Wait() }) // how it ends is in its log
 	}
 	return nil
 }
