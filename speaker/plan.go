@@ -67,6 +67,8 @@ const (
 	noEndpoints
 	// noNode: every node is ineligible.
 	noNode
+	// cannotAnswer: the owner fails to answer. No plan says so; see describe.
+	cannotAnswer
 )
 
 // placement is where an address belongs.

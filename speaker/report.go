@@ -30,6 +30,8 @@ const (
 	reasonNoAdvertisement = "NoAdvertisement"
 	// reasonNoEndpoints: no endpoint serves, so nobody could answer.
 	reasonNoEndpoints = "NoEndpoints"
+	// reasonFailing: the owner cannot answer; the message says why.
+	reasonFailing = "AnnouncementFailing"
 	// reasonNoNode: every node is ineligible; the message says why.
 	reasonNoNode = "NoEligibleNode"
 )
@@ -102,7 +104,7 @@ func (r *reporter) report(p *plan, services []*service, view reportView) (again 
 			continue
 		}
 		mine[s.key] = true
-		if due := r.tell(p, s, object); !due.IsZero() && (again.IsZero() || due.Before(again)) {
+		if due := r.tell(p, s, object, view.failing); !due.IsZero() && (again.IsZero() || due.Before(again)) {
 			again = due
 		}
 	}
@@ -121,6 +123,42 @@ type reportView struct {
 	speakers int
 	// held are the addresses that this node answered for before the plan.
 	held l2.Desired
+	// failing is what keeps this node from answering on an interface.
+	failing failures
+}
+
+// failures are what is wrong with announcements on this node's interfaces.
+type failures map[port]string
+
+// port is one protocol on one interface.
+type port struct {
+	name     string
+	protocol l2.Protocol
+}
+
+// failuresIn returns what has been wrong for longer than grace. Much is wrong
+// for a moment while a link goes down, before the plan has taken that in.
+func failuresIn(state *l2.State, now time.Time, grace time.Duration) failures {
+	all := failures{}
+	for i := range state.Interfaces {
+		if s := &state.Interfaces[i]; s.Err != nil && now.Sub(s.Since) >= grace {
+			all[port{s.Name, s.Protocol}] = s.Err.Error()
+		}
+	}
+	return all
+}
+
+// of returns why addr is answered for on none of the interfaces, or "".
+func (f failures) of(addr netip.Addr, interfaces []string) string {
+	var reasons []string
+	for _, name := range interfaces {
+		reason, bad := f[port{name, l2.ProtocolOf(addr)}]
+		if !bad {
+			return ""
+		}
+		reasons = append(reasons, reason)
+	}
+	return strings.Join(reasons, ", ")
 }
 
 // withdrawAll takes back what was not sent yet. It is for a speaker that comes
@@ -142,8 +180,8 @@ func (r *reporter) withdraw(key serviceKey) {
 
 // tell writes the condition of one Service where it is wrong. Where it has to
 // wait for that, it returns until when.
-func (r *reporter) tell(p *plan, s *service, object *corev1.Service) (due time.Time) {
-	want := p.describe(s)
+func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing failures) (due time.Time) {
+	want := p.describe(s, r.self, failing)
 	now := r.clock.Now()
 	before := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced)
 	last, told := r.told[s.key]
@@ -212,17 +250,24 @@ func (p *plan) reporterOf(s *service, live []election.Candidate) (name string, o
 	return "", false
 }
 
-// describe says what the condition of the Service should say.
-func (p *plan) describe(s *service) statement {
+// describe says what the condition of the Service should say. What fails on
+// other nodes than self is not known here; each says so of what it reports on.
+func (p *plan) describe(s *service, self string, failing failures) statement {
 	var texts []string
 	reasons := map[outcome]int{}
 	for _, addr := range s.addresses {
 		place := p.placements[addr]
-		reasons[place.outcome]++
-		if place.outcome == announced {
+		result, why := place.outcome, p.why(place)
+		if owner := p.ownerOf(place); owner == self {
+			if failure := failing.of(addr, place.interfaces); failure != "" {
+				result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
+			}
+		}
+		reasons[result]++
+		if result == announced {
 			texts = append(texts, byWhom(addr, p.ownerOf(place), place.interfaces))
 		} else {
-			texts = append(texts, fmt.Sprintf("%s is not announced: %s", addr, p.why(place)))
+			texts = append(texts, fmt.Sprintf("%s is not announced: %s", addr, why))
 		}
 	}
 	st := statement{message: strings.Join(texts, "; ")}
@@ -231,6 +276,8 @@ func (p *plan) describe(s *service) statement {
 		st.announced, st.reason = true, reasonAnnounced
 	case reasons[announced] > 0:
 		st.reason = reasonPartly
+	case reasons[cannotAnswer] > 0:
+		st.reason = reasonFailing
 	case reasons[noNode] > 0:
 		st.reason = reasonNoNode
 	case reasons[noEndpoints] > 0:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,11 +37,14 @@ type desk struct {
 
 // fakeWriter keeps the latest patches until they are delivered.
 type fakeWriter struct {
+	mu      sync.Mutex
 	pending map[k8s.Key][]byte
 	sets    int
 }
 
 func (w *fakeWriter) Set(key k8s.Key, patch []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if patch == nil {
 		delete(w.pending, key)
 		return

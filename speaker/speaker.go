@@ -32,6 +32,8 @@ const (
 	// maxLag is how late announcements may be before the speaker calls that work
 	// that is waiting.
 	maxLag = 2 * time.Second
+	// failureGrace is how long an interface may fail before that is reported.
+	failureGrace = time.Second
 )
 
 // changes tells which objects have changed; *k8s.Cache is one.
@@ -62,6 +64,8 @@ type announcer interface {
 	Apply(d l2.Desired)
 	Announce(addrs ...netip.Addr)
 	Lag() time.Duration
+	Applied() *l2.State
+	Subscribe() (changed <-chan struct{}, cancel func())
 }
 
 // speaker runs the loop that keeps what this node announces in step with the
@@ -85,6 +89,7 @@ type speaker struct {
 	info     membership.Info
 	present  map[string]bool // the members that the last plan counted with
 	held     l2.Desired
+	failing  failures
 	report   time.Time // when the reporter wants to be called again; zero for never
 }
 
@@ -121,6 +126,8 @@ func (s *speaker) run(ctx context.Context) error {
 	}
 	linksChanged, cancel := s.links.Subscribe()
 	defer cancel()
+	appliedChanged, cancelApplied := s.announcer.Subscribe()
+	defer cancelApplied()
 	check := s.clock.NewTicker(checkInterval)
 	defer check.Stop()
 	due := s.clock.NewTimer(quiet)
@@ -143,8 +150,10 @@ func (s *speaker) run(ctx context.Context) error {
 			s.lookAtLinks()
 			touched = true
 		case now := <-check.C():
-			touched = !s.report.IsZero() && !now.Before(s.report)
+			touched = s.checkFailures() || !s.report.IsZero() && !now.Before(s.report)
 			s.checkLag()
+		case <-appliedChanged:
+			touched = s.checkFailures()
 		case <-due.C():
 			if took := s.converge(); restFactor*took > quiet {
 				rest = restFactor * took
@@ -204,6 +213,14 @@ func (s *speaker) tellOthers(view *membership.View) {
 	s.members.SetLocal(s.info)
 }
 
+// checkFailures says whether what fails has changed.
+func (s *speaker) checkFailures() bool {
+	failing := failuresIn(s.announcer.Applied(), s.clock.Now(), failureGrace)
+	changed := !maps.Equal(failing, s.failing)
+	s.failing = failing
+	return changed
+}
+
 // checkLag lets announcements that are late count as work that waits.
 func (s *speaker) checkLag() {
 	if s.announcer.Lag() > maxLag {
@@ -227,7 +244,7 @@ func (s *speaker) converge() time.Duration {
 	s.apply(p, view)
 	s.report = time.Time{}
 	if view.Settled {
-		s.report = s.reporter.report(p, services, reportView{members: view, speakers: s.speakers, held: s.held})
+		s.report = s.reporter.report(p, services, reportView{members: view, speakers: s.speakers, held: s.held, failing: s.failing})
 		s.health.SetReady(true)
 	} else {
 		s.reporter.withdrawAll() // a view in doubt is good for keeping addresses, not for telling others

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -105,6 +107,8 @@ type fakeAnnouncer struct {
 	applies   int
 	announced []netip.Addr
 	lag       atomic.Int64 // a time.Duration
+	state     atomic.Pointer[l2.State]
+	changed   chan struct{}
 }
 
 func (a *fakeAnnouncer) Apply(d l2.Desired) {
@@ -118,6 +122,9 @@ func (a *fakeAnnouncer) Announce(addrs ...netip.Addr) {
 }
 
 func (a *fakeAnnouncer) Lag() time.Duration { return time.Duration(a.lag.Load()) }
+
+func (a *fakeAnnouncer) Applied() *l2.State                   { return a.state.Load() }
+func (a *fakeAnnouncer) Subscribe() (<-chan struct{}, func()) { return a.changed, func() {} }
 
 // newStage has nodes a and b, a speaker on a only, and a Service default/web
 // with an address of each family.
@@ -139,10 +146,11 @@ func newStage(t *testing.T) *stage {
 		},
 		group:  &fakeGroup{changes: make(chan struct{}, 1)},
 		links:  &fakeLinks{synced: make(chan struct{}), changed: make(chan struct{}, 1)},
-		l2:     &fakeAnnouncer{},
+		l2:     &fakeAnnouncer{changed: make(chan struct{}, 1)},
 		writer: &fakeWriter{pending: map[k8s.Key][]byte{}},
 		health: daemon.NewHealth(clock.RealClock{}, 5*time.Second),
 	}
+	s.l2.state.Store(&l2.State{})
 	s.objects.fill(t, cache)
 	s.group.view = membership.View{Members: []membership.Member{{Node: "a", Known: true}}}
 	s.links.links = []netif.Link{kernelLink(1, "eth0", "192.0.2.1/24", "2001:db8::1/64")}
@@ -374,6 +382,46 @@ func TestServiceGoneIsSilenced(t *testing.T) {
 		s.want()
 		if len(s.writer.pending) != 0 {
 			t.Error("a report for a Service that is gone was left to be sent")
+		}
+	})
+}
+
+// A condition must not say that an address is announced when it is not.
+func TestFailingInterfaceIsReported(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.group.view.Settled = true
+		s.start()
+		says := func() string {
+			s.writer.mu.Lock()
+			defer s.writer.mu.Unlock()
+			for _, patch := range s.writer.pending {
+				return string(patch)
+			}
+			return ""
+		}
+		if !strings.Contains(says(), `"reason":"Announced"`) {
+			t.Fatalf("reports %s", says())
+		}
+		failing := l2.InterfaceState{Name: "eth0", Protocol: l2.ARP, Err: errors.New("no raw sockets for you"), Since: time.Now()}
+		s.l2.state.Store(&l2.State{Interfaces: []l2.InterfaceState{failing}})
+		s.l2.changed <- struct{}{}
+		s.idle()
+		if !strings.Contains(says(), `"reason":"Announced"`) {
+			t.Errorf("reports what may pass in a moment: %s", says())
+		}
+		time.Sleep(2 * time.Second)
+		s.idle()
+		if got := says(); !strings.Contains(got, `"reason":"PartlyAnnounced"`) ||
+			!strings.Contains(got, v4+" is not announced: its owner a cannot answer: no raw sockets for you; "+v6+" by NDP from a (eth0)") {
+			t.Errorf("reports %s", got)
+		}
+		s.l2.state.Store(&l2.State{})
+		s.l2.changed <- struct{}{}
+		s.idle()
+		if !strings.Contains(says(), `"reason":"Announced"`) {
+			t.Errorf("all is well again, and it reports %s", says())
 		}
 	})
 }

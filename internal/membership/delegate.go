@@ -63,6 +63,7 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	if n.Name == m.cfg.Node {
 		return
 	}
+	m.unreached[n.Name] = &failure{reported: true} // by what follows
 	if _, left := m.left[n.Name]; left {
 		m.metrics.transitions.WithLabelValues("left").Inc()
 		level.Info(m.logger).Log("msg", "speaker left", "node", n.Name)

@@ -42,7 +42,7 @@ func BenchmarkDetection(b *testing.B) {
 func awaitCalm(b *testing.B, speakers []*speaker) {
 	b.Helper()
 	for _, s := range speakers {
-		await(b, s.name+" is calm", func() bool { return s.Membership.list.GetHealthScore() == 0 })
+		await(b, s.name+" is calm", func() bool { return s.list.GetHealthScore() == 0 })
 	}
 }
 
