@@ -265,10 +265,17 @@ func (d deployment) object() *appsv1.Deployment {
 		Tolerations:                   []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute}},
 		TerminationGracePeriodSeconds: &d.grace,
 	}
+	strategy := appsv1.DeploymentStrategy{}
+	if d.replicas > 1 {
+		// Pods that keep away from each other need room to move.
+		none, one := intstr.FromInt32(0), intstr.FromInt32(1)
+		strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: &none, MaxUnavailable: &one}
+	}
 	return &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: d.app},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &d.replicas,
+			Strategy: strategy,
 			Selector: &metav1.LabelSelector{MatchLabels: label},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: label}, Spec: pod},
 		},
