@@ -23,23 +23,28 @@ func (c *Cluster) CutSilently(host string) error { return c.net.CutSilently(host
 func (c *Cluster) Heal(host string) error { return c.net.Heal(host) }
 
 // Freeze stops a background process such as APIServer in its tracks: it keeps
-// its connections and answers nothing.
-func (c *Cluster) Freeze(process string) error { return c.signal(process, syscall.SIGSTOP) }
+// its connections and answers nothing. Freezing the API server ends the
+// controller manager: in production it ends itself when it cannot renew its
+// lease. Here it would go on and, when the API server is back, take all nodes
+// for dead because none has sent a heartbeat.
+func (c *Cluster) Freeze(process string) error {
+	if process == APIServer {
+		if err := c.signal(c.controllerManager().Name, syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrNotRunning) {
+			return err
+		}
+	}
+	return c.signal(process, syscall.SIGSTOP)
+}
 
 // Thaw lets a frozen process go on. With the API server the controller manager
-// starts anew: in production it ends when it cannot renew its lease, while here
-// it would go on with what it remembers, and take all nodes for dead because
-// none has sent a heartbeat.
+// starts again.
 func (c *Cluster) Thaw(process string) error {
-	if process != APIServer {
-		return c.signal(process, syscall.SIGCONT)
+	if err := c.signal(process, syscall.SIGCONT); err != nil || process != APIServer {
+		return err
 	}
 	manager := c.controllerManager()
-	if err := c.signal(manager.Name, syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrNotRunning) {
-		return err
-	}
-	if err := c.signal(process, syscall.SIGCONT); err != nil {
-		return err
+	if record, err := proc.Load(c.dir.processes().Records, manager.Name); err == nil && record.Alive() {
+		return nil // it was not frozen
 	}
 	return c.startProcess(manager)
 }
