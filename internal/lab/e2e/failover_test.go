@@ -216,23 +216,23 @@ func (f fleet) waitReturned() {
 	})
 }
 
-// overlapOf is for how long two nodes have answered for one address: from the
-// first answer of one to the last of another that had answered before.
+// overlapOf is for how long at a stretch two nodes have answered for one address.
+// Answers by turns belong to one stretch if they follow each other as closely as
+// the questions do; a clean change of the owner is a stretch of one interval.
 func overlapOf(answers []answer) time.Duration {
-	first, last := map[string]time.Time{}, map[string]time.Time{}
-	for _, a := range answers {
-		if _, seen := first[a.claimed]; !seen {
-			first[a.claimed] = a.at
+	const close = 2 * askInterval
+	var longest time.Duration
+	var begin, end time.Time
+	for i := 1; i < len(answers); i++ {
+		before, now := answers[i-1], answers[i]
+		if before.claimed == now.claimed || now.at.Sub(before.at) > close {
+			continue
 		}
-		last[a.claimed] = a.at
-	}
-	longest := time.Duration(0)
-	for one, end := range last {
-		for other, begin := range first {
-			if one != other && first[one].Before(begin) {
-				longest = max(longest, end.Sub(begin))
-			}
+		if before.at.Sub(end) > close {
+			begin = before.at
 		}
+		end = now.at
+		longest = max(longest, end.Sub(begin))
 	}
 	return longest
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -152,9 +151,6 @@ func (e *env) waitAllocated(name string) []netip.Addr {
 func (e *env) waitAnnounced(name string) []netip.Addr {
 	e.Helper()
 	addresses := e.waitAllocated(name)
-	if os.Getenv("NOSPEAKER") != "" {
-		return addresses
-	}
 	e.waitCondition(name, v1beta1.ConditionAnnounced, metav1.ConditionTrue, "Announced")
 	return addresses
 }
