@@ -4,9 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/berth-lb/berth/internal/lab/netns"
 	"github.com/berth-lb/berth/internal/lab/proc"
+)
+
+// How long killed processes may take to end, and how often that is looked at.
+const (
+	endTimeout = 10 * time.Second
+	endPoll    = 5 * time.Millisecond
 )
 
 // APIServer is the name of the process that Freeze and Thaw are mostly used on.
@@ -90,6 +97,7 @@ func (c *Cluster) Crash(node string) error {
 		return err
 	}
 	var errs []error
+	var killed []proc.Record
 	for _, pid := range pids {
 		process, err := proc.Identify(pid)
 		if err != nil {
@@ -99,8 +107,23 @@ func (c *Cluster) Crash(node string) error {
 		if err := process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, proc.ErrNotRunning) {
 			errs = append(errs, err)
 		}
+		killed = append(killed, process)
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, awaitEnd(killed))...)
+}
+
+// awaitEnd returns when processes that were killed have ended.
+func awaitEnd(killed []proc.Record) error {
+	deadline := time.Now().Add(endTimeout)
+	for _, process := range killed {
+		for process.Alive() {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%s still runs %s after it was killed", process.Name, endTimeout)
+			}
+			time.Sleep(endPoll)
+		}
+	}
+	return nil
 }
 
 // Boot starts the agent and kube-proxy of a node again after Crash.

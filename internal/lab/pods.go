@@ -174,7 +174,10 @@ func (c *Cluster) Kill(node, image string, signal syscall.Signal) error {
 			killed++
 		}
 	}
-	if killed == 0 && len(errs) == 0 {
+	switch {
+	case killed > 0: // what ended by itself meanwhile need not be killed
+		return nil
+	case len(errs) == 0:
 		return fmt.Errorf("kill: no container with image %q runs on %s; it has %s", image, node, listOr(others, "none"))
 	}
 	return errors.Join(errs...)
