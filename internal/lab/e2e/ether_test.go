@@ -131,7 +131,9 @@ func (a *asker) ndpQuestion() []byte {
 	group := netip.MustParseAddr("ff02::1:ff00:0").As16()
 	copy(group[13:], target[13:])
 	message := append([]byte{icmpNeighborSolicitation, 0, 0, 0, 0, 0, 0, 0}, target[:]...)
-	message = append(append(message, optionSourceLinkAddress, 1), a.mac...)
+	if !a.self.IsUnspecified() { // a host without an address must not say where it is
+		message = append(append(message, optionSourceLinkAddress, 1), a.mac...)
+	}
 	self := a.self.As16()
 	binary.BigEndian.PutUint16(message[2:], icmpChecksum(self, group, message))
 

@@ -195,8 +195,7 @@ func (f fleet) waitServedAll() {
 	}
 }
 
-// waitReturned returns when the speaker of the victim sees all others again, and
-// they see it.
+// waitReturned returns when all speakers see each other.
 func (f fleet) waitReturned() {
 	f.Helper()
 	f.waitFor("the speakers to see each other", 30*time.Second, func(ctx context.Context) (bool, string) {
@@ -252,8 +251,11 @@ func testSpeakerKilled(e *env) {
 				f.Fatal(err)
 			}
 			f.flushNeighbors()
-		}, func() { f.waitOwners(f.lost, nil) })
-		f.lab.waitUntilCalm(e)
+		}, func() {
+			f.lab.waitUntilCalm(e)
+			f.waitReturned()
+			f.waitOwners(f.addresses, nil)
+		})
 		f.expectOneOwner("the killed speaker runs again", 2*time.Second, f.addresses...)
 	}
 }
@@ -279,8 +281,9 @@ func testSpeakerStopped(e *env) {
 			}
 			f.flushNeighbors()
 		}, func() {
-			e.lab.waitUntilCalm(e)
-			f.waitOwners(f.lost, nil)
+			f.lab.waitUntilCalm(e)
+			f.waitReturned()
+			f.waitOwners(f.addresses, nil)
 		})
 		f.expectOneOwner("the stopped speaker was replaced", 2*time.Second, f.addresses...)
 	}
