@@ -6,18 +6,22 @@ import (
 	"slices"
 )
 
-// Allocate gives the owner the addresses of a request, or the first reason why it cannot. It is idempotent.
+// Allocate gives the owner the addresses of a request, or the first reason why it cannot. It is idempotent but for
+// Request.Renew.
 //
 // Addresses that the owner has and that still satisfy the request are kept, whatever has become of their pools. Those
-// asked for must be in a pool of the request, unless already held. For each family that remains, the pools are tried in
-// order; a pool that has both families is preferred for two, and for one the pool of the other address. Inside a pool an
-// address with the same sharing key on which the ports are free comes first, then one that nobody has; of several, the
-// first in the order of the pool's ranges, and in a range the lowest.
+// asked for must be in a pool of the request, unless already held. For each family that remains, an address reserved for
+// the owner comes first (see SetReservations), then the one that rests for it, the latest first, in a pool of the request.
+// Otherwise the pools are tried in order; a pool that has both families is preferred for two, and for one the pool of the
+// other address. Inside a pool an address with the same sharing key on which the ports are free comes first, also before
+// one reserved for the namespace, then one that nobody has; of several, the first in the order of the pool's ranges, and
+// in a range the lowest.
 //
 // Other sharing takes effect in place. It is refused while another owner stands against it.
 //
 // On an error nothing has changed, and the Result tells what the owner still holds. The error is a *FamilyError,
-// *NotInPoolError, *InUseError or *ExhaustedError, or another if the request is malformed.
+// *NotInPoolError, *DisabledError, *ReservedError, *RestingError, *InUseError, *QuotaError or *ExhaustedError, or another
+// if the request is malformed.
 func (a *Allocator) Allocate(req Request) (Result, error) {
 	if err := req.validate(); err != nil {
 		return Result{Addresses: a.Allocation(req.Owner)}, err
@@ -57,22 +61,28 @@ type plan struct {
 	sharing *Sharing    // normalized
 
 	keep    []*holding
+	drop    []*holding // what the owner has otherwise
 	add     []target
 	covered [2]bool // families for which an address is kept or added
+	renewed [2]bool // families of which the owner has addresses and wants others
 	missing error
+	// passes is p.admits, made once: searches among shared addresses then cost no allocation.
+	passes func(*holding) bool
 }
 
 // reset forgets everything but the lists' memory.
 func (p *plan) reset() {
 	clear(p.keep)
+	clear(p.drop)
 	clear(p.add)
-	*p = plan{keep: p.keep[:0], add: p.add[:0]}
+	*p = plan{keep: p.keep[:0], drop: p.drop[:0], add: p.add[:0], passes: p.passes}
 }
 
-// target is an address to be given to the owner: beside others if it has a holding.
+// target is an address of a pool to be given to the owner: beside others if its holding has owners, or again if it rests.
 type target struct {
 	addr netip.Addr
 	held *holding
+	pool *pool
 }
 
 func (p *plan) make() error {
@@ -83,6 +93,11 @@ func (p *plan) make() error {
 	for _, h := range p.keep {
 		if conflict := h.conflict(p.req.Owner, p.sharing, true); conflict != nil {
 			return conflict
+		}
+	}
+	for _, t := range p.add {
+		if over := p.overQuota(t.pool); over != nil {
+			return over
 		}
 	}
 	return p.choose()
@@ -123,29 +138,68 @@ func (p *plan) take(addr netip.Addr) error {
 	if slices.ContainsFunc(p.add, func(t target) bool { return t.addr == addr }) {
 		return nil
 	}
-	name, ok := p.a.PoolOf(addr)
-	if !ok || !slices.Contains(p.req.Pools, name) {
-		return &NotInPoolError{Address: addr, Pool: name, Pools: slices.Clone(p.req.Pools)}
-	}
-	if held != nil {
-		if conflict := held.conflict(p.req.Owner, p.sharing, held.pool.spec.ShareAcrossNamespaces); conflict != nil {
-			return conflict
+	at, ok := locate(p.a.index[FamilyOf(addr).index()], number(addr))
+	if !ok || !p.open(at.pool, p.a.reserved.of(FamilyOf(addr), number(addr))) {
+		e := &NotInPoolError{Address: addr, Pools: slices.Clone(p.req.Pools)}
+		if ok {
+			e.Pool = at.pool.spec.Name
 		}
+		return e
 	}
-	p.add = append(p.add, target{addr, held})
+	if err := p.refuse(addr, held, at.pool); err != nil {
+		return err
+	}
+	p.add = append(p.add, target{addr, held, at.pool})
 	return nil
 }
 
-// keepOthers keeps what the owner has of the families of which it asks for no particular address.
+// open tells whether the request may use a pool for an address reserved by r, which is nil if by none.
+func (p *plan) open(in *pool, r *reservation) bool {
+	return slices.Contains(p.req.Pools, in.spec.Name) || r != nil && !p.req.Named && r.who == p.req.Owner
+}
+
+// refuse says why the owner may not have an address of a pool that is open to it; nil if it may.
+func (p *plan) refuse(addr netip.Addr, held *holding, in *pool) error {
+	if in.spec.Disabled {
+		return &DisabledError{Address: addr, Pool: in.spec.Name}
+	}
+	if r := p.a.reserved.of(FamilyOf(addr), number(addr)); r != nil && !r.admits(p.req.Owner, held) {
+		return &ReservedError{Address: addr, Reservation: r.name, For: r.who}
+	}
+	switch {
+	case held == nil:
+		return nil
+	case held.rests():
+		if r := p.a.rests.of(held); r.owner != p.req.Owner {
+			return &RestingError{Address: addr, Owner: r.owner, Until: r.until}
+		}
+		return nil
+	}
+	if conflict := held.conflict(p.req.Owner, p.sharing, in.spec.ShareAcrossNamespaces); conflict != nil {
+		return conflict
+	}
+	return nil
+}
+
+// keepOthers keeps what the owner has of the families of which it asks for no particular address, unless it wants others.
+// All that is not kept by now is dropped.
 func (p *plan) keepOthers() {
 	if p.have == nil {
 		return
 	}
 	asked := p.covered
 	for _, h := range p.have.holdings {
-		if !asked[h.family.index()] && slices.Contains(p.req.Families, h.family) && p.stays(h) {
-			p.keep = append(p.keep, h)
-			p.cover(h.family)
+		if !asked[h.family.index()] && slices.Contains(p.req.Families, h.family) {
+			switch {
+			case p.req.Renew:
+				p.renewed[h.family.index()] = true
+			case p.stays(h):
+				p.keep = append(p.keep, h)
+				p.cover(h.family)
+			}
+		}
+		if !slices.Contains(p.keep, h) {
+			p.drop = append(p.drop, h)
 		}
 	}
 }
@@ -164,6 +218,11 @@ func (p *plan) cover(f Family) { p.covered[f.index()] = true }
 
 // choose plans for the families that are not covered yet.
 func (p *plan) choose() error {
+	for _, f := range p.req.Families {
+		if !p.covered[f.index()] {
+			p.choosePreferred(f)
+		}
+	}
 	if len(p.req.Families) == 2 && p.covered == [2]bool{} && p.chooseBoth() {
 		return nil
 	}
@@ -177,42 +236,97 @@ func (p *plan) choose() error {
 		return nil
 	}
 	err := p.explain(failed.Families)
-	if !p.req.Partial || p.covered == [2]bool{} {
+	renewed := slices.ContainsFunc(failed.Families, func(f Family) bool { return p.renewed[f.index()] })
+	if !p.req.Partial || renewed || p.covered == [2]bool{} {
 		return err
 	}
 	p.missing = err
 	return nil
 }
 
-// chooseBoth takes one address of each family from the first pool that has both.
-func (p *plan) chooseBoth() bool {
-	for _, name := range p.req.Pools {
-		first, ok := p.candidate(name, p.req.Families[0])
-		if !ok {
+// choosePreferred takes an address that is reserved or that rests for the owner.
+func (p *plan) choosePreferred(f Family) {
+	if p.chooseReserved(f, p.req.Owner) || p.chooseReserved(f, Owner{Namespace: p.req.Owner.Namespace}) || p.req.Renew {
+		return
+	}
+	for r := p.a.rests.byOwner[p.req.Owner]; r != nil; r = r.next {
+		in := r.h.pool
+		if r.h.family != f || !slices.Contains(p.req.Pools, in.spec.Name) || p.refuse(r.h.addr(), r.h, in) != nil {
 			continue
 		}
-		if second, ok := p.candidate(name, p.req.Families[1]); ok {
-			p.add = append(p.add, first, second)
-			p.covered = [2]bool{true, true}
+		if p.tryAdd(target{r.h.addr(), r.h, in}) {
+			return
+		}
+	}
+}
+
+// chooseReserved takes the first address that is reserved for who: the owner or its namespace.
+func (p *plan) chooseReserved(f Family, who Owner) bool {
+	if !p.a.reserved.has(who) {
+		return false
+	}
+	for _, name := range p.req.Pools {
+		if in := p.a.pools[name]; in != nil && p.tryReserved(in, f, who) {
+			return true
+		}
+	}
+	if who != p.req.Owner || p.req.Named {
+		return false
+	}
+	for _, in := range p.a.order {
+		if !slices.Contains(p.req.Pools, in.spec.Name) && p.tryReserved(in, f, who) {
 			return true
 		}
 	}
 	return false
 }
 
-// chooseOne takes an address from the pool of the other family's address, otherwise from the first pool that has one.
-func (p *plan) chooseOne(f Family) bool {
-	if beside, ok := p.poolBeside(); ok {
-		if t, ok := p.candidate(beside, f); ok {
-			p.add = append(p.add, t)
-			p.cover(f)
+func (p *plan) tryReserved(in *pool, f Family, who Owner) bool {
+	sp := in.space(f)
+	set := sp.reserved[who]
+	if set == nil || in.spec.Disabled {
+		return false
+	}
+	if h := p.fit(in, f); h != nil && who != p.req.Owner && p.tryAdd(target{h.addr(), h, in}) {
+		return true
+	}
+	pos, ok := set.lowest()
+	return ok && p.tryAdd(target{addr: sp.address(f, pos), pool: in})
+}
+
+// tryAdd plans to give an address unless that exceeds a quota.
+func (p *plan) tryAdd(t target) bool {
+	p.add = append(p.add, t)
+	if p.overQuota(t.pool) != nil {
+		p.add = p.add[:len(p.add)-1]
+		return false
+	}
+	p.cover(FamilyOf(t.addr))
+	return true
+}
+
+// chooseBoth takes one address of each family from the first pool that has both.
+func (p *plan) chooseBoth() bool {
+	for _, name := range p.req.Pools {
+		if !p.tryPool(name, p.req.Families[0]) {
+			continue
+		}
+		if p.tryPool(name, p.req.Families[1]) {
 			return true
 		}
+		p.add = p.add[:len(p.add)-1]
+		p.covered = [2]bool{}
+	}
+	return false
+}
+
+// chooseOne takes an address from the pool of the other family's address, otherwise from the first pool that has one.
+func (p *plan) chooseOne(f Family) bool {
+	if beside, ok := p.poolBeside(); ok && p.tryPool(beside, f) {
+		return true
 	}
 	for _, name := range p.req.Pools {
-		if t, ok := p.candidate(name, f); ok {
-			p.add = append(p.add, t)
-			p.cover(f)
+		if p.tryPool(name, f) {
 			return true
 		}
 	}
@@ -237,38 +351,56 @@ func (p *plan) poolBeside() (string, bool) {
 	return name, ok && slices.Contains(p.req.Pools, name)
 }
 
-// candidate returns the address that a pool would give.
-func (p *plan) candidate(name string, f Family) (target, bool) {
+// tryPool takes the address that a pool would give to anyone.
+func (p *plan) tryPool(name string, f Family) bool {
 	from := p.a.pools[name]
-	if from == nil || from.space(f).free == nil {
-		return target{}, false
+	if from == nil || from.spec.Disabled || from.space(f).free == nil {
+		return false
+	}
+	if h := p.fit(from, f); h != nil && p.tryAdd(target{h.addr(), h, from}) {
+		return true
 	}
 	sp := from.space(f)
-	if p.sharing != nil {
-		if g := sp.groups[from.groupKey(p.req.Owner, p.sharing)]; g != nil {
-			if h := g.fit(p.sharing.Ports); h != nil {
-				return target{h.addr(), h}, true
+	pos, ok := sp.free.lowest()
+	return ok && p.tryAdd(target{addr: sp.address(f, pos), pool: from})
+}
+
+// fit returns the first address of a pool that the owner may share, or nil.
+func (p *plan) fit(from *pool, f Family) *holding {
+	if p.sharing == nil {
+		return nil
+	}
+	if p.passes == nil {
+		p.passes = p.admits
+	}
+	var found *holding
+	for _, sc := range [...]scope{withinNamespace, acrossNamespaces} {
+		if !from.searches(sc, p.sharing) {
+			continue
+		}
+		if g := from.space(f).groups[newGroupKey(sc, p.req.Owner, p.sharing)]; g != nil {
+			if h := g.fit(p.sharing.Ports, p.passes); h != nil && (found == nil || h.pos.less(found.pos)) {
+				found = h
 			}
 		}
 	}
-	pos, ok := sp.free.lowest()
-	if !ok {
-		return target{}, false
+	return found
+}
+
+// admits tells whether the owner may be given a shared address: one that it has not, and that is not reserved for others.
+func (p *plan) admits(h *holding) bool {
+	if p.have != nil && slices.Contains(p.have.holdings, h) {
+		return false
 	}
-	return target{addr: sp.address(f, pos)}, true
+	r := p.a.reserved.of(h.family, h.num)
+	return r == nil || r.admits(p.req.Owner, h)
 }
 
 func (p *plan) explain(families []Family) error {
 	e := &ExhaustedError{Families: families}
 	for _, f := range families {
 		for _, name := range p.req.Pools {
-			t := PoolTried{Pool: name, Family: f, Lack: LackPool}
-			if from := p.a.pools[name]; from != nil && from.configured {
-				t.Lack, t.Total = LackFree, from.space(f).total
-				if t.Total.IsZero() {
-					t.Lack = LackFamily
-				}
-			}
+			t := p.tried(name, f)
 			if p.sharing != nil {
 				t.Key = p.sharing.Key
 			}
@@ -276,6 +408,33 @@ func (p *plan) explain(families []Family) error {
 		}
 	}
 	return e
+}
+
+// tried says why a pool did not give an address.
+func (p *plan) tried(name string, f Family) PoolTried {
+	t := PoolTried{Pool: name, Family: f, Lack: LackPool}
+	from := p.a.pools[name]
+	if from == nil || !from.configured {
+		return t
+	}
+	st := from.space(f).stats()
+	t.Total, t.Reserved, t.Resting = st.Total, st.Reserved, st.Resting
+	p.add = append(p.add, target{pool: from})
+	t.Quota = p.overQuota(from)
+	p.add = p.add[:len(p.add)-1]
+	switch {
+	case t.Total.IsZero():
+		t.Lack = LackFamily
+	case from.spec.Disabled:
+		t.Lack = LackDisabled
+	case t.Quota != nil:
+		t.Lack = LackQuota
+	case !t.Reserved.IsZero() || t.Resting > 0:
+		t.Lack = LackHeld
+	default:
+		t.Lack = LackFree
+	}
+	return t
 }
 
 // commit carries out a plan.
@@ -286,12 +445,7 @@ func (a *Allocator) commit(p *plan) Result {
 		al = a.newAllocation(p.req.Owner, p.sharing)
 		a.owners[p.req.Owner] = al
 	}
-	for _, h := range al.holdings {
-		if !slices.Contains(p.keep, h) {
-			res.Released = append(res.Released, h.addr())
-			a.drop(al, h)
-		}
-	}
+	res.Released = a.dropAll(al, p.drop)
 	res.Freed = len(res.Released) > 0
 	if !al.sharing.equal(p.sharing) {
 		res.Freed = true

@@ -17,8 +17,10 @@ type Allocator struct {
 	index  [2][]placed      // all their ranges by address
 	owners map[Owner]*allocation
 	addrs  [2]map[u128]*holding // per family
-	// outOfPool counts the addresses that no pool covers.
-	outOfPool [2]int
+	// outOfPool are the addresses that no pool covers.
+	outOfPool [2]map[*holding]struct{}
+	rests     rests
+	reserved  reserved
 	// now is what Expire was last told.
 	now time.Time
 
@@ -35,14 +37,27 @@ func New() *Allocator {
 		pools:  map[string]*pool{},
 		owners: map[Owner]*allocation{},
 		addrs:  [2]map[u128]*holding{{}, {}},
+
+		outOfPool: [2]map[*holding]struct{}{{}, {}},
 	}
 }
 
-// Restore records addresses that an owner already has, whether or not a pool covers them. It succeeds for every address
-// except an invalid one and one that is held by another owner with whom it may not be shared; for these the error is or
-// joins an *InUseError. The other addresses of the call are restored all the same. Owners of several namespaces that
-// share an address keep it even if the pool no longer allows that. Restoring twice does nothing.
+// Restore records addresses that an owner already has, whether or not a pool covers them, gives anything or has them
+// reserved for others. It succeeds for every address except an invalid one and one that is held by another owner with whom
+// it may not be shared; for these the error is or joins an *InUseError. The other addresses of the call are restored all
+// the same. Owners of several namespaces that share an address keep it even if the pool no longer allows that. Restoring
+// twice does nothing.
 func (a *Allocator) Restore(o Owner, addrs []netip.Addr, sharing *Sharing) error {
+	assigned := make([]Assigned, len(addrs))
+	for i, addr := range addrs {
+		assigned[i].Address = addr
+	}
+	return a.RestoreFrom(o, assigned, sharing)
+}
+
+// RestoreFrom is Restore for addresses of which the caller also knows the pools that gave them, as far as Assigned.Pool is
+// not "": those that no pool covers any more are then counted and listed as out of these pools.
+func (a *Allocator) RestoreFrom(o Owner, assigned []Assigned, sharing *Sharing) error {
 	s := sharing.normalized()
 	al, known := a.owners[o]
 	if known && !al.sharing.equal(s) {
@@ -53,8 +68,8 @@ func (a *Allocator) Restore(o Owner, addrs []netip.Addr, sharing *Sharing) error
 		al.restored = true
 	}
 	var failed []error
-	for _, addr := range addrs {
-		if err := a.restore(al, addr); err != nil {
+	for _, as := range assigned {
+		if err := a.restore(al, as); err != nil {
 			failed = append(failed, err)
 		}
 	}
@@ -67,30 +82,21 @@ func (a *Allocator) Restore(o Owner, addrs []netip.Addr, sharing *Sharing) error
 	return errors.Join(failed...)
 }
 
-// RestoreFrom is Restore for addresses of which the caller also knows the pools that gave them, as far as Assigned.Pool is
-// not "": those that no pool covers any more are then counted and listed as out of these pools.
-func (a *Allocator) RestoreFrom(o Owner, assigned []Assigned, sharing *Sharing) error {
-	addrs := make([]netip.Addr, len(assigned))
-	for i, as := range assigned {
-		addrs[i] = as.Address
-	}
-	return a.Restore(o, addrs, sharing)
-}
-
-func (a *Allocator) restore(al *allocation, addr netip.Addr) error {
-	if err := checkAddr(addr); err != nil {
+func (a *Allocator) restore(al *allocation, as Assigned) error {
+	if err := checkAddr(as.Address); err != nil {
 		return fmt.Errorf("restore of Service %s: %w", al.owner, err)
 	}
-	h := a.held(addr)
+	h := a.held(as.Address)
 	if h != nil {
 		if slices.Contains(al.holdings, h) {
+			a.cameFrom(h, as.Pool)
 			return nil
 		}
 		if conflict := h.conflict(al.owner, al.sharing, true); conflict != nil {
 			return conflict
 		}
 	}
-	a.give(al, addr, h)
+	a.cameFrom(a.give(al, as.Address, h), as.Pool)
 	return nil
 }
 
@@ -101,17 +107,13 @@ func (a *Allocator) Release(o Owner) []netip.Addr {
 	if al == nil {
 		return nil
 	}
-	released := make([]netip.Addr, len(al.holdings))
-	for i, h := range al.holdings {
-		released[i] = h.addr()
-		a.drop(al, h)
-	}
+	released := a.dropAll(al, al.holdings)
 	delete(a.owners, o)
 	a.spareAllocations.put(al)
 	return released
 }
 
-// held returns the holding of a valid address, nil if nobody has it.
+// held returns the holding of a valid address, nil if nobody has it and it does not rest.
 func (a *Allocator) held(addr netip.Addr) *holding {
 	return a.addrs[FamilyOf(addr).index()][number(addr)]
 }
@@ -123,37 +125,69 @@ func (a *Allocator) newAllocation(o Owner, s *Sharing) *allocation {
 	return al
 }
 
-// give makes al an owner of addr; h is its holding, nil if nobody has the address yet.
-func (a *Allocator) give(al *allocation, addr netip.Addr, h *holding) {
-	if h == nil {
+// give makes al an owner of addr; h is its holding, nil if nobody has the address yet and it does not rest.
+func (a *Allocator) give(al *allocation, addr netip.Addr, h *holding) *holding {
+	switch {
+	case h == nil:
 		h = a.spareHoldings.get()
 		*h = holding{family: FamilyOf(addr), num: number(addr)}
 		a.addrs[h.family.index()][h.num] = h
 		a.attach(h)
+	case h.rests():
+		a.wake(h)
+		h.pool.space(h.family).assigned++
 	}
 	h.addOwner(al)
 	al.holdings = append(al.holdings, h)
+	h.charge(al)
+	return h
 }
 
-// drop undoes give but for the list of the allocation, which is the caller's.
+// dropAll takes holdings from an owner, the last first: of what then rests for it the first is what it gave up last.
+func (a *Allocator) dropAll(al *allocation, holdings []*holding) []netip.Addr {
+	if len(holdings) == 0 {
+		return nil
+	}
+	released := make([]netip.Addr, len(holdings))
+	for i, h := range slices.Backward(holdings) {
+		released[i] = h.addr()
+		a.drop(al, h)
+	}
+	return released
+}
+
+// drop undoes give.
 func (a *Allocator) drop(al *allocation, h *holding) {
 	h.dropOwner(al)
+	i := slices.Index(al.holdings, h)
+	al.holdings = slices.Delete(al.holdings, i, i+1)
+	h.discharge(al)
 	if len(h.owners()) > 0 {
 		return
 	}
+	if h.inPool {
+		h.pool.space(h.family).assigned--
+		if h.pool.spec.ReuseDelay > 0 {
+			a.layToRest(h, al.owner, a.now)
+			return
+		}
+	}
+	a.forget(h)
+}
+
+// forget returns the address of a holding that nobody has, that does not rest and is no longer counted as assigned.
+func (a *Allocator) forget(h *holding) {
 	delete(a.addrs[h.family.index()], h.num)
 	if h.inPool {
-		sp := h.pool.space(h.family)
-		sp.free.put(h.pos)
-		sp.assigned--
+		a.putFree(h)
 	} else {
 		a.countOutOfPool(h, -1)
 	}
 	a.spareHoldings.put(h)
 }
 
-// attach looks for the pool that covers the address and takes the address out of its free set. The holding must not be
-// in a pool or in a group, and not be counted as out of pool.
+// attach looks for the pool that covers an assigned address and takes the address out of its free set. The holding must
+// not be in a pool or in a group, and not be counted as out of pool.
 func (a *Allocator) attach(h *holding) {
 	at, ok := locate(a.index[h.family.index()], h.num)
 	h.inPool = ok
@@ -161,17 +195,33 @@ func (a *Allocator) attach(h *holding) {
 		a.countOutOfPool(h, 1)
 		return
 	}
-	h.pool, h.pos = at.pool, at.base.add(h.num.sub(at.from))
-	sp := at.pool.space(h.family)
-	sp.free.take(h.pos)
-	sp.assigned++
+	h.pool, h.pos = at.pool, at.position(h.num)
+	a.takeFree(h)
+	at.pool.space(h.family).assigned++
 }
 
-func (a *Allocator) countOutOfPool(h *holding, delta int) {
-	a.outOfPool[h.family.index()] += delta
-	if h.pool != nil {
-		h.pool.space(h.family).outOfPool += delta
+// takeFree takes the address of a holding in a pool out of the set in which it is while nobody has it; putFree returns it.
+func (a *Allocator) takeFree(h *holding) {
+	sp := h.pool.space(h.family)
+	r := a.reserved.of(h.family, h.num)
+	if r == nil {
+		sp.free.take(h.pos)
+		return
 	}
+	sp.reserved[r.who].take(h.pos)
+	sp.forgetIfEmpty(r.who)
+	sp.held = sp.held.minus(CountOf(1))
+}
+
+func (a *Allocator) putFree(h *holding) {
+	sp := h.pool.space(h.family)
+	r := a.reserved.of(h.family, h.num)
+	if r == nil {
+		sp.free.put(h.pos)
+		return
+	}
+	sp.reservedFor(r.who).put(h.pos)
+	sp.held = sp.held.plus(CountOf(1))
 }
 
 // Has tells whether the owner has any address.
@@ -215,13 +265,7 @@ func (a *Allocator) Owners(addr netip.Addr) []Owner {
 	if h == nil {
 		return nil
 	}
-	owners := h.owners()
-	out := make([]Owner, len(owners))
-	for i, al := range owners {
-		out[i] = al.owner
-	}
-	slices.SortFunc(out, Owner.Compare)
-	return out
+	return h.ownerNames()
 }
 
 // PoolOf returns the name of the pool that covers an address, assigned or not.
@@ -274,67 +318,4 @@ func (s *spares[T]) put(v *T) {
 	if len(s.list) < mostSpares {
 		s.list = append(s.list, v)
 	}
-}
-
-// FamilyStats counts the addresses of a pool of one family.
-type FamilyStats struct {
-	// Total is the size of the pool: the sum of Assigned, Reserved, Resting and Available.
-	Total, Available Count
-	// Assigned are the addresses of the pool that someone has, each counted once however many share it.
-	Assigned int
-	// Reserved are those that reservations hold and nobody has, whether or not they rest too.
-	Reserved Count
-	// Resting are those that rest and are not reserved.
-	Resting int
-	// OutOfPool are addresses assigned from this pool, as far as known since the start of the process, that no pool
-	// covers any more.
-	OutOfPool int
-}
-
-// PoolStats counts the addresses of a pool.
-type PoolStats struct {
-	Pool       string
-	IPv4, IPv6 FamilyStats
-}
-
-// Stats returns the counts of all pools in the order of SetPools. The cost does not depend on their sizes.
-func (a *Allocator) Stats() []PoolStats {
-	out := make([]PoolStats, len(a.order))
-	for i, p := range a.order {
-		out[i] = p.stats()
-	}
-	return out
-}
-
-// StatsOf returns the counts of one pool; false if there is none of that name.
-func (a *Allocator) StatsOf(name string) (PoolStats, bool) {
-	p := a.pools[name]
-	if p == nil || !p.configured {
-		return PoolStats{}, false
-	}
-	return p.stats(), true
-}
-
-// OutOfPoolAddress is an assigned address that no pool covers.
-type OutOfPoolAddress struct {
-	Address netip.Addr
-	// Pool is the name of the pool that gave it, "" if that is not known.
-	Pool string
-	// Owners are those who have it, by name.
-	Owners []Owner
-}
-
-// OutOfPoolAddresses lists the assigned addresses that no pool covers, by family and address. The cost grows with their
-// number alone.
-func (a *Allocator) OutOfPoolAddresses() []OutOfPoolAddress { return nil }
-
-// OutOfPool returns how many assigned addresses of a family no pool covers, wherever they came from.
-func (a *Allocator) OutOfPool(f Family) int { return a.outOfPool[f.index()] }
-
-func (p *pool) stats() PoolStats {
-	return PoolStats{Pool: p.spec.Name, IPv4: p.spaces[0].stats(), IPv6: p.spaces[1].stats()}
-}
-
-func (s *space) stats() FamilyStats {
-	return FamilyStats{Total: s.total, Available: s.available(), Assigned: s.assigned, OutOfPool: s.outOfPool}
 }

@@ -110,3 +110,11 @@ func (c Count) plus(other Count) Count {
 	}
 	return Count{sum}
 }
+
+// minus is 0 where other is more, which happens only around the whole IPv6 space.
+func (c Count) minus(other Count) Count {
+	if c.n.less(other.n) {
+		return Count{}
+	}
+	return Count{c.n.sub(other.n)}
+}

@@ -18,7 +18,7 @@ const (
 	ConflictOtherUnshared
 	// ConflictKey: the keys differ.
 	ConflictKey
-	// ConflictNamespace: the namespaces differ and the pool does not allow that.
+	// ConflictNamespace: the namespaces differ, and neither the pool nor all of them allow that.
 	ConflictNamespace
 	// ConflictBackend: under externalTrafficPolicy Local the Pods differ, or only one of the two has that policy.
 	ConflictBackend
@@ -51,7 +51,7 @@ func (e *InUseError) why() string {
 	case ConflictKey:
 		return fmt.Sprintf("the sharing keys %q here and %q there differ", e.Key, e.OtherKey)
 	case ConflictNamespace:
-		return "it is in another namespace, and the pool does not allow sharing across namespaces"
+		return "it is in another namespace, and neither the pool nor all namespaces concerned allow sharing across namespaces"
 	case ConflictBackend:
 		return "to share under externalTrafficPolicy Local both must have that policy and the same Pod selector"
 	case ConflictPort:
@@ -103,21 +103,22 @@ func (e *DisabledError) Error() string {
 // QuotaError says that a namespace may not have more of a pool.
 type QuotaError struct {
 	Pool, Namespace string
-	// Limit is Quota.Addresses or, if Services is set, Quota.Services; Used is what the namespace has of it without what
-	// was asked for.
-	Limit, Used int
-	Services    bool
+	// Services tells that Limit is Quota.Services and all are numbers of Services; otherwise of addresses.
+	Services bool
+	// Limit is the quota, Used what the namespace has of the pool, and Wanted what it would have.
+	Limit, Used, Wanted int
 }
 
 func (e *QuotaError) Error() string {
-	return fmt.Sprintf("quota of pool %s is used up: %s", e.Pool, e.numbers())
+	return fmt.Sprintf("the quota of pool %s is used up: %s", e.Pool, e.numbers())
 }
 
 func (e *QuotaError) numbers() string {
+	what := "addresses"
 	if e.Services {
-		return fmt.Sprintf("%d Services of namespace %s have addresses of it, of %d allowed", e.Used, e.Namespace, e.Limit)
+		what = "Services"
 	}
-	return fmt.Sprintf("Services of namespace %s have %d addresses of it, of %d allowed", e.Namespace, e.Used, e.Limit)
+	return fmt.Sprintf("namespace %s may have %d %s, has %d and would have %d", e.Namespace, e.Limit, what, e.Used, e.Wanted)
 }
 
 // NotInPoolError says that a Service asks for an address which none of the pools open to it contains.
@@ -198,17 +199,32 @@ type PoolTried struct {
 
 // String returns for example `pool small (4 of 4 assigned)`.
 func (t PoolTried) String() string {
-	why := "does not exist"
+	return "pool " + t.Pool + " (" + t.why() + ")"
+}
+
+func (t PoolTried) why() string {
 	switch t.Lack {
 	case LackFamily:
-		why = "has no " + t.Family.String() + " addresses"
-	case LackFree:
-		why = fmt.Sprintf("%s of %s assigned", t.Total, t.Total)
-		if t.Key != "" {
-			why += fmt.Sprintf(", none can be shared under key %q", t.Key)
-		}
+		return "has no " + t.Family.String() + " addresses"
+	case LackDisabled:
+		return "is disabled"
+	case LackQuota:
+		return "quota: " + t.Quota.numbers()
+	case LackPool:
+		return "does not exist"
 	}
-	return "pool " + t.Pool + " (" + why + ")"
+	assigned := t.Total.minus(t.Reserved).minus(CountOf(uint64(t.Resting)))
+	why := fmt.Sprintf("%s of %s assigned", assigned, t.Total)
+	if !t.Reserved.IsZero() {
+		why += fmt.Sprintf(", %s reserved", t.Reserved)
+	}
+	if t.Resting > 0 {
+		why += fmt.Sprintf(", %d resting", t.Resting)
+	}
+	if t.Key != "" {
+		why += fmt.Sprintf(", none can be shared under key %q", t.Key)
+	}
+	return why
 }
 
 // ExhaustedError says that no pool open to a Service has an address left.

@@ -1,6 +1,10 @@
 package ipam
 
-import "github.com/google/btree"
+import (
+	"math"
+
+	"github.com/google/btree"
+)
 
 // interval is a run of free positions, both ends included.
 type interval struct{ from, to u128 }
@@ -40,27 +44,61 @@ func (s *freeSet) lowest() (u128, bool) {
 // take removes pos, which must be in the set.
 func (s *freeSet) take(pos u128) {
 	i, _ := s.ceiling(pos)
-	if pos != i.from {
-		s.tree.ReplaceOrInsert(interval{i.from, pos.prev()})
+	s.cut(i, interval{pos, pos})
+}
+
+// cut removes a part of an interval of the set.
+func (s *freeSet) cut(i, part interval) {
+	if part.from != i.from {
+		s.tree.ReplaceOrInsert(interval{i.from, part.from.prev()})
 	}
-	if pos == i.to {
+	if part.to == i.to {
 		s.tree.Delete(i)
 		return
 	}
-	s.tree.ReplaceOrInsert(interval{pos.next(), i.to})
+	s.tree.ReplaceOrInsert(interval{part.to.next(), i.to})
 }
 
 // put adds pos, which must not be in the set.
-func (s *freeSet) put(pos u128) {
-	merged := interval{pos, pos}
-	if right, ok := s.ceiling(pos); ok && right.from == pos.next() {
-		merged.to = right.to
-	}
-	if (pos != u128{}) {
-		if left, ok := s.tree.Get(interval{to: pos.prev()}); ok {
-			s.tree.Delete(left)
-			merged.from = left.from
+func (s *freeSet) put(pos u128) { s.add(interval{pos, pos}) }
+
+// add adds an interval, of which nothing may be in the set.
+func (s *freeSet) add(i interval) {
+	if (i.to != u128{math.MaxUint64, math.MaxUint64}) {
+		if right, ok := s.ceiling(i.to); ok && right.from == i.to.next() {
+			i.to = right.to
 		}
 	}
-	s.tree.ReplaceOrInsert(merged)
+	if (i.from != u128{}) {
+		if left, ok := s.tree.Get(interval{to: i.from.prev()}); ok {
+			s.tree.Delete(left)
+			i.from = left.from
+		}
+	}
+	s.tree.ReplaceOrInsert(i)
+}
+
+// move moves what the set has of [from, to] to another set and returns how much that was. The cost grows with the number
+// of intervals between.
+func (s *freeSet) move(other *freeSet, from, to u128) (moved Count) {
+	for {
+		i, ok := s.ceiling(from)
+		if !ok || to.less(i.from) {
+			return moved
+		}
+		part := i
+		if part.from.less(from) {
+			part.from = from
+		}
+		if to.less(part.to) {
+			part.to = to
+		}
+		s.cut(i, part)
+		other.add(part)
+		moved = moved.plus(Count{part.to.sub(part.from)}.plus(CountOf(1)))
+		if part.to == to {
+			return moved
+		}
+		from = part.to.next()
+	}
 }

@@ -5,15 +5,35 @@ import (
 	"sort"
 )
 
-// groupKey is what Services must have in common to share an address of a pool. The namespace is "" where the pool allows
-// sharing across namespaces.
-type groupKey struct{ namespace, key, backend string }
+// scope is whom an address may be shared with.
+type scope uint8
 
-func (p *pool) groupKey(o Owner, s *Sharing) groupKey {
-	if p.spec.ShareAcrossNamespaces {
-		return groupKey{"", s.Key, s.Backend}
+// Services find the addresses of their own namespace in the one scope, and in the other those that are open to other
+// namespaces: of a pool that shares across namespaces all, otherwise those whose owners all allow it.
+const (
+	withinNamespace scope = iota
+	acrossNamespaces
+)
+
+// groupKey is what Services must have in common to share an address of a pool. The namespace is "" across namespaces.
+type groupKey struct {
+	scope                   scope
+	namespace, key, backend string
+}
+
+func newGroupKey(sc scope, o Owner, s *Sharing) groupKey {
+	if sc == acrossNamespaces {
+		return groupKey{sc, "", s.Key, s.Backend}
 	}
-	return groupKey{o.Namespace, s.Key, s.Backend}
+	return groupKey{sc, o.Namespace, s.Key, s.Backend}
+}
+
+// searches tells whether a Service looks for a shared address in the scope.
+func (p *pool) searches(sc scope, s *Sharing) bool {
+	if sc == acrossNamespaces {
+		return p.spec.ShareAcrossNamespaces || s.AcrossNamespaces
+	}
+	return !p.spec.ShareAcrossNamespaces
 }
 
 // group is the addresses of a space that carry one groupKey: those that a newcomer with that key may join if the ports
@@ -35,13 +55,13 @@ func newGroup() *group {
 // smallGroup is the number of addresses up to which a group is searched one by one.
 const smallGroup = 4
 
-// fit returns the lowest address on which all ports are free, or nil.
+// fit returns the lowest address on which all ports are free and that passes, or nil.
 //
 // A key that very many Services carry makes a large group, of which nearly all addresses are unfit if most Services use
 // the same port. So each port says where the next address without it is, in a binary search, until they all agree.
-func (g *group) fit(ports []Port) *holding {
+func (g *group) fit(ports []Port, passes func(*holding) bool) *holding {
 	if g.byPort == nil {
-		return g.scan(ports)
+		return g.scan(ports, passes)
 	}
 	for i := 0; i < len(g.holdings); {
 		next := i
@@ -49,16 +69,20 @@ func (g *group) fit(ports []Port) *holding {
 			next = g.nextWithout(p, next)
 		}
 		if next == i {
-			return g.holdings[i]
+			if passes(g.holdings[i]) {
+				return g.holdings[i]
+			}
+			next++
 		}
 		i = next
 	}
 	return nil
 }
 
-func (g *group) scan(ports []Port) *holding {
+func (g *group) scan(ports []Port, passes func(*holding) bool) *holding {
 	for _, h := range g.holdings {
-		if !slices.ContainsFunc(ports, func(p Port) bool { return h.shared.user(p) != nil }) {
+		taken := slices.ContainsFunc(ports, func(p Port) bool { return h.shared.user(p) != nil })
+		if !taken && passes(h) {
 			return h
 		}
 	}

@@ -1,6 +1,9 @@
 package ipam
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // allocation is what one owner has.
 type allocation struct {
@@ -14,8 +17,8 @@ type allocation struct {
 	restored bool
 }
 
-// holding is an address that one or more owners have. There may be a million; the fields are arranged to fill exactly one
-// cache line (64 bytes).
+// holding is an address that one or more owners have, or that rests. There may be a million; the fields are arranged to
+// fill exactly one cache line (64 bytes).
 type holding struct {
 	num u128 // the address, see number
 	// pool covers the address if inPool, at position pos; otherwise it is the one that last did, or nil if none is known.
@@ -26,6 +29,21 @@ type holding struct {
 	shared *shared
 	family Family
 	inPool bool
+	// slot is where its rest is in the heap of rests, counted from 1; 0 if it does not rest. What rests is in a pool and has
+	// no owner.
+	slot uint32
+}
+
+func (h *holding) rests() bool { return h.slot > 0 }
+
+// ownerNames returns the owners by name, nil if there is none.
+func (h *holding) ownerNames() []Owner {
+	var out []Owner
+	for _, al := range h.owners() {
+		out = append(out, al.owner)
+	}
+	slices.SortFunc(out, Owner.Compare)
+	return out
 }
 
 func (h *holding) addr() netip.Addr { return address(h.family, h.num) }
@@ -55,7 +73,7 @@ func (h *holding) conflict(owner Owner, s *Sharing, across bool) *InUseError {
 		e.Conflict = ConflictOtherUnshared
 	case s.Key != theirs.Key:
 		e.Conflict, e.Key, e.OtherKey = ConflictKey, s.Key, theirs.Key
-	case !across && (other.owner.Namespace != owner.Namespace || h.shared.mixed):
+	case !across && (other.owner.Namespace != owner.Namespace || h.shared.mixed) && (!s.AcrossNamespaces || h.shared.closed > 0):
 		e.Conflict = ConflictNamespace
 		other = h.first(func(o Owner) bool { return o.Namespace != owner.Namespace })
 	case s.Backend != theirs.Backend:
@@ -111,16 +129,14 @@ func (h *holding) addOwner(al *allocation) {
 	}
 	s := h.shared
 	s.add(al)
-	if s.group == nil {
-		h.joinGroup()
-		return
+	for _, g := range s.groups {
+		if g != nil {
+			for _, p := range al.sharing.Ports {
+				g.taken(p, h)
+			}
+		}
 	}
-	for _, p := range al.sharing.Ports {
-		s.group.taken(p, h)
-	}
-	if !h.joinable() {
-		h.leaveGroup()
-	}
+	h.regroup()
 }
 
 // dropOwner undoes addOwner.
@@ -131,37 +147,57 @@ func (h *holding) dropOwner(al *allocation) {
 		h.sole[0] = nil
 		return
 	case len(s.owners) == 1:
-		h.leaveGroup()
+		for sc := range s.groups {
+			h.leaveGroup(scope(sc))
+		}
 		h.shared = nil
 		return
 	}
 	s.remove(al)
-	if s.group == nil {
-		h.joinGroup()
-		return
+	for _, g := range s.groups {
+		if g != nil {
+			for _, p := range al.sharing.Ports {
+				g.freed(p, h)
+			}
+		}
 	}
-	for _, p := range al.sharing.Ports {
-		s.group.freed(p, h)
-	}
+	h.regroup()
 }
 
-// joinable tells whether newcomers may share the address at all.
-func (h *holding) joinable() bool {
-	return h.inPool && (!h.shared.mixed || h.pool.spec.ShareAcrossNamespaces)
+// joinable tells whether newcomers that search this scope may share the address at all.
+func (h *holding) joinable(sc scope) bool {
+	switch {
+	case !h.inPool:
+		return false
+	case h.pool.spec.ShareAcrossNamespaces:
+		return sc == acrossNamespaces
+	case sc == acrossNamespaces:
+		return h.shared.closed == 0
+	}
+	return !h.shared.mixed
 }
 
-// groupKey is that of all owners of a joinable holding.
-func (h *holding) groupKey() groupKey {
+// groupKey is that of all owners of a holding that is joinable in the scope.
+func (h *holding) groupKey(sc scope) groupKey {
 	first := h.shared.owners[0]
-	return h.pool.groupKey(first.owner, first.sharing)
+	return newGroupKey(sc, first.owner, first.sharing)
 }
 
-// joinGroup puts the holding where newcomers find it, if they may share it.
-func (h *holding) joinGroup() {
-	if !h.joinable() {
-		return
+// regroup puts the holding where newcomers find it, in each scope in which they may share it.
+func (h *holding) regroup() {
+	for sc := range h.shared.groups {
+		sc := scope(sc)
+		switch joinable := h.joinable(sc); {
+		case !joinable:
+			h.leaveGroup(sc)
+		case h.shared.groups[sc] == nil:
+			h.joinGroup(sc)
+		}
 	}
-	sp, key := h.pool.space(h.family), h.groupKey()
+}
+
+func (h *holding) joinGroup(sc scope) {
+	sp, key := h.pool.space(h.family), h.groupKey(sc)
 	g := sp.groups[key]
 	if g == nil {
 		g = newGroup()
@@ -170,18 +206,18 @@ func (h *holding) joinGroup() {
 		}
 		sp.groups[key] = g
 	}
-	h.shared.group = g
+	h.shared.groups[sc] = g
 	g.join(h)
 }
 
-func (h *holding) leaveGroup() {
-	g := h.shared.group
+func (h *holding) leaveGroup(sc scope) {
+	g := h.shared.groups[sc]
 	if g == nil {
 		return
 	}
-	h.shared.group = nil
+	h.shared.groups[sc] = nil
 	g.leave(h)
 	if len(g.holdings) == 0 {
-		delete(h.pool.space(h.family).groups, h.groupKey())
+		delete(h.pool.space(h.family).groups, h.groupKey(sc))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // model is the allocator as one would write it for a dozen addresses: everything is a list or a map, and every question is
@@ -12,7 +13,15 @@ import (
 type model struct {
 	pools  []Pool
 	owners map[Owner]*modelOwner
+
+	now          time.Time
+	rests        []Rest // the latest last; Until is not used
+	reservations []Reservation
+	accepted     []Reservation // those in force, with what they hold in Held
+	counted      map[string]modelCount
 }
+
+func newModel() *model { return &model{owners: map[Owner]*modelOwner{}} }
 
 type modelOwner struct {
 	addrs    []netip.Addr
@@ -78,29 +87,53 @@ func compatible(x, y *Sharing) bool {
 
 // joinable tells whether o may have the address beside those who have it.
 func (m *model) joinable(a netip.Addr, o Owner, s *Sharing, across bool) bool {
+	mixed, open := false, s != nil && s.AcrossNamespaces
 	for _, other := range m.holders(a, o) {
-		if !compatible(s, m.owners[other].sharing) || !across && other.Namespace != o.Namespace {
+		if !compatible(s, m.owners[other].sharing) {
 			return false
 		}
+		mixed = mixed || other.Namespace != o.Namespace
+		open = open && m.owners[other].sharing.AcrossNamespaces
 	}
-	return true
+	return !mixed || across || open
 }
 
-// candidate returns the address a pool would give.
-func (m *model) candidate(name string, f Family, o Owner, s *Sharing) (netip.Addr, bool) {
-	p, _ := m.pool(name)
-	all := addresses(p, f)
-	for _, a := range all {
-		if len(m.holders(a, o)) > 0 && m.joinable(a, o, s, p.ShareAcrossNamespaces) {
-			return a, true
+// free tells whether nobody has the address and it does not rest.
+func (m *model) free(a netip.Addr) bool {
+	_, rests := m.restOf(a)
+	return !rests && len(m.holders(a, Owner{})) == 0
+}
+
+// fit returns the address of a pool that o may share.
+func (m *model) fit(p Pool, f Family, req Request) (netip.Addr, bool) {
+	for _, a := range addresses(p, f) {
+		others := m.holders(a, req.Owner)
+		if len(others) == 0 || len(others) < len(m.holders(a, Owner{})) || !m.admits(a, req.Owner) {
+			continue
 		}
-	}
-	for _, a := range all {
-		if len(m.holders(a, o)) == 0 {
+		if m.joinable(a, req.Owner, req.Sharing, p.ShareAcrossNamespaces) {
 			return a, true
 		}
 	}
 	return netip.Addr{}, false
+}
+
+// candidates returns the addresses that a pool would give, the best first.
+func (m *model) candidates(name string, f Family, req Request) []netip.Addr {
+	p, _ := m.pool(name)
+	if p.Disabled {
+		return nil
+	}
+	var out []netip.Addr
+	if a, ok := m.fit(p, f, req); ok {
+		out = append(out, a)
+	}
+	for _, a := range addresses(p, f) {
+		if _, reserved := m.reservedFor(a); !reserved && m.free(a) {
+			return append(out, a)
+		}
+	}
+	return out
 }
 
 // allocate returns the addresses that the owner has afterwards and whether a family is missing, or the kind of error.
@@ -118,7 +151,7 @@ func (m *model) allocate(req Request) (addrs []netip.Addr, missing bool, kind st
 			continue
 		}
 		for _, a := range mine.addrs {
-			if FamilyOf(a) == f && m.stays(a, req, mine) {
+			if FamilyOf(a) == f && m.stays(a, req, mine) && !req.Renew {
 				byFamily[f] = append(byFamily[f], a)
 			}
 		}
@@ -130,19 +163,31 @@ func (m *model) allocate(req Request) (addrs []netip.Addr, missing bool, kind st
 			}
 		}
 	}
-	m.choose(req, byFamily)
+	c := &choice{model: m, req: req, mine: mine.addrs, byFamily: byFamily}
+	for _, a := range req.Addresses {
+		if !c.withinQuota(m.poolOf(a)) && !slices.Contains(mine.addrs, a) {
+			return mine.addrs, false, "quota"
+		}
+	}
+	c.choose()
+	renewed := false
 	for _, f := range req.Families {
 		addrs = append(addrs, byFamily[f]...)
+		had := slices.ContainsFunc(mine.addrs, func(a netip.Addr) bool { return FamilyOf(a) == f })
 		missing = missing || byFamily[f] == nil
+		renewed = renewed || byFamily[f] == nil && had && req.Renew
 	}
-	if missing && (!req.Partial || len(addrs) == 0) {
+	if missing && (!req.Partial || renewed || len(addrs) == 0) {
 		return mine.addrs, false, "exhausted"
 	}
+	before := mine.addrs
 	mine = modelOwner{addrs: addrs, sharing: req.Sharing}
 	if req.Named {
 		mine.named = req.Pools
 	}
 	m.owners[req.Owner] = &mine
+	m.rests = slices.DeleteFunc(m.rests, func(r Rest) bool { return slices.Contains(addrs, r.Address) })
+	m.layToRest(req.Owner, slices.DeleteFunc(slices.Clone(before), func(a netip.Addr) bool { return slices.Contains(addrs, a) }))
 	return addrs, missing, ""
 }
 
@@ -163,12 +208,8 @@ func (m *model) asked(req Request, mine modelOwner) (map[Family][]netip.Addr, st
 		if slices.Contains(mine.addrs, a) {
 			continue
 		}
-		name := m.poolOf(a)
-		if !slices.Contains(req.Pools, name) {
-			return nil, "not in pool"
-		}
-		if p, _ := m.pool(name); !m.joinable(a, req.Owner, req.Sharing, p.ShareAcrossNamespaces) {
-			return nil, "in use"
+		if kind := m.refuse(a, req); kind != "" {
+			return nil, kind
 		}
 	}
 	return byFamily, ""
@@ -179,36 +220,6 @@ func (m *model) stays(a netip.Addr, req Request, mine modelOwner) bool {
 	return !asksToMove || slices.Contains(req.Pools, m.poolOf(a))
 }
 
-func (m *model) choose(req Request, byFamily map[Family][]netip.Addr) {
-	if len(byFamily) == 0 && len(req.Families) == 2 {
-		for _, name := range req.Pools {
-			x, ok1 := m.candidate(name, req.Families[0], req.Owner, req.Sharing)
-			y, ok2 := m.candidate(name, req.Families[1], req.Owner, req.Sharing)
-			if ok1 && ok2 {
-				byFamily[req.Families[0]], byFamily[req.Families[1]] = []netip.Addr{x}, []netip.Addr{y}
-				return
-			}
-		}
-	}
-	for i, f := range req.Families {
-		if byFamily[f] != nil {
-			continue
-		}
-		pools := req.Pools
-		if len(req.Families) == 2 {
-			if other := byFamily[req.Families[1-i]]; other != nil && slices.Contains(pools, m.poolOf(other[0])) {
-				pools = append([]string{m.poolOf(other[0])}, pools...)
-			}
-		}
-		for _, name := range pools {
-			if a, ok := m.candidate(name, f, req.Owner, req.Sharing); ok {
-				byFamily[f] = []netip.Addr{a}
-				break
-			}
-		}
-	}
-}
-
 // kindOf is the kind of an error in the words of the model.
 func kindOf(err error) string {
 	var (
@@ -216,6 +227,13 @@ func kindOf(err error) string {
 		notInPool *NotInPoolError
 		inUse     *InUseError
 		exhausted *ExhaustedError
+		disabled  *DisabledError
+		reserved  *ReservedError
+		resting   *RestingError
+		quota     *QuotaError
+		conflict  *ReservationConflictError
+		short     *ReservationShortError
+		pending   *ReservationPendingError
 	)
 	switch {
 	case err == nil:
@@ -228,6 +246,20 @@ func kindOf(err error) string {
 		return "in use"
 	case errors.As(err, &exhausted):
 		return "exhausted"
+	case errors.As(err, &disabled):
+		return "disabled"
+	case errors.As(err, &reserved):
+		return "reserved"
+	case errors.As(err, &resting):
+		return "resting"
+	case errors.As(err, &quota):
+		return "quota"
+	case errors.As(err, &conflict):
+		return "conflict"
+	case errors.As(err, &short):
+		return "short"
+	case errors.As(err, &pending):
+		return "pending"
 	}
 	return fmt.Sprintf("unexpected: %v", err)
 }

@@ -12,6 +12,8 @@ type pool struct {
 	// configured is false for what remains of a deleted pool: a name and a count of addresses out of pool.
 	configured bool
 	spaces     [2]space
+	// usage is by namespace what its Services have of the pool. It is nil if there is no quota.
+	usage map[string]usage
 }
 
 func (p *pool) space(f Family) *space { return &p.spaces[f.index()] }
@@ -22,12 +24,19 @@ func (p *pool) space(f Family) *space { return &p.spaces[f.index()] }
 type space struct {
 	total    Count
 	assigned int
+	// resting counts the addresses that rest: first those that no reservation holds, then those that one holds.
+	resting [2]int
 	// outOfPool counts addresses that the pool once covered, are still assigned, and that no pool covers now.
 	outOfPool int
 	// spans are the ranges by position; they never overlap.
 	spans []span
-	// free is nil if the pool has no address of the family.
-	free   *freeSet
+	// free has the positions that nobody has, that do not rest and are not reserved. It is nil if the pool has no address
+	// of the family.
+	free *freeSet
+	// reserved has those that nobody has and that do not rest, but are reserved, by whom they are reserved for.
+	reserved map[Owner]*freeSet
+	// held is how many there are in reserved.
+	held   Count
 	groups map[groupKey]*group
 }
 
@@ -43,9 +52,24 @@ func (s *space) address(f Family, pos u128) netip.Addr {
 	return address(f, s.spans[i].from.add(pos.sub(s.spans[i].base)))
 }
 
-// available is exact but for the whole IPv6 space, see Count.
-func (s *space) available() Count {
-	return Count{s.total.n.sub(u128{lo: uint64(s.assigned)})}
+// reservedFor returns the set of positions that are reserved for a Service or namespace.
+func (s *space) reservedFor(o Owner) *freeSet {
+	set := s.reserved[o]
+	if set == nil {
+		set = newFreeSet()
+		if s.reserved == nil {
+			s.reserved = map[Owner]*freeSet{}
+		}
+		s.reserved[o] = set
+	}
+	return set
+}
+
+// forgetIfEmpty keeps reservations whose addresses are all assigned from costing memory.
+func (s *space) forgetIfEmpty(o Owner) {
+	if set := s.reserved[o]; set != nil && set.tree.Len() == 0 {
+		delete(s.reserved, o)
+	}
 }
 
 // placed is a range of a pool in the index of all ranges, by address.
@@ -53,6 +77,9 @@ type placed struct {
 	span
 	pool *pool
 }
+
+// position returns the position of an address of the range.
+func (s span) position(n u128) u128 { return s.base.add(n.sub(s.from)) }
 
 // locate returns the range of a sorted index that contains n.
 func locate(index []placed, n u128) (placed, bool) {

@@ -83,22 +83,20 @@ func (e *ReservationPendingError) Error() string {
 	return fmt.Sprintf("reservation %s waits for %s: Service %s has it", e.Reservation, e.Address, e.Owner)
 }
 
-// SetReservations makes reservations the configuration, and returns what came of each, in their order. It tells whether
-// something became available to others: requests that failed before deserve another attempt. Nobody loses an address by
-// it. The cost grows with the number of reservations, not with the addresses they hold.
-//
-// Of two reservations with an address in common the earlier wins, and the other is refused as a whole. Those that name
-// addresses come before those that count as far as a count has to choose: it takes what these leave. A count that is
-// short is not filled up by itself; call SetReservations again when something was freed.
-//
-// A reserved address is given to nobody else, neither on request nor to share; beside whom it is for. These are given
-// their reserved addresses before any other: a Service first those reserved for it alone, then those of its namespace,
-// of the first pool of the request that has one. The pool must be one of the request; but a reservation for exactly this
-// Service opens its pool to it unless the Service itself names others (Request.Named). A disabled pool gives none.
-func (a *Allocator) SetReservations(reservations []Reservation) (held []Reserved, freed bool) {
-	held = make([]Reserved, len(reservations))
-	for i, r := range reservations {
-		held[i] = Reserved{Name: r.Name}
+func (r *Reservation) validate() error {
+	counts := r.Count > 0
+	switch {
+	case r.Namespace == "":
+		return fmt.Errorf("reservation %s: it must be for a namespace or a Service of one", r.Name)
+	case counts == (len(r.Addresses) > 0):
+		return fmt.Errorf("reservation %s: give either addresses or a count above 0", r.Name)
+	case counts && r.Family != IPv4 && r.Family != IPv6:
+		return fmt.Errorf("reservation %s: a count needs a family, not %v", r.Name, r.Family)
 	}
-	return held, false
+	for _, held := range r.Addresses {
+		if err := held.Validate(); err != nil {
+			return fmt.Errorf("reservation %s: %w", r.Name, err)
+		}
+	}
+	return nil
 }

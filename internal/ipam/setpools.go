@@ -48,6 +48,7 @@ func (a *Allocator) sameOrder(pools []Pool) bool {
 func (a *Allocator) changed(spec Pool) bool {
 	p := a.pools[spec.Name]
 	return p == nil || !p.configured || p.spec.ShareAcrossNamespaces != spec.ShareAcrossNamespaces ||
+		p.spec.Disabled != spec.Disabled || p.spec.ReuseDelay != spec.ReuseDelay || p.spec.Quota != spec.Quota ||
 		!slices.Equal(p.spec.Ranges, spec.Ranges)
 }
 
@@ -86,6 +87,9 @@ func findOverlap(f Family, index []placed) error {
 func newPool(spec Pool) *pool {
 	spec.Ranges = slices.Clone(spec.Ranges)
 	p := &pool{spec: spec, configured: true}
+	if spec.Quota != (Quota{}) {
+		p.usage = map[string]usage{}
+	}
 	for _, r := range Subtract(spec.Ranges, nil) {
 		s := p.space(r.Family())
 		from, to := number(r.From), number(r.To)
@@ -116,7 +120,16 @@ func (a *Allocator) replacePools(order []*pool, index [2][]placed) []Owner {
 			p.spaces[i].outOfPool = 0
 		}
 	}
-	a.pools, a.order, a.index, a.outOfPool = pools, order, index, [2]int{}
+	before := a.order
+	a.pools, a.order, a.index = pools, order, index
+	for _, p := range order {
+		if !slices.Contains(before, p) {
+			a.reserveIn(p)
+		}
+	}
+	for i := range a.outOfPool {
+		clear(a.outOfPool[i]) // those that remain are counted again
+	}
 	moved := map[Owner]bool{}
 	for _, addrs := range a.addrs {
 		for _, h := range addrs {
@@ -137,32 +150,37 @@ func (a *Allocator) replacePools(order []*pool, index [2][]placed) []Owner {
 }
 
 // reattach finds the pool of a holding whose pool was replaced or deleted, or that had none. It tells whether the name of
-// its pool changed.
+// the pool of an assigned address changed.
 func (a *Allocator) reattach(h *holding) bool {
+	if h.rests() {
+		a.reattachRest(h)
+		return false
+	}
 	var before string
 	if h.inPool {
 		before = h.pool.spec.Name
 	}
 	if h.pool != nil {
-		h.pool = a.successor(h.pool)
+		h.pool = a.byName(h.pool.spec.Name)
 	}
 	a.attach(h)
 	if h.shared != nil {
-		h.shared.group = nil // it went with the old pool
-		h.joinGroup()
+		h.shared.groups = [2]*group{} // they went with the old pool
+		h.regroup()
 	}
 	if !h.inPool {
 		return before != ""
 	}
+	h.chargeAll()
 	return before != h.pool.spec.Name
 }
 
-// successor returns the pool that has the name of an old one now, or else what stands for its name.
-func (a *Allocator) successor(old *pool) *pool {
-	p := a.pools[old.spec.Name]
+// byName returns the pool of a name, or what stands for one that is not configured.
+func (a *Allocator) byName(name string) *pool {
+	p := a.pools[name]
 	if p == nil {
-		p = &pool{spec: Pool{Name: old.spec.Name}}
-		a.pools[old.spec.Name] = p
+		p = &pool{spec: Pool{Name: name}}
+		a.pools[name] = p
 	}
 	return p
 }

@@ -8,10 +8,11 @@ type shared struct {
 	inline [1]*allocation // backs owners while there is one
 	// ports are those of all owners, by port. It is nil while there is one owner, who has them in this order too.
 	ports []portUse
-	// group is where newcomers find the address; nil while it is out of pool, or if its owners are of several namespaces
-	// although its pool does not allow that.
-	group *group
-	mixed bool // owners are of several namespaces
+	// groups are by scope where newcomers find the address; nil in those in which they may not share it, in all while it
+	// is out of pool.
+	groups [2]*group
+	mixed  bool // owners are of several namespaces
+	closed int  // how many owners are of a namespace that does not allow sharing with others
 }
 
 type portUse struct {
@@ -45,6 +46,9 @@ func (s *shared) find(p Port) (int, bool) {
 
 func (s *shared) add(al *allocation) {
 	s.owners = append(s.owners, al)
+	if !al.sharing.AcrossNamespaces {
+		s.closed++
+	}
 	switch len(s.owners) {
 	case 1:
 		return
@@ -66,6 +70,9 @@ func (s *shared) addPorts(al *allocation) {
 func (s *shared) remove(al *allocation) {
 	i := slices.Index(s.owners, al)
 	s.owners = slices.Delete(s.owners, i, i+1)
+	if !al.sharing.AcrossNamespaces {
+		s.closed--
+	}
 	if len(s.owners) == 1 {
 		s.ports, s.mixed = nil, false
 		return
