@@ -250,7 +250,7 @@ func TestAnnounceAgain(t *testing.T) {
 	t.Parallel()
 	f := start(t, &FakeWire{})
 	f.Apply(on("192.0.2.10", "2001:db8::10"))
-	f.sent(1, "na fe80::1 > ff02::1 target 2001:db8::10")
+	f.sent(1, "na 2001:db8::10 > ff02::1 target 2001:db8::10")
 	f.sent(1, "operationreply 192.0.2.10")
 	f.wire.Reset()
 	f.Announce(ip("192.0.2.10"), ip("192.0.2.99"))
@@ -378,7 +378,7 @@ func TestGroupThatCannotBeJoinedIsReported(t *testing.T) {
 	f.await("the failure to be reported", func() bool { return errors.Is(f.state("eth0", NDP).Err, ErrGroupsFull) })
 	f.applied(on("2001:db8::10")) // it answers what reaches it all the same
 	f.wire.Deliver("eth0", nsFrame{}.bytes(t))
-	f.sent(1, "na fe80::1 > fe80::99 target 2001:db8::10")
+	f.sent(1, "na 2001:db8::10 > fe80::99 target 2001:db8::10")
 	f.Apply(on("192.0.2.10"))
 	f.await("the protocol to be forgotten", func() bool { return f.state("eth0", NDP) == (InterfaceState{}) })
 }

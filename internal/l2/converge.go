@@ -15,7 +15,7 @@ import (
 func (l *loop) closeUnwanted(wanted map[portKey][]netip.Addr, links map[string]*netif.Link) {
 	for k, p := range l.ports {
 		link := links[k.ifname]
-		if wanted[k] == nil || link == nil || usable(link, k.proto) != nil || identify(link, k.proto) != p.id {
+		if wanted[k] == nil || link == nil || usable(link, k.proto) != nil || identify(link) != p.id {
 			l.close(p)
 		}
 	}
@@ -69,7 +69,7 @@ func (l *loop) convergePort(k portKey, addrs []netip.Addr, link *netif.Link, aga
 
 // open opens the port k for addrs, unless it failed a short while ago.
 func (l *loop) open(k portKey, link *netif.Link, addrs []netip.Addr) (*port, error) {
-	id := identify(link, k.proto)
+	id := identify(link)
 	now := l.clock.Now()
 	if r := l.retries[k]; r != nil && r.id == id && now.Before(r.at) {
 		return nil, r.err

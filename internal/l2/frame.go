@@ -17,10 +17,7 @@ func (m mac) isGroup() bool { return m[0]&1 != 0 }
 const etherLen = 14
 
 // self is how this node appears on one link.
-type self struct {
-	mac       mac
-	linkLocal netip.Addr // NDP only
-}
+type self struct{ mac mac }
 
 // A query asks to resolve an address.
 type query struct {

@@ -151,7 +151,7 @@ func TestSchedulerSendsThroughPorts(t *testing.T) {
 	want := strings.Join([]string{
 		"eth0 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff arp operationrequest 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.10 at 00:00:00:00:00:00",
 		"eth0 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff arp operationreply 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.10 at 02:00:00:00:00:01",
-		"eth0 02:00:00:00:00:01 > 33:33:00:00:00:01 na fe80::1 > ff02::1 target 2001:db8::10 is-at 02:00:00:00:00:01 override",
+		"eth0 02:00:00:00:00:01 > 33:33:00:00:00:01 na 2001:db8::10 > ff02::1 target 2001:db8::10 is-at 02:00:00:00:00:01 override",
 	}, "\n")
 	if got := wire.String(); got != want {
 		t.Fatalf("got\n%s\nwant\n%s", got, want)

@@ -135,14 +135,15 @@ func (s self) appendUnsolicitedNA(b []byte, target netip.Addr) []byte {
 }
 
 // appendNA appends a frame with a neighbour advertisement, without allocating.
-// Its source is the link-local address, because RFC 4861 section 4.4 wants one
-// assigned to the interface, which the target is not.
+// Its source is the target itself, as of any node that owns its address (RFC
+// 4861 section 4.4): some, such as ndisc6, take an answer from another address
+// for a proxy's and ignore it.
 func (s self) appendNA(b []byte, flags byte, q query) []byte {
 	b = appendEther(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeIPv6))
-	src, dst, target := s.linkLocal.As16(), q.asker.As16(), q.target.As16()
+	dst, target := q.asker.As16(), q.target.As16()
 	b = append(b, 0x60, 0, 0, 0, 0, naLen, unix.IPPROTO_ICMPV6, ndp.HopLimit)
 	addrs := len(b)
-	b = append(b, src[:]...)
+	b = append(b, target[:]...)
 	b = append(b, dst[:]...)
 	icmp := len(b)
 	b = append(b, 136, 0, 0, 0, flags, 0, 0, 0)

@@ -29,12 +29,8 @@ type identity struct {
 	self    self
 }
 
-func identify(l *netif.Link, proto Protocol) identity {
-	id := identity{ifindex: l.Index, self: self{mac: mac(l.MAC)}}
-	if proto == NDP {
-		id.self.linkLocal = l.LinkLocal
-	}
-	return id
+func identify(l *netif.Link) identity {
+	return identity{ifindex: l.Index, self: self{mac: mac(l.MAC)}}
 }
 
 // A port answers one protocol on one interface. serve runs in a goroutine of

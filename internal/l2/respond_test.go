@@ -73,8 +73,8 @@ func TestAnswerARP(t *testing.T) {
 func TestAnswerNDP(t *testing.T) {
 	t.Parallel()
 	const (
-		reply = "02:00:00:00:00:01 > 02:00:00:00:00:99 na fe80::1 > fe80::99 target 2001:db8::10 is-at 02:00:00:00:00:01 solicited override"
-		probe = "02:00:00:00:00:01 > 33:33:00:00:00:01 na fe80::1 > ff02::1 target 2001:db8::10 is-at 02:00:00:00:00:01 override"
+		reply = "02:00:00:00:00:01 > 02:00:00:00:00:99 na 2001:db8::10 > fe80::99 target 2001:db8::10 is-at 02:00:00:00:00:01 solicited override"
+		probe = "02:00:00:00:00:01 > 33:33:00:00:00:01 na 2001:db8::10 > ff02::1 target 2001:db8::10 is-at 02:00:00:00:00:01 override"
 	)
 	other := net.HardwareAddr{0x02, 0, 0, 0, 0, 0x55}
 	at := func(off int, value byte) func([]byte) []byte {
@@ -90,7 +90,7 @@ func TestAnswerNDP(t *testing.T) {
 		{"unicast", nsFrame{dst: ourMAC, ipDst: ip("2001:db8::10")}, reply},
 		{"unicast without option", nsFrame{dst: ourMAC, ipDst: ip("2001:db8::10"), noOption: true}, reply},
 		{"from a global address", nsFrame{ipSrc: ip("2001:db8::99")},
-			"02:00:00:00:00:01 > 02:00:00:00:00:99 na fe80::1 > 2001:db8::99 target 2001:db8::10 is-at 02:00:00:00:00:01 solicited override"},
+			"02:00:00:00:00:01 > 02:00:00:00:00:99 na 2001:db8::10 > 2001:db8::99 target 2001:db8::10 is-at 02:00:00:00:00:01 solicited override"},
 		{"probe for duplicates", nsFrame{ipSrc: ip("::"), noOption: true}, probe},
 		{"padded", nsFrame{changeAfterwards: func(b []byte) []byte { return append(b, 0, 0, 0) }}, reply},
 		{"for another station", nsFrame{dst: other}, "ignored"},
@@ -142,11 +142,11 @@ func TestAdvertisementBytes(t *testing.T) {
 		icmp, err := ndp.MarshalMessageChecksum(&ndp.NeighborAdvertisement{
 			Solicited: tc.solicited, Override: true, TargetAddress: tc.target,
 			Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Target, Addr: ourMAC}},
-		}, ourLL, tc.dst)
+		}, tc.target, tc.dst)
 		if err != nil {
 			t.Fatal(err)
 		}
-		packet := append([]byte{0x60, 0, 0, 0, 0, byte(len(icmp)), 58, 255}, ourLL.AsSlice()...)
+		packet := append([]byte{0x60, 0, 0, 0, 0, byte(len(icmp)), 58, 255}, tc.target.AsSlice()...)
 		packet = append(append(packet, tc.dst.AsSlice()...), icmp...)
 		if want := etherFrame(t, tc.etherDst, ourMAC, ethernet.EtherTypeIPv6, packet); !bytes.Equal(tc.got, want) {
 			t.Errorf("%s:\n got %x\nwant %x", tc.target, tc.got, want)
@@ -206,7 +206,7 @@ func FuzzNDP(f *testing.F) {
 			t.Fatalf("impossible query %+v", q)
 		}
 		src, _, icmp, err := parseIPv6(s.appendNDPReply(nil, q)[etherLen:])
-		if err != nil || src != ourLL || icmp[0] != 136 {
+		if err != nil || src != q.target || icmp[0] != 136 {
 			t.Fatalf("the answer to %+v is malformed: %v", q, err)
 		}
 	})
