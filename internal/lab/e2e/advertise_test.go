@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"time"
@@ -92,16 +93,15 @@ func byLabel(key, value string) []v1beta1.LabelSelector {
 	return []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{key: v1beta1.LabelValue(value)}}}
 }
 
-// replaceAdvertisement gives the test's advertisement another spec.
+// replaceAdvertisement gives the test's advertisement another spec, whatever the
+// controller writes into its status meanwhile.
 func (e *env) replaceAdvertisement(spec v1beta1.L2AdvertisementSpec) {
 	e.Helper()
-	object := &v1beta1.L2Advertisement{}
-	if err := e.lab.berth.Get().Resource("l2advertisements").Name(e.namespace).Do(e.ctx).Into(object); err != nil {
+	patch, err := json.Marshal([]map[string]any{{"op": "replace", "path": "/spec", "value": spec}})
+	if err != nil {
 		e.Fatal(err)
 	}
-	object.Spec = spec
-	// The status was read at another moment; an update of it is ignored.
-	if err := e.lab.berth.Put().Resource("l2advertisements").Name(e.namespace).Body(withKind(object)).Do(e.ctx).Error(); err != nil {
+	if err := e.lab.berth.Patch(types.JSONPatchType).Resource("l2advertisements").Name(e.namespace).Body(patch).Do(e.ctx).Error(); err != nil {
 		e.Fatal(err)
 	}
 }
