@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,10 @@ type cluster struct {
 	pools      map[string]*v1beta1.IPAddressPool
 	adverts    map[string]*v1beta1.L2Advertisement
 
+	reservations map[string]*v1beta1.IPReservation
+	nodes        map[string]*corev1.Node
+	applied      reservationWriter
+
 	pending map[k8s.Key][]byte
 	writes  map[k8s.Key]int
 	events  []string
@@ -42,12 +47,14 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	c := &cluster{
-		t:          t,
-		clock:      clocktesting.NewFakePassiveClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
-		services:   map[ipam.Owner]*corev1.Service{},
-		namespaces: map[string]*corev1.Namespace{},
-		pools:      map[string]*v1beta1.IPAddressPool{},
-		adverts:    map[string]*v1beta1.L2Advertisement{},
+		t:            t,
+		clock:        clocktesting.NewFakePassiveClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
+		services:     map[ipam.Owner]*corev1.Service{},
+		namespaces:   map[string]*corev1.Namespace{},
+		pools:        map[string]*v1beta1.IPAddressPool{},
+		adverts:      map[string]*v1beta1.L2Advertisement{},
+		reservations: map[string]*v1beta1.IPReservation{},
+		nodes:        map[string]*corev1.Node{},
 	}
 	c.restart()
 	return c
@@ -61,8 +68,9 @@ func (c *cluster) restart() {
 		c.t.Fatal(err)
 	}
 	c.pending, c.writes, c.events = map[k8s.Key][]byte{}, map[k8s.Key]int{}, nil
+	c.applied = reservationWriter{}
 	c.controller = newController(controller{
-		cache: cache, writer: c, events: c, clock: c.clock, logger: log.NewNopLogger(),
+		cache: cache, writer: c, reservations: c.applied, events: c, clock: c.clock, logger: log.NewNopLogger(),
 		class:  k8s.Class{Name: v1beta1.LoadBalancerClass, Default: true},
 		health: daemon.NewHealth(c.clock, time.Minute), metrics: newMetrics(prometheus.NewRegistry()),
 	})
@@ -96,12 +104,14 @@ func (c *cluster) Warning(svc *corev1.Service, reason, message string) {
 // refresh shows the controller's cache the present objects.
 func (c *cluster) refresh() {
 	c.t.Helper()
-	var errs [4]error
+	var errs [6]error
 	cache := c.controller.cache
 	cache.Services, errs[0] = k8s.StoreOf(values(c.services)...)
 	cache.Namespaces, errs[1] = k8s.StoreOf(values(c.namespaces)...)
 	cache.IPAddressPools, errs[2] = k8s.StoreOf(values(c.pools)...)
 	cache.L2Advertisements, errs[3] = k8s.StoreOf(values(c.adverts)...)
+	cache.IPReservations, errs[4] = k8s.StoreOf(values(c.reservations)...)
+	cache.Nodes, errs[5] = k8s.StoreOf(values(c.nodes)...)
 	for _, err := range errs {
 		if err != nil {
 			c.t.Fatal(err)
@@ -134,8 +144,12 @@ func (c *cluster) settle() {
 			}
 			continue
 		}
-		if len(c.pending) == 0 {
+		if len(c.pending)+len(c.applied) == 0 {
 			return
+		}
+		for key, patch := range c.applied {
+			delete(c.applied, key)
+			c.applyReservation(key, patch)
 		}
 		for key, patch := range c.pending {
 			c.apply(key, patch)
@@ -158,12 +172,54 @@ func (c *cluster) apply(key k8s.Key, patch []byte) {
 		c.decode(patch, &body)
 		c.pools[key.Name] = c.pools[key.Name].DeepCopy()
 		c.pools[key.Name].Status = body.Status
+	case k8s.KindIPReservation:
+		var body struct{ Status v1beta1.IPReservationStatus }
+		c.decode(patch, &body)
+		c.reservations[key.Name] = c.reservations[key.Name].DeepCopy()
+		c.reservations[key.Name].Status = body.Status
 	case k8s.KindL2Advertisement:
 		var body struct{ Status v1beta1.L2AdvertisementStatus }
 		c.decode(patch, &body)
 		c.adverts[key.Name] = c.adverts[key.Name].DeepCopy()
 		c.adverts[key.Name].Status = body.Status
 	}
+}
+
+// reservationWriter takes what the controller applies and deletes.
+type reservationWriter map[k8s.Key][]byte
+
+func (w reservationWriter) Set(key k8s.Key, patch []byte) {
+	delete(w, key)
+	if patch != nil {
+		w[key] = patch
+	}
+}
+
+func (c *cluster) applyReservation(key k8s.Key, patch []byte) {
+	c.t.Helper()
+	c.writes[key]++
+	c.controller.cache.Add(key)
+	if bytes.Equal(patch, k8s.DeleteReservation()) {
+		delete(c.reservations, key.Name)
+		return
+	}
+	object := &v1beta1.IPReservation{}
+	if before := c.reservations[key.Name]; before != nil {
+		object = before.DeepCopy()
+		object.Spec = v1beta1.IPReservationSpec{}
+	} else {
+		object.CreationTimestamp = c.now()
+	}
+	c.decode(patch, object)
+	c.reservations[key.Name] = object
+}
+
+func (c *cluster) putReservation(r *v1beta1.IPReservation) {
+	c.t.Helper()
+	r.CreationTimestamp = c.now()
+	c.reservations[r.Name] = r
+	c.controller.cache.Add(k8s.Key{Kind: k8s.KindIPReservation, Name: r.Name})
+	c.settle()
 }
 
 func (c *cluster) decode(patch []byte, into any) {
@@ -291,7 +347,7 @@ func (c *cluster) want(name, addresses, reason, message string) {
 		return
 	}
 	wantStatus := metav1.ConditionFalse
-	if reason == reasonAllocated {
+	if reason == reasonAllocated || reason == reasonOutOfPool {
 		wantStatus = metav1.ConditionTrue
 	}
 	if condition.Status != wantStatus || condition.Reason != reason || !strings.Contains(condition.Message, message) {

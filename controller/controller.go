@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/clock"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -40,6 +39,7 @@ const (
 	eventFailed    = "AllocationFailed"
 	eventLost      = "AddressLost"
 	eventReleased  = "AddressReleased"
+	eventContested = "StatusOverwritten"
 )
 
 // kindTick is the kind of the key with which a timer reminds the loop of the
@@ -48,14 +48,16 @@ const kindTick k8s.Kind = "Tick"
 
 // controller owns who has which address. All its methods run in one loop.
 type controller struct {
-	cache   *k8s.Cache
-	writer  statusWriter
-	events  eventSender
-	class   k8s.Class
-	clock   clock.PassiveClock
-	logger  log.Logger
-	health  *daemon.Health
-	metrics *metrics
+	cache  *k8s.Cache
+	writer statusWriter
+	// reservations writes and deletes the IPReservations of retained Services.
+	reservations statusWriter
+	events       eventSender
+	class        k8s.Class
+	clock        clock.PassiveClock
+	logger       log.Logger
+	health       *daemon.Health
+	metrics      *metrics
 
 	allocator *ipam.Allocator
 	snapshot  *config.Snapshot
@@ -67,6 +69,12 @@ type controller struct {
 	waiting map[ipam.Owner]bool
 	// lost is why a Service could not keep an address at the start.
 	lost map[ipam.Owner]error
+	// renewed is the last value of berth.dev/renew that was acted on, where the
+	// cache may not show it yet.
+	renewed  map[ipam.Owner]string
+	contests contests
+	// reserved is what came of each reservation.
+	reserved map[string]ipam.Reserved
 
 	configDirty, waitingDirty, poolsDirty bool
 }
@@ -77,6 +85,8 @@ func newController(c controller) *controller {
 	c.told = map[ipam.Owner]string{}
 	c.waiting = map[ipam.Owner]bool{}
 	c.lost = map[ipam.Owner]error{}
+	c.renewed = map[ipam.Owner]string{}
+	c.contests = newContests()
 	return &c
 }
 
@@ -127,14 +137,16 @@ func (c *controller) restore() error {
 			c.told[owner] = condition.Message
 		}
 		addrs := c.restorable(svc)
+		c.renewed[owner] = svc.Annotations[v1beta1.AnnotationRenewed]
 		if len(addrs) == 0 {
 			continue
 		}
 		var sharing *ipam.Sharing
 		if wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP); err == nil {
-			sharing = sharingOf(svc, wishes.SharingKey)
+			ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
+			sharing = sharingOf(svc, ns, wishes.SharingKey)
 		}
-		if err := c.allocator.Restore(owner, addrs, sharing); err != nil {
+		if err := c.allocator.RestoreFrom(owner, addrs, sharing); err != nil {
 			c.lost[owner] = err
 			level.Warn(c.logger).Log("msg", "a Service cannot keep its address", "service", owner, "err", err)
 		}
@@ -147,15 +159,18 @@ func (c *controller) restore() error {
 // restorable returns the addresses that a Service keeps: those of a pool, and,
 // where Berth or MetalLB put them there, those whose pool is gone. Others were
 // written by some other load balancer and are not ours to announce.
-func (c *controller) restorable(svc *corev1.Service) []netip.Addr {
-	addrs := ingressOf(svc)
-	if marked(svc) {
-		return addrs
+func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
+	var assigned []ipam.Assigned
+	for _, addr := range ingressOf(svc) {
+		pool, found := c.snapshot.PoolOf(addr)
+		switch {
+		case found:
+			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: pool.Name})
+		case marked(svc):
+			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]})
+		}
 	}
-	return slices.DeleteFunc(addrs, func(a netip.Addr) bool {
-		_, found := c.snapshot.PoolOf(a)
-		return !found
-	})
+	return assigned
 }
 
 // handle deals with one changed object. Changes of the configuration are only
@@ -169,14 +184,32 @@ func (c *controller) handle(key k8s.Key) error {
 			}
 		}
 		return c.reconcile(key)
-	case k8s.KindIPAddressPool, k8s.KindL2Advertisement:
+	case k8s.KindIPAddressPool, k8s.KindL2Advertisement, k8s.KindNode, k8s.KindServiceCIDR:
 		c.configDirty = true
+	case k8s.KindIPReservation:
+		c.configDirty = true
+		return c.followRetained(key)
 	case k8s.KindNamespace:
 		c.waitingDirty = true // its labels may open a pool to its Services
 	case kindTick:
-		return c.reportConfiguration()
+		return c.tick()
 	}
 	return nil
+}
+
+// tick does what is due by the clock.
+func (c *controller) tick() error {
+	now := c.clock.Now()
+	if c.allocator.Expire(now) {
+		c.waitingDirty, c.poolsDirty = true, true
+	}
+	for _, owner := range c.contests.due(now) {
+		c.cache.Add(keyOf(owner))
+	}
+	if err := c.endReservations(now); err != nil {
+		return err
+	}
+	return c.reportConfiguration()
 }
 
 // settle does what was only noted, once nothing else is pending.
@@ -200,12 +233,16 @@ func (c *controller) settle() error {
 	return nil
 }
 
-// configure reads the custom resources. No Service loses an address by it.
+// configure reads the custom resources. No Service loses an address by it,
+// unless the pool says so.
 func (c *controller) configure() error {
 	c.configDirty, c.poolsDirty = false, true
 	snapshot, verdicts := config.Build(config.Objects{
 		IPAddressPools:   c.cache.IPAddressPools.List(),
+		IPReservations:   c.cache.IPReservations.List(),
 		L2Advertisements: c.cache.L2Advertisements.List(),
+		Taken:            takenByCluster(c.cache),
+		Now:              c.clock.Now(),
 	})
 	c.verdicts = verdicts
 	if reflect.DeepEqual(snapshot, c.snapshot) {
@@ -214,7 +251,11 @@ func (c *controller) configure() error {
 	c.snapshot = snapshot
 	pools := make([]ipam.Pool, 0, len(c.snapshot.Pools))
 	for _, p := range c.snapshot.Pools {
-		pools = append(pools, ipam.Pool{Name: p.Name, Ranges: p.Assignable()})
+		pools = append(pools, ipam.Pool{
+			Name: p.Name, Ranges: p.Assignable, Disabled: p.Disabled, ReuseDelay: p.ReuseDelay,
+			ShareAcrossNamespaces: p.ShareAcrossNamespaces,
+			Quota:                 ipam.Quota{Addresses: p.AddressQuota, Services: p.ServiceQuota},
+		})
 	}
 	moved, err := c.allocator.SetPools(pools)
 	if err != nil {
@@ -223,6 +264,7 @@ func (c *controller) configure() error {
 	for _, owner := range moved {
 		c.cache.Add(keyOf(owner))
 	}
+	c.reserve()
 	c.waitingDirty = true
 	return nil
 }
@@ -271,7 +313,11 @@ func (c *controller) reconcile(key k8s.Key) error {
 	} else {
 		delete(c.waiting, owner)
 	}
+	o.renewed = c.renewed[owner]
 	c.tell(svc, owner, o)
+	if err := c.retain(owner, svc); err != nil {
+		return err
+	}
 	return c.publish(key, svc, o)
 }
 
@@ -279,16 +325,17 @@ func (c *controller) reconcile(key k8s.Key) error {
 // asks for.
 func (c *controller) allocate(svc *corev1.Service) (ipam.Result, *refusal) {
 	owner := ownerOf(svc)
-	var namespaceLabels labels.Set
-	if ns, found := c.cache.Namespaces.Get("", svc.Namespace); found {
-		namespaceLabels = ns.Labels
-	}
-	req, err := newRequest(svc, namespaceLabels, c.snapshot)
+	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
+	req, err := newRequest(svc, ns, c.snapshot)
 	var result ipam.Result
 	if err == nil {
+		req.Renew = c.renew(svc, req)
 		result, err = c.allocator.Allocate(req.Request)
 	} else {
 		result.Addresses = c.allocator.Allocation(owner)
+	}
+	if err == nil {
+		c.renewed[owner] = req.renew
 	}
 	if result.Freed {
 		c.waitingDirty = true
@@ -308,8 +355,13 @@ func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service)
 	delete(c.waiting, owner)
 	delete(c.told, owner)
 	delete(c.lost, owner)
+	delete(c.renewed, owner)
+	c.contests.forget(owner)
 	if len(released) > 0 {
 		c.waitingDirty, c.poolsDirty = true, true
+	}
+	if err := c.retain(owner, nil); err != nil {
+		return err
 	}
 	if svc == nil {
 		c.writer.Set(key, nil)
@@ -345,7 +397,14 @@ func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 }
 
 func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error {
-	patch, err := patchFor(svc, o, metav1.NewTime(c.clock.Now()))
+	contest, begun, leave := c.contests.judge(svc, o.ingress(), c.clock.Now())
+	if contest != nil {
+		o.allocated, o.reason, o.message = false, reasonContested, contest.message
+	}
+	if begun {
+		c.events.Warning(svc, eventContested, contest.message)
+	}
+	patch, err := patchFor(svc, o, leave, metav1.NewTime(c.clock.Now()))
 	if err != nil {
 		return fmt.Errorf("composing the status of %s: %w", key, err)
 	}

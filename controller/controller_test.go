@@ -185,15 +185,19 @@ func TestPoolEditsMoveNothing(t *testing.T) {
 			c.service("a")
 			c.want("a", "192.0.2.0", reasonAllocated, "")
 			edit(c, p.DeepCopy())
-			c.want("a", "192.0.2.0", reasonAllocated, "")
+			reason := reasonOutOfPool
+			if name == "re-selected" {
+				reason = reasonAllocated
+			}
+			c.want("a", "192.0.2.0", reason, "")
 			if got := c.get("a").Annotations[v1beta1.AnnotationIPAllocatedFromPool]; got != "default" {
 				t.Errorf("annotation names pool %q, want default: advertisements go by it", got)
 			}
 			c.restart()
-			c.want("a", "192.0.2.0", reasonAllocated, "")
+			c.want("a", "192.0.2.0", reason, "")
 			c.wantQuiet()
 			c.edit("a", annotate("example.com/unrelated", "x"))
-			c.want("a", "192.0.2.0", reasonAllocated, "")
+			c.want("a", "192.0.2.0", reason, "")
 		})
 	}
 }
@@ -270,7 +274,7 @@ func TestForeignAddress(t *testing.T) {
 	c.restart()
 	c.want("in-pool", "192.0.2.7", reasonAllocated, "")
 	c.want("node-address", "192.0.2.1", reasonAllocated, "")
-	c.want("from-metallb", "10.0.0.2", reasonAllocated, "in no pool")
+	c.want("from-metallb", "10.0.0.2", reasonOutOfPool, "in no pool")
 }
 
 func TestSharing(t *testing.T) {

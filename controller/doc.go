@@ -4,11 +4,13 @@
 // internal/ipam for addresses and leaves writing to the background. Nothing
 // here announces addresses: that is the speakers' part.
 //
-// +kubebuilder:rbac:groups="",resources=services;namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=services;namespaces;nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=services/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
-// +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools;l2advertisements,verbs=get;list;watch
-// +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools/status;l2advertisements/status,verbs=patch
+// +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools;ipreservations;l2advertisements,verbs=get;list;watch
+// +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools/status;ipreservations/status;l2advertisements/status,verbs=patch
+// +kubebuilder:rbac:groups=berth.dev,resources=ipreservations,verbs=create;patch;delete
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=servicecidrs,verbs=get;list;watch
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=berth-system,resources=leases,verbs=create
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=berth-system,resources=leases,resourceNames=berth-controller,verbs=get;update
 // +kubebuilder:rbac:groups="",namespace=berth-system,resources=secrets,verbs=create

@@ -122,17 +122,19 @@ const flushTimeout = 3 * time.Second
 // Lease writes nothing more.
 func (l *leadership) lead(ctx context.Context) error {
 	defer l.health.Applied() // a standby has no work waiting
-	cache, err := k8s.NewCache(k8s.CacheConfig{
-		Clients: l.clients,
-		Kinds:   []k8s.Kind{k8s.KindService, k8s.KindNamespace, k8s.KindIPAddressPool, k8s.KindL2Advertisement},
-	})
+	kinds, err := l.kinds()
+	if err != nil {
+		return err
+	}
+	cache, err := k8s.NewCache(k8s.CacheConfig{Clients: l.clients, Kinds: kinds})
 	if err != nil {
 		return err
 	}
 	writer := k8s.NewWriter(k8s.PatchStatus(l.clients), l.logger, l.writerMetrics)
+	reservations := k8s.NewWriter(k8s.ApplyReservation(l.clients, "berth-controller"), l.logger, l.writerMetrics)
 	events := k8s.NewEvents(l.clients.Kube, "berth-controller", l.logger)
 	c := newController(controller{
-		cache: cache, writer: writer, events: events, class: l.options.class,
+		cache: cache, writer: writer, reservations: reservations, events: events, class: l.options.class,
 		clock: clock.RealClock{}, logger: l.logger, health: l.health, metrics: l.metrics,
 	})
 
@@ -150,14 +152,33 @@ func (l *leadership) lead(ctx context.Context) error {
 		if !errors.Is(context.Cause(ctx), k8s.ErrLeaseLost) {
 			flushing, cancel := context.WithTimeout(writing, flushTimeout)
 			defer cancel()
-			err = errors.Join(err, writer.Flush(flushing))
+			err = errors.Join(err, writer.Flush(flushing), reservations.Flush(flushing))
 		}
 		stopWriting()
 		return err
 	}
 	return daemon.Run(writing,
 		daemon.Task{Name: "writer", Run: writer.Run},
+		daemon.Task{Name: "reservations", Run: reservations.Run},
 		daemon.Task{Name: "events", Run: events.Run},
 		daemon.Task{Name: "work", Run: func(context.Context) error { return work(ctx) }},
 	)
+}
+
+// kinds returns what the controller watches. ServiceCIDRs are there since
+// Kubernetes 1.33; on older clusters a pool that covers the Service CIDR is not
+// noticed.
+func (l *leadership) kinds() ([]k8s.Kind, error) {
+	kinds := []k8s.Kind{
+		k8s.KindService, k8s.KindNamespace, k8s.KindNode,
+		k8s.KindIPAddressPool, k8s.KindIPReservation, k8s.KindL2Advertisement,
+	}
+	served, err := l.clients.Serves("networking.k8s.io/v1", "servicecidrs")
+	if err != nil {
+		return nil, err
+	}
+	if served {
+		kinds = append(kinds, k8s.KindServiceCIDR)
+	}
+	return kinds, nil
 }

@@ -15,7 +15,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		addresses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "berth_pool_addresses",
-			Help: "Addresses of a pool, by family and state: assigned or available.",
+			Help: "Addresses of a pool, by family and state: assigned, reserved, resting, available or out_of_pool.",
 		}, []string{"pool", "family", "state"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "berth_allocation_failures_total",
@@ -32,11 +32,15 @@ func (m *metrics) observe(a *ipam.Allocator) {
 	m.addresses.Reset()
 	for _, pool := range a.Stats() {
 		for family, s := range map[ipam.Family]ipam.FamilyStats{ipam.IPv4: pool.IPv4, ipam.IPv6: pool.IPv6} {
-			if s.Total.IsZero() {
+			if s.Total.IsZero() && s.OutOfPool == 0 {
 				continue
 			}
-			m.addresses.WithLabelValues(pool.Pool, family.String(), "assigned").Set(float64(s.Assigned))
-			m.addresses.WithLabelValues(pool.Pool, family.String(), "available").Set(s.Available.Float64())
+			for state, n := range map[string]float64{
+				"assigned": float64(s.Assigned), "reserved": s.Reserved.Float64(), "resting": float64(s.Resting),
+				"available": s.Available.Float64(), "out_of_pool": float64(s.OutOfPool),
+			} {
+				m.addresses.WithLabelValues(pool.Pool, family.String(), state).Set(n)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/bits"
 	"time"
@@ -42,13 +43,17 @@ func (c *controller) reportConfiguration() error {
 		return nil
 	}
 	c.poolsDirty = false
+	c.reserve()
 	c.metrics.observe(c.allocator)
+	outOfPool := c.outOfPool()
 	for _, object := range c.cache.IPAddressPools.List() {
-		status := c.poolStatus(object)
-		if equality.Semantic.DeepEqual(status, object.Status) {
-			continue
+		status := c.poolStatus(object, outOfPool[object.Name])
+		if err := c.report(k8s.KindIPAddressPool, object.Name, object.Status, status); err != nil {
+			return err
 		}
-		if err := c.writeStatus(k8s.Key{Kind: k8s.KindIPAddressPool, Name: object.Name}, status); err != nil {
+	}
+	for _, object := range c.cache.IPReservations.List() {
+		if err := c.report(k8s.KindIPReservation, object.Name, object.Status, c.reservationStatus(object)); err != nil {
 			return err
 		}
 	}
@@ -56,14 +61,21 @@ func (c *controller) reportConfiguration() error {
 		status := v1beta1.L2AdvertisementStatus{
 			Conditions: c.acceptance(object.Status.Conditions, object.Generation, c.verdicts.L2Advertisements[object.Name]),
 		}
-		if equality.Semantic.DeepEqual(status, object.Status) {
-			continue
-		}
-		if err := c.writeStatus(k8s.Key{Kind: k8s.KindL2Advertisement, Name: object.Name}, status); err != nil {
+		if err := c.report(k8s.KindL2Advertisement, object.Name, object.Status, status); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// report writes a status unless the object has it already.
+func (c *controller) report(kind k8s.Kind, name string, has, want any) error {
+	key := k8s.Key{Kind: kind, Name: name}
+	if equality.Semantic.DeepEqual(has, want) {
+		c.writer.Set(key, nil)
+		return nil
+	}
+	return c.writeStatus(key, want)
 }
 
 func (c *controller) writeStatus(key k8s.Key, status any) error {
@@ -75,7 +87,7 @@ func (c *controller) writeStatus(key k8s.Key, status any) error {
 	return nil
 }
 
-func (c *controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddressPoolStatus {
+func (c *controller) poolStatus(object *v1beta1.IPAddressPool, outOfPool []v1beta1.OutOfPoolAddress) v1beta1.IPAddressPoolStatus {
 	stats, _ := c.allocator.StatsOf(object.Name) // zero for a pool that is not in force
 	return v1beta1.IPAddressPoolStatus{
 		Assigned:      column(stats, func(f ipam.FamilyStats) ipam.Count { return ipam.CountOf(uint64(f.Assigned)) }),
@@ -84,8 +96,60 @@ func (c *controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddress
 		AssignedIPv6:  int64(stats.IPv6.Assigned),
 		AvailableIPv4: stats.IPv4.Available.Int64(),
 		AvailableIPv6: stats.IPv6.Available.Int64(),
+		IPv4:          familyStatus(stats.IPv4),
+		IPv6:          familyStatus(stats.IPv6),
+		OutOfPool:     outOfPool,
 		Conditions:    c.acceptance(object.Status.Conditions, object.Generation, c.verdicts.IPAddressPools[object.Name]),
 	}
+}
+
+func familyStatus(s ipam.FamilyStats) *v1beta1.PoolFamilyStatus {
+	if s.Total.IsZero() && s.OutOfPool == 0 {
+		return nil
+	}
+	return &v1beta1.PoolFamilyStatus{
+		Total: s.Total.Int64(), Assigned: int64(s.Assigned), Reserved: s.Reserved.Int64(), Resting: int64(s.Resting),
+		Available: s.Available.Int64(), OutOfPool: int64(s.OutOfPool),
+	}
+}
+
+// outOfPool returns the addresses that are kept out of each pool, as many as a
+// status lists.
+func (c *controller) outOfPool() map[string][]v1beta1.OutOfPoolAddress {
+	const listed = 32
+	kept := map[string][]v1beta1.OutOfPoolAddress{}
+	for _, a := range c.allocator.OutOfPoolAddresses() {
+		if len(kept[a.Pool]) >= listed {
+			continue
+		}
+		entry := v1beta1.OutOfPoolAddress{Address: a.Address.String()}
+		for _, owner := range a.Owners {
+			entry.Services = append(entry.Services, owner.String())
+		}
+		kept[a.Pool] = append(kept[a.Pool], entry)
+	}
+	return kept
+}
+
+// reservationStatus says what a reservation holds, and what stands against it.
+func (c *controller) reservationStatus(object *v1beta1.IPReservation) v1beta1.IPReservationStatus {
+	verdict := c.verdicts.IPReservations[object.Name]
+	status := v1beta1.IPReservationStatus{}
+	if verdict.Accepted {
+		result := c.reserved[object.Name]
+		for _, r := range result.Held {
+			status.Addresses = append(status.Addresses, r.String())
+		}
+		var conflict *ipam.ReservationConflictError
+		switch {
+		case errors.As(result.Err, &conflict):
+			verdict = config.Verdict{Reason: v1beta1.ReasonConflict, Message: result.Err.Error()}
+		case result.Err != nil:
+			verdict.Reason, verdict.Message = v1beta1.ReasonPartlyHeld, result.Err.Error()
+		}
+	}
+	status.Conditions = c.acceptance(object.Status.Conditions, object.Generation, verdict)
+	return status
 }
 
 // acceptance returns the conditions of an object with the verdict about it.

@@ -21,6 +21,12 @@ const (
 	reasonPoolExhausted    = "PoolExhausted"
 	reasonAddressNotInPool = "AddressNotInPool"
 	reasonAddressInUse     = "AddressInUse"
+	reasonAddressReserved  = "AddressReserved"
+	reasonAddressResting   = "AddressResting"
+	reasonQuotaExceeded    = "QuotaExceeded"
+	reasonPoolDisabled     = "PoolDisabled"
+	reasonOutOfPool        = "OutOfPool"
+	reasonContested        = "Contested"
 )
 
 // refusal is why a Service does not have what it asks for: a reason for
@@ -40,6 +46,10 @@ func explain(err error, req request, snapshot *config.Snapshot) *refusal {
 		notInPool *ipam.NotInPoolError
 		inUse     *ipam.InUseError
 		family    *ipam.FamilyError
+		reserved  *ipam.ReservedError
+		resting   *ipam.RestingError
+		quota     *ipam.QuotaError
+		disabled  *ipam.DisabledError
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -52,6 +62,14 @@ func explain(err error, req request, snapshot *config.Snapshot) *refusal {
 		return &refusal{reason: reasonAddressInUse, message: inUse.Error()}
 	case errors.As(err, &family):
 		return &refusal{reason: reasonFamilyMismatch, message: family.Error()}
+	case errors.As(err, &reserved):
+		return &refusal{reason: reasonAddressReserved, message: reserved.Error()}
+	case errors.As(err, &resting):
+		return &refusal{reason: reasonAddressResting, message: resting.Error()}
+	case errors.As(err, &quota):
+		return &refusal{reason: reasonQuotaExceeded, message: quota.Error()}
+	case errors.As(err, &disabled):
+		return &refusal{reason: reasonPoolDisabled, message: disabled.Error()}
 	}
 	return &refusal{reason: reasonInvalidRequest, message: err.Error()}
 }

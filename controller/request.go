@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/ipam"
 )
@@ -17,10 +18,17 @@ type request struct {
 	// service and named tell how the pools of the request came about.
 	service config.Service
 	named   string
+	// renew is the value of the annotation berth.dev/renew.
+	renew string
 }
 
 // newRequest reads what a Service asks for. An error is a *refusal.
-func newRequest(svc *corev1.Service, namespaceLabels labels.Set, snapshot *config.Snapshot) (request, error) {
+// The namespace is nil if it is not known.
+func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *config.Snapshot) (request, error) {
+	var namespaceLabels labels.Set
+	if namespace != nil {
+		namespaceLabels = namespace.Labels
+	}
 	req := request{
 		Request: ipam.Request{
 			Owner:    ownerOf(svc),
@@ -34,7 +42,8 @@ func newRequest(svc *corev1.Service, namespaceLabels labels.Set, snapshot *confi
 		return req, &refusal{reason: reasonInvalidRequest, message: err.Error()}
 	}
 	req.Addresses = wishes.Addresses
-	req.Sharing = sharingOf(svc, wishes.SharingKey)
+	req.renew = wishes.Renew
+	req.Sharing = sharingOf(svc, namespace, wishes.SharingKey)
 	switch {
 	case wishes.Pool != "":
 		req.named = wishes.Pool
@@ -90,11 +99,14 @@ func familiesOf(svc *corev1.Service) []ipam.Family {
 // sharingOf returns how a Service shares its address under key. Under
 // externalTrafficPolicy Local traffic must go where the Pods are, so only
 // Services with the same Pods may share.
-func sharingOf(svc *corev1.Service, key string) *ipam.Sharing {
+func sharingOf(svc *corev1.Service, namespace *corev1.Namespace, key string) *ipam.Sharing {
 	if key == "" {
 		return nil
 	}
-	sharing := &ipam.Sharing{Key: key}
+	sharing := &ipam.Sharing{
+		Key:              key,
+		AcrossNamespaces: namespace != nil && namespace.Annotations[v1beta1.AnnotationShareAcrossNamespaces] == "true",
+	}
 	for _, p := range svc.Spec.Ports {
 		protocol, err := ipam.ParseProtocol(string(p.Protocol))
 		if err != nil {

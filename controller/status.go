@@ -22,12 +22,17 @@ type outcome struct {
 	allocated bool
 	reason    string
 	message   string
+	// renewed is the value of berth.dev/renew that was acted on.
+	renewed string
 }
 
 // allocatedOutcome describes a request that was met; missing is why a
 // PreferDualStack Service has one family only, or nil.
 func allocatedOutcome(addresses []ipam.Assigned, missing error) outcome {
 	o := outcome{addresses: addresses, allocated: true, reason: reasonAllocated, message: describe(addresses)}
+	if slices.ContainsFunc(addresses, func(a ipam.Assigned) bool { return a.Pool == "" }) {
+		o.reason = reasonOutOfPool
+	}
 	if missing != nil {
 		o.message += "; " + missing.Error()
 	}
@@ -137,8 +142,8 @@ type deletedCondition struct {
 }
 
 // patchFor returns the patch that makes the status of svc say o, or nil if it
-// does already.
-func patchFor(svc *corev1.Service, o outcome, now metav1.Time) ([]byte, error) {
+// does already. The addresses in it are left alone on request.
+func patchFor(svc *corev1.Service, o outcome, leaveIngress bool, now metav1.Time) ([]byte, error) {
 	before := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
 	condition := o.condition(before, now)
 	patch := servicePatch{Metadata: patchMetadata{UID: string(svc.UID)}}
@@ -147,14 +152,18 @@ func patchFor(svc *corev1.Service, o outcome, now metav1.Time) ([]byte, error) {
 		patch.Status.Conditions = append(patch.Status.Conditions, condition)
 		changed = true
 	}
-	if ingress := o.ingress(); !sameIngress(svc.Status.LoadBalancer.Ingress, ingress) {
+	if ingress := o.ingress(); !leaveIngress && !sameIngress(svc.Status.LoadBalancer.Ingress, ingress) {
 		patch.Status.LoadBalancer = &patchLoadBalancer{Ingress: ingress}
 		changed = true
 	}
-	had, has := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]
-	if pools := o.pools(had); pools != had || (has && pools == "") {
-		patch.Metadata.Annotations = map[string]*string{v1beta1.AnnotationIPAllocatedFromPool: orNull(pools)}
-		changed = true
+	for key, want := range map[string]string{
+		v1beta1.AnnotationIPAllocatedFromPool: o.pools(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]),
+		v1beta1.AnnotationRenewed:             o.renewed,
+	} {
+		if had, has := svc.Annotations[key]; want != had || has && want == "" {
+			patch.Metadata.set(key, want)
+			changed = true
+		}
 	}
 	if len(o.addresses) == 0 && meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAnnounced) != nil {
 		patch.Status.Conditions = append(patch.Status.Conditions, deletedCondition{Patch: "delete", Type: v1beta1.ConditionAnnounced})
@@ -176,8 +185,10 @@ func farewellFor(svc *corev1.Service) ([]byte, error) {
 			patch.Status.Conditions = append(patch.Status.Conditions, deletedCondition{Patch: "delete", Type: conditionType})
 		}
 	}
-	if _, has := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]; has {
-		patch.Metadata.Annotations = map[string]*string{v1beta1.AnnotationIPAllocatedFromPool: nil}
+	for _, key := range []string{v1beta1.AnnotationIPAllocatedFromPool, v1beta1.AnnotationRenewed} {
+		if _, has := svc.Annotations[key]; has {
+			patch.Metadata.set(key, "")
+		}
 	}
 	if len(patch.Status.Conditions)+len(patch.Metadata.Annotations) == 0 {
 		return nil, nil
@@ -189,11 +200,15 @@ func sameIngress(a, b []corev1.LoadBalancerIngress) bool {
 	return len(a) == len(b) && equality.Semantic.DeepEqual(a, b)
 }
 
-func orNull(s string) *string {
-	if s == "" {
-		return nil
+// set sets an annotation, or removes it where value is "".
+func (m *patchMetadata) set(key, value string) {
+	if m.Annotations == nil {
+		m.Annotations = map[string]*string{}
 	}
-	return &s
+	m.Annotations[key] = nil
+	if value != "" {
+		m.Annotations[key] = &value
+	}
 }
 
 // marked says that Berth, or MetalLB before it, gave the Service its addresses.

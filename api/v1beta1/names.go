@@ -11,10 +11,27 @@ const (
 	// AnnotationAllowSharedIP is the sharing key: Services of a namespace with
 	// the same key may have the same address as long as their ports differ.
 	AnnotationAllowSharedIP = "berth.dev/allow-shared-ip"
+	// AnnotationRetain keeps the Service's addresses reserved for its name after
+	// it is deleted: for a duration such as "24h", or "forever".
+	AnnotationRetain = "berth.dev/retain"
+	// AnnotationRenew asks for other addresses than the Service has, each time
+	// its value changes.
+	AnnotationRenew = "berth.dev/renew"
+	// AnnotationRenewed is written by Berth: the value of AnnotationRenew that it
+	// has acted on.
+	AnnotationRenewed = "berth.dev/renewed"
 	// AnnotationIPAllocatedFromPool is written by Berth: the pool or pools
 	// (separated by a comma) that the Service's addresses came from.
 	AnnotationIPAllocatedFromPool = "berth.dev/ip-allocated-from-pool"
 )
+
+// AnnotationShareAcrossNamespaces on a Namespace, with the value "true", lets
+// its Services share addresses with those of other namespaces that have it too.
+const AnnotationShareAcrossNamespaces = "berth.dev/share-across-namespaces"
+
+// LabelRetained marks the IPReservations that Berth makes for Services with
+// AnnotationRetain.
+const LabelRetained = "berth.dev/retained"
 
 // Condition types.
 const (
@@ -36,6 +53,13 @@ const (
 	ReasonInvalid = "Invalid"
 	// ReasonOverlap: the pool shares addresses with an older pool.
 	ReasonOverlap = "Overlap"
+	// ReasonConflict: the reservation holds an address that an older one holds.
+	ReasonConflict = "Conflict"
+	// ReasonPartlyHeld: some of the reservation's addresses are not held yet; the
+	// message says why.
+	ReasonPartlyHeld = "PartlyHeld"
+	// ReasonExpired: the reservation's time is over.
+	ReasonExpired = "Expired"
 	// ReasonUnknownPool: the advertisement names pools of which none is in force.
 	ReasonUnknownPool = "UnknownPool"
 )

@@ -2,9 +2,11 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ipam"
@@ -32,7 +34,15 @@ type Wishes struct {
 	Addresses []netip.Addr
 	// SharingKey is the key under which it shares its address; "" for not.
 	SharingKey string
+	// Retain is how long its addresses stay reserved when it is deleted; 0 is not
+	// at all, RetainForever until somebody deletes the reservation.
+	Retain time.Duration
+	// Renew asks for other addresses when it is not what Berth has acted on.
+	Renew string
 }
+
+// RetainForever is the value of Wishes.Retain for "forever".
+const RetainForever = time.Duration(math.MaxInt64)
 
 // WishError says that a Service asks for something that makes no sense.
 type WishError struct {
@@ -69,7 +79,27 @@ func ReadWishes(annotations map[string]string, loadBalancerIP string) (Wishes, e
 		w.Pool = value
 	}
 	_, w.SharingKey, _ = find(annotations, v1beta1.AnnotationAllowSharedIP)
+	_, w.Renew, _ = find(annotations, v1beta1.AnnotationRenew)
+	if field, value, found := find(annotations, v1beta1.AnnotationRetain); found {
+		retain, err := ParseRetain(value)
+		if err != nil {
+			return w, &WishError{Field: field, Problem: err.Error()}
+		}
+		w.Retain = retain
+	}
 	return w, nil
+}
+
+// ParseRetain parses the value of the annotation berth.dev/retain.
+func ParseRetain(value string) (time.Duration, error) {
+	if value == "forever" {
+		return RetainForever, nil
+	}
+	retain, err := time.ParseDuration(value)
+	if err != nil || retain <= 0 {
+		return 0, fmt.Errorf("%q is neither a duration such as 24h nor forever", value)
+	}
+	return retain, nil
 }
 
 // find looks for an annotation under its own name and its aliases.

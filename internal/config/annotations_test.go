@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -58,14 +59,19 @@ func TestReadWishes(t *testing.T) {
 			annotations: map[string]string{"metallb.io/loadBalancerIPs": "192.0.2.2"}, loadBalancerIP: "192.0.2.1",
 			wantErr: "metallb.io/loadBalancerIPs: asks for \"192.0.2.2\" while spec.loadBalancerIP asks for \"192.0.2.1\"",
 		},
-		"no address":     {annotations: map[string]string{"berth.dev/load-balancer-ips": "web"}, wantErr: "berth.dev/load-balancer-ips: "},
-		"nothing at all": {annotations: map[string]string{"berth.dev/load-balancer-ips": ""}, wantErr: "berth.dev/load-balancer-ips: \"\" has an empty address"},
-		"trailing comma": {annotations: map[string]string{"berth.dev/load-balancer-ips": "192.0.2.1,"}, wantErr: "has an empty address"},
-		"twice the same": {annotations: map[string]string{"berth.dev/load-balancer-ips": "2001:db8::1,2001:DB8:0::1"}, wantErr: "2001:db8::1 is there twice"},
-		"a range":        {annotations: map[string]string{"berth.dev/load-balancer-ips": "192.0.2.0/24"}, wantErr: "berth.dev/load-balancer-ips: "},
-		"zone":           {loadBalancerIP: "fe80::1%eth0", wantErr: "spec.loadBalancerIP: "},
-		"no pool":        {annotations: map[string]string{"berth.dev/address-pool": " "}, wantErr: "berth.dev/address-pool: is empty"},
-		"no key":         {annotations: map[string]string{"berth.dev/allow-shared-ip": ""}},
+		"no address":         {annotations: map[string]string{"berth.dev/load-balancer-ips": "web"}, wantErr: "berth.dev/load-balancer-ips: "},
+		"nothing at all":     {annotations: map[string]string{"berth.dev/load-balancer-ips": ""}, wantErr: "berth.dev/load-balancer-ips: \"\" has an empty address"},
+		"trailing comma":     {annotations: map[string]string{"berth.dev/load-balancer-ips": "192.0.2.1,"}, wantErr: "has an empty address"},
+		"twice the same":     {annotations: map[string]string{"berth.dev/load-balancer-ips": "2001:db8::1,2001:DB8:0::1"}, wantErr: "2001:db8::1 is there twice"},
+		"a range":            {annotations: map[string]string{"berth.dev/load-balancer-ips": "192.0.2.0/24"}, wantErr: "berth.dev/load-balancer-ips: "},
+		"zone":               {loadBalancerIP: "fe80::1%eth0", wantErr: "spec.loadBalancerIP: "},
+		"no pool":            {annotations: map[string]string{"berth.dev/address-pool": " "}, wantErr: "berth.dev/address-pool: is empty"},
+		"retain for a while": {annotations: map[string]string{"berth.dev/retain": "24h"}, want: Wishes{Retain: 24 * time.Hour}},
+		"retain forever":     {annotations: map[string]string{"berth.dev/retain": "forever"}, want: Wishes{Retain: RetainForever}},
+		"retain for days":    {annotations: map[string]string{"berth.dev/retain": "3d"}, wantErr: "berth.dev/retain: \"3d\" is neither a duration"},
+		"retain for nothing": {annotations: map[string]string{"berth.dev/retain": "0s"}, wantErr: "berth.dev/retain: "},
+		"renew":              {annotations: map[string]string{"berth.dev/renew": "2"}, want: Wishes{Renew: "2"}},
+		"no key":             {annotations: map[string]string{"berth.dev/allow-shared-ip": ""}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

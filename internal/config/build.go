@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ipam"
@@ -17,7 +19,19 @@ import (
 // Objects are the custom resources as the API server has them, in any order.
 type Objects struct {
 	IPAddressPools   []*v1beta1.IPAddressPool
+	IPReservations   []*v1beta1.IPReservation
 	L2Advertisements []*v1beta1.L2Advertisement
+	// Taken are addresses that the cluster itself uses. No pool hands them out.
+	Taken []Taken
+	// Now decides which reservations are over.
+	Now time.Time
+}
+
+// Taken is a range of addresses that the cluster itself uses.
+type Taken struct {
+	Range ipam.Range
+	// By says for what, such as "node node-1" or "the Service CIDR".
+	By string
 }
 
 // Verdict says whether one object is in force.
@@ -32,6 +46,7 @@ type Verdict struct {
 // Verdicts are the verdicts about all objects, by name.
 type Verdicts struct {
 	IPAddressPools   map[string]Verdict
+	IPReservations   map[string]Verdict
 	L2Advertisements map[string]Verdict
 }
 
@@ -39,9 +54,12 @@ type Verdicts struct {
 func Build(objects Objects) (*Snapshot, Verdicts) {
 	b := builder{
 		snapshot: &Snapshot{},
-		verdicts: Verdicts{IPAddressPools: map[string]Verdict{}, L2Advertisements: map[string]Verdict{}},
+		verdicts: Verdicts{
+			IPAddressPools: map[string]Verdict{}, IPReservations: map[string]Verdict{}, L2Advertisements: map[string]Verdict{},
+		},
 	}
-	b.pools(objects.IPAddressPools)
+	b.pools(objects.IPAddressPools, objects.Taken)
+	b.reservations(objects.IPReservations, objects.Now)
 	b.advertisements(objects.L2Advertisements)
 	return b.snapshot, b.verdicts
 }
@@ -53,12 +71,8 @@ type builder struct {
 
 // pools accepts pools from the oldest to the youngest, so that of two that
 // overlap it is the younger that is refused, whatever was edited last.
-func (b *builder) pools(objects []*v1beta1.IPAddressPool) {
-	byAge := slices.Clone(objects)
-	slices.SortFunc(byAge, func(x, y *v1beta1.IPAddressPool) int {
-		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), strings.Compare(x.Name, y.Name))
-	})
-	for _, object := range byAge {
+func (b *builder) pools(objects []*v1beta1.IPAddressPool, taken []Taken) {
+	for _, object := range byAge(objects) {
 		pool, errs := newPool(object)
 		if len(errs) > 0 {
 			b.verdicts.IPAddressPools[object.Name] = invalid(errs)
@@ -69,9 +83,20 @@ func (b *builder) pools(objects []*v1beta1.IPAddressPool) {
 			continue
 		}
 		b.snapshot.Pools = append(b.snapshot.Pools, pool)
-		b.verdicts.IPAddressPools[object.Name] = accepted("the pool is in force")
+		b.verdicts.IPAddressPools[object.Name] = accepted("the pool is in force" + pool.avoid(taken))
 	}
 	slices.SortFunc(b.snapshot.Pools, func(x, y *Pool) int { return strings.Compare(x.Name, y.Name) })
+}
+
+// byAge returns objects from the oldest to the youngest, by name where they are
+// of the same age.
+func byAge[T metav1.Object](objects []T) []T {
+	sorted := slices.Clone(objects)
+	slices.SortFunc(sorted, func(x, y T) int {
+		created, other := x.GetCreationTimestamp(), y.GetCreationTimestamp()
+		return cmp.Or(created.Compare(other.Time), strings.Compare(x.GetName(), y.GetName()))
+	})
+	return sorted
 }
 
 func (b *builder) overlap(pool *Pool) error {
@@ -133,22 +158,34 @@ func invalid(errs field.ErrorList) Verdict {
 func newPool(object *v1beta1.IPAddressPool) (*Pool, field.ErrorList) {
 	spec, path := &object.Spec, field.NewPath("spec")
 	pool := &Pool{
-		Name:          object.Name,
-		Labels:        object.Labels,
-		AvoidBuggyIPs: spec.AvoidBuggyIPs,
-		AutoAssign:    spec.AutoAssign == nil || *spec.AutoAssign,
+		Name:                  object.Name,
+		Labels:                object.Labels,
+		AutoAssign:            ptr.Deref(spec.AutoAssign, true),
+		Disabled:              spec.Disabled,
+		Reassign:              spec.OnShrink == v1beta1.ShrinkReassign,
+		ShareAcrossNamespaces: spec.ShareAcrossNamespaces,
 	}
 	var errs field.ErrorList
 	if len(spec.Addresses) == 0 {
 		errs = append(errs, field.Required(path.Child("addresses"), "a pool needs addresses, such as 192.0.2.0/24"))
 	}
-	for i, text := range spec.Addresses {
-		r, err := ipam.ParseRange(string(text))
-		if err != nil {
-			errs = append(errs, field.Invalid(path.Child("addresses").Index(i), text, err.Error()))
-			continue
+	ranges, more := newRanges(spec.Addresses, path.Child("addresses"))
+	pool.Ranges, errs = ranges, append(errs, more...)
+	excluded, more := newRanges(spec.ExcludeAddresses, path.Child("excludeAddresses"))
+	errs = append(errs, more...)
+	pool.Assignable = ipam.Subtract(pool.Ranges, excluded)
+	if spec.AvoidBuggyIPs {
+		pool.Assignable = ipam.WithoutBuggy(pool.Assignable)
+	}
+	if spec.ReuseDelay != "" {
+		delay, err := time.ParseDuration(string(spec.ReuseDelay))
+		if err != nil || delay < 0 {
+			errs = append(errs, field.Invalid(path.Child("reuseDelay"), spec.ReuseDelay, "must be a duration such as 10m"))
 		}
-		pool.Ranges = append(pool.Ranges, r)
+		pool.ReuseDelay = delay
+	}
+	if q := spec.Quota; q != nil {
+		pool.AddressQuota, pool.ServiceQuota = int(ptr.Deref(q.AddressesPerNamespace, 0)), int(ptr.Deref(q.ServicesPerNamespace, 0))
 	}
 	if a := spec.ServiceAllocation; a != nil {
 		allocation, more := newServiceAllocation(a, path.Child("serviceAllocation"))
@@ -156,6 +193,42 @@ func newPool(object *v1beta1.IPAddressPool) (*Pool, field.ErrorList) {
 		errs = append(errs, more...)
 	}
 	return pool, errs
+}
+
+// avoid takes what the cluster itself uses out of the pool and says so.
+func (p *Pool) avoid(taken []Taken) string {
+	var cut []ipam.Range
+	var texts []string
+	for _, t := range taken {
+		if !slices.ContainsFunc(p.Ranges, t.Range.Overlaps) {
+			continue
+		}
+		cut = append(cut, t.Range)
+		texts = append(texts, fmt.Sprintf("%s of %s", t.Range, t.By))
+	}
+	if len(cut) == 0 {
+		return ""
+	}
+	p.Assignable = ipam.Subtract(p.Assignable, cut)
+	const few = 8
+	if more := len(texts) - few; more > 0 {
+		texts = append(texts[:few], fmt.Sprintf("%d more", more))
+	}
+	return ", without what the cluster uses itself: " + strings.Join(texts, ", ")
+}
+
+func newRanges(from []v1beta1.AddressRange, path *field.Path) ([]ipam.Range, field.ErrorList) {
+	var ranges []ipam.Range
+	var errs field.ErrorList
+	for i, text := range from {
+		r, err := ipam.ParseRange(string(text))
+		if err != nil {
+			errs = append(errs, field.Invalid(path.Index(i), text, err.Error()))
+			continue
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges, errs
 }
 
 func newServiceAllocation(a *v1beta1.ServiceAllocation, path *field.Path) (*ServiceAllocation, field.ErrorList) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -11,9 +12,11 @@ import (
 )
 
 // Snapshot is the configuration that is in force. It never changes; an edit
-// makes a new one. Objects are in the order of their names.
+// makes a new one. Objects are in the order of their names, reservations in that
+// of their age: the older goes first.
 type Snapshot struct {
 	Pools            []*Pool
+	Reservations     []*Reservation
 	L2Advertisements []*L2Advertisement
 }
 
@@ -23,9 +26,20 @@ type Pool struct {
 	Labels labels.Set
 	// Ranges are the addresses in the order of the spec.
 	Ranges []ipam.Range
-	// AvoidBuggyIPs keeps IPv4 addresses that end in .0 or .255 from being
-	// handed out.
-	AvoidBuggyIPs bool
+	// Assignable are those of them that may be handed out: not excluded, not
+	// buggy where these are avoided, and not the cluster's own.
+	Assignable []ipam.Range
+	// Disabled hands out nothing new.
+	Disabled bool
+	// ReuseDelay is how long an address rests between two Services.
+	ReuseDelay time.Duration
+	// AddressQuota and ServiceQuota bound what one namespace may have; 0 is no
+	// bound.
+	AddressQuota, ServiceQuota int
+	// Reassign moves Services whose address the pool no longer has.
+	Reassign bool
+	// ShareAcrossNamespaces lets Services of different namespaces share.
+	ShareAcrossNamespaces bool
 	// AutoAssign lets Services have an address without asking for it.
 	AutoAssign bool
 	// Allocation says whom the pool is for; nil is everyone.
@@ -39,6 +53,20 @@ type ServiceAllocation struct {
 	Namespaces         []string
 	NamespaceSelectors []labels.Selector
 	ServiceSelectors   []labels.Selector
+}
+
+// Reservation is an IPReservation that is in force: Ranges, or Count addresses
+// of Pool.
+type Reservation struct {
+	Name   string
+	Ranges []ipam.Range
+	Count  int
+	Pool   string
+	Family ipam.Family
+	// Held are the addresses that a count has taken so far.
+	Held []netip.Addr
+	// Namespace, and Service unless it is for the whole namespace.
+	Namespace, Service string
 }
 
 // L2Advertisement is an L2Advertisement that is in force.
@@ -146,14 +174,6 @@ func (p *Pool) Excludes(svc Service) string {
 // Contains says whether addr is one of the pool's.
 func (p *Pool) Contains(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.Ranges, func(r ipam.Range) bool { return r.Contains(addr) })
-}
-
-// Assignable returns the addresses of the pool that may be handed out.
-func (p *Pool) Assignable() []ipam.Range {
-	if p.AvoidBuggyIPs {
-		return ipam.WithoutBuggy(p.Ranges)
-	}
-	return p.Ranges
 }
 
 // SelectsPool says whether the advertisement is for addresses of the pool of

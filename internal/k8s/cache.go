@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -25,7 +26,9 @@ const (
 	KindNode            Kind = "Node"
 	KindNamespace       Kind = "Namespace"
 	KindPod             Kind = "Pod"
+	KindServiceCIDR     Kind = "ServiceCIDR"
 	KindIPAddressPool   Kind = "IPAddressPool"
+	KindIPReservation   Kind = "IPReservation"
 	KindL2Advertisement Kind = "L2Advertisement"
 )
 
@@ -101,7 +104,9 @@ type Cache struct {
 	Nodes            Store[*corev1.Node]
 	Namespaces       Store[*corev1.Namespace]
 	Pods             Store[*corev1.Pod]
+	ServiceCIDRs     Store[*networkingv1.ServiceCIDR]
 	IPAddressPools   Store[*v1beta1.IPAddressPool]
+	IPReservations   Store[*v1beta1.IPReservation]
 	L2Advertisements Store[*v1beta1.L2Advertisement]
 
 	informers []toolscache.SharedIndexInformer
@@ -155,8 +160,12 @@ func (c *Cache) mirror(kind Kind, cfg CacheConfig) error {
 		c.Namespaces.indexer = indexer
 	case KindPod:
 		c.Pods.indexer = indexer
+	case KindServiceCIDR:
+		c.ServiceCIDRs.indexer = indexer
 	case KindIPAddressPool:
 		c.IPAddressPools.indexer = indexer
+	case KindIPReservation:
+		c.IPReservations.indexer = indexer
 	case KindL2Advertisement:
 		c.L2Advertisements.indexer = indexer
 	}

@@ -18,6 +18,7 @@ import (
 type Clients struct {
 	Kube             kubernetes.Interface
 	IPAddressPools   *gentype.ClientWithList[*v1beta1.IPAddressPool, *v1beta1.IPAddressPoolList]
+	IPReservations   *gentype.ClientWithList[*v1beta1.IPReservation, *v1beta1.IPReservationList]
 	L2Advertisements *gentype.ClientWithList[*v1beta1.L2Advertisement, *v1beta1.L2AdvertisementList]
 }
 
@@ -65,6 +66,11 @@ func NewClients(cfg *rest.Config) (*Clients, error) {
 			"ipaddresspools", cr, codec, "",
 			func() *v1beta1.IPAddressPool { return &v1beta1.IPAddressPool{} },
 			func() *v1beta1.IPAddressPoolList { return &v1beta1.IPAddressPoolList{} },
+		),
+		IPReservations: gentype.NewClientWithList(
+			"ipreservations", cr, codec, "",
+			func() *v1beta1.IPReservation { return &v1beta1.IPReservation{} },
+			func() *v1beta1.IPReservationList { return &v1beta1.IPReservationList{} },
 		),
 		L2Advertisements: gentype.NewClientWithList(
 			"l2advertisements", cr, codec, "",

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,6 +49,10 @@ func sourceOf(kind Kind, cfg CacheConfig) (source, error) {
 				o.LabelSelector = cfg.PodSelector.String()
 			}
 		}), nil
+	case KindServiceCIDR:
+		return newSource(cfg.Clients, kube.NetworkingV1().ServiceCIDRs(), &networkingv1.ServiceCIDR{}, nil), nil
+	case KindIPReservation:
+		return newSource(cfg.Clients, cfg.Clients.IPReservations, &v1beta1.IPReservation{}, nil), nil
 	case KindIPAddressPool:
 		return newSource(cfg.Clients, cfg.Clients.IPAddressPools, &v1beta1.IPAddressPool{}, nil), nil
 	case KindL2Advertisement:

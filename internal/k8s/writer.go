@@ -224,6 +224,8 @@ func PatchStatus(clients *Clients) PatchFunc {
 			_, err = clients.Kube.CoreV1().Services(key.Namespace).Patch(ctx, key.Name, types.StrategicMergePatchType, patch, opts, "status")
 		case KindIPAddressPool:
 			_, err = clients.IPAddressPools.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
+		case KindIPReservation:
+			_, err = clients.IPReservations.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
 		case KindL2Advertisement:
 			_, err = clients.L2Advertisements.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
 		default:

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/berth-lb/berth/internal/ipam"
+)
+
+// A Service that another controller rewrites is contested. Berth writes its
+// addresses back once; after that it waits, twice as long each time, so that
+// two controllers never write against each other in a loop, and says so on the
+// Service until the other has been quiet for contestQuiet.
+const (
+	contestFirstWait = time.Minute
+	contestLongest   = time.Hour
+	contestQuiet     = 10 * time.Minute
+)
+
+// contest is what is known about a Service that another controller rewrites.
+type contest struct {
+	strikes  int       // how often it was rewritten
+	last     time.Time // when it was rewritten last
+	answered time.Time // when Berth wrote its addresses back last
+	message  string
+}
+
+// wait is how long to wait after the last answer before the next.
+func (c *contest) wait() time.Duration {
+	if c.strikes <= 1 {
+		return 0
+	}
+	wait := contestFirstWait
+	for range c.strikes - 2 {
+		if wait *= 2; wait >= contestLongest {
+			return contestLongest
+		}
+	}
+	return wait
+}
+
+// contests watches over the statuses of all Services.
+type contests struct {
+	// confirmed is what each Service was seen to have after Berth wrote it.
+	confirmed map[ipam.Owner][]corev1.LoadBalancerIngress
+	open      map[ipam.Owner]*contest
+}
+
+func newContests() contests {
+	return contests{confirmed: map[ipam.Owner][]corev1.LoadBalancerIngress{}, open: map[ipam.Owner]*contest{}}
+}
+
+func (c *contests) forget(owner ipam.Owner) {
+	delete(c.confirmed, owner)
+	delete(c.open, owner)
+}
+
+// judge compares what a Service has with what it should have. It returns the
+// contest that is open about it, or nil, whether that has just begun, and
+// whether to leave the addresses in its status alone for now.
+func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress, now time.Time) (open *contest, begun, leave bool) {
+	owner := ownerOf(svc)
+	has := svc.Status.LoadBalancer.Ingress
+	open = c.open[owner]
+	if sameIngress(has, want) {
+		c.confirmed[owner] = want
+		return open, false, false
+	}
+	if before, known := c.confirmed[owner]; known && len(want) > 0 && sameIngress(before, want) {
+		// It had what it should have, and nothing of Berth's has changed since.
+		delete(c.confirmed, owner)
+		if open == nil {
+			open, begun = &contest{message: overwritten(want, has)}, true
+			c.open[owner] = open
+		}
+		open.strikes++
+		open.last = now
+	}
+	if open == nil {
+		return nil, false, false
+	}
+	if now.Before(open.answered.Add(open.wait())) {
+		return open, begun, true
+	}
+	open.answered = now
+	return open, begun, false
+}
+
+// due returns the Services whose contest wants attention: time to write again,
+// or to call it over.
+func (c *contests) due(now time.Time) []ipam.Owner {
+	var owners []ipam.Owner
+	for owner, open := range c.open {
+		_, settled := c.confirmed[owner]
+		switch {
+		case settled && now.Sub(open.last) >= contestQuiet:
+			delete(c.open, owner)
+		case settled || now.Before(open.answered.Add(open.wait())):
+			continue
+		}
+		owners = append(owners, owner)
+	}
+	slices.SortFunc(owners, ipam.Owner.Compare)
+	return owners
+}
+
+func overwritten(want, has []corev1.LoadBalancerIngress) string {
+	return fmt.Sprintf("another controller has replaced %s by %s in status.loadBalancer.ingress; give the Service a loadBalancerClass so that only one serves it",
+		renderIngress(want), renderIngress(has))
+}
+
+func renderIngress(ingress []corev1.LoadBalancerIngress) string {
+	if len(ingress) == 0 {
+		return "nothing"
+	}
+	var text string
+	for i, in := range ingress {
+		if i > 0 {
+			text += ", "
+		}
+		if in.IP != "" {
+			text += in.IP
+		} else {
+			text += in.Hostname
+		}
+	}
+	return text
+}
