@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
@@ -73,6 +74,9 @@ type controller struct {
 	// cache may not show it yet.
 	renewed  map[ipam.Owner]string
 	contests contests
+	// seen is when each Service that has no address in its status yet was first
+	// seen, for the latency metric.
+	seen map[ipam.Owner]time.Time
 	// reserved is what came of each reservation.
 	reserved map[string]ipam.Reserved
 
@@ -87,6 +91,7 @@ func newController(c controller) *controller {
 	c.lost = map[ipam.Owner]error{}
 	c.renewed = map[ipam.Owner]string{}
 	c.contests = newContests()
+	c.seen = map[ipam.Owner]time.Time{}
 	return &c
 }
 
@@ -104,6 +109,7 @@ func (c *controller) run(ctx context.Context) error {
 			return nil
 		}
 		c.health.Queued()
+		c.metrics.queue.Set(float64(c.cache.Pending()))
 		if err := c.handle(key); err != nil {
 			return err
 		}
@@ -300,6 +306,7 @@ func (c *controller) reconcile(key k8s.Key) error {
 	if !found || !c.class.Owns(svc) {
 		return c.dismiss(key, owner, svc)
 	}
+	c.observeLatency(svc, owner)
 	result, err := c.allocate(svc)
 	var o outcome
 	switch {
@@ -319,6 +326,19 @@ func (c *controller) reconcile(key k8s.Key) error {
 		return err
 	}
 	return c.publish(key, svc, o)
+}
+
+// observeLatency measures how long a Service waits for its address to be in
+// its status, where the API server has it.
+func (c *controller) observeLatency(svc *corev1.Service, owner ipam.Owner) {
+	since, waits := c.seen[owner]
+	switch {
+	case len(svc.Status.LoadBalancer.Ingress) == 0 && !waits:
+		c.seen[owner] = c.clock.Now()
+	case len(svc.Status.LoadBalancer.Ingress) > 0 && waits:
+		c.metrics.latency.Observe(c.clock.Since(since).Seconds())
+		delete(c.seen, owner)
+	}
 }
 
 // allocate asks the allocator. The refusal is nil if the Service has all it
@@ -356,6 +376,7 @@ func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service)
 	delete(c.told, owner)
 	delete(c.lost, owner)
 	delete(c.renewed, owner)
+	delete(c.seen, owner)
 	c.contests.forget(owner)
 	if len(released) > 0 {
 		c.waitingDirty, c.poolsDirty = true, true

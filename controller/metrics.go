@@ -9,6 +9,8 @@ import (
 type metrics struct {
 	addresses *prometheus.GaugeVec   // by pool, family, state
 	failures  *prometheus.CounterVec // by reason
+	latency   prometheus.Histogram
+	queue     prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -21,8 +23,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "berth_allocation_failures_total",
 			Help: "Attempts to give a Service its addresses that failed, by the reason in its condition.",
 		}, []string{"reason"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "berth_allocation_duration_seconds",
+			Help:    "Time from when a Service without an address is first seen until the API server has its address.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		queue: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "berth_queue_depth",
+			Help: "Changed objects that wait to be dealt with.",
+		}),
 	}
-	reg.MustRegister(m.addresses, m.failures)
+	reg.MustRegister(m.addresses, m.failures, m.latency, m.queue)
 	return m
 }
 
