@@ -276,7 +276,7 @@ func (m *model) conflicts(r Reservation, wants []netip.Addr) bool {
 
 func (m *model) heldBefore(r Reservation, known modelCount) Reservation {
 	before := r.Held
-	if len(known.held) > 0 && known.pool == r.Pool && known.family == r.Family {
+	if known.pool == r.Pool && known.family == r.Family {
 		before = known.held
 	}
 	r.Held = nil

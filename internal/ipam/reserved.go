@@ -23,11 +23,6 @@ func (r *reservation) admits(o Owner, held *holding) bool {
 	return r.isFor(o) || held != nil && held.first(r.isFor) != nil
 }
 
-// narrower tells whether r is for a Service of the namespace that other is for: then it may lie within.
-func (r *reservation) narrower(other *reservation) bool {
-	return r.who.Namespace == other.who.Namespace && r.who.Name != "" && other.who.Name == ""
-}
-
 // reservedRange is a range of addresses, as numbers, that a reservation holds.
 type reservedRange struct {
 	from, to u128
@@ -70,20 +65,32 @@ func firstReserved(index []reservedRange, n u128) int {
 	return i
 }
 
-// bookings are ranges that are about to be reserved, ordered by their ends.
-type bookings [2]*btree.BTreeG[reservedRange]
+// bookings are ranges that are about to be reserved: per family, and of each first for namespaces, then for Services. A tree
+// is ordered by the ends of ranges, of which no two overlap. But what is booked for a Service may lie within what is booked
+// for its namespace.
+type bookings [2][2]*btree.BTreeG[reservedRange]
 
 func newBookings() *bookings {
 	var b bookings
-	for i := range b {
-		b[i] = btree.NewG(16, func(x, y reservedRange) bool { return x.to.less(y.to) })
+	for f := range b {
+		for i := range b[f] {
+			b[f][i] = btree.NewG(16, func(x, y reservedRange) bool { return x.to.less(y.to) })
+		}
 	}
 	return &b
 }
 
-func (b *bookings) overlapping(f Family, from, to u128) []reservedRange {
+func (b *bookings) tree(r *reservation, f Family) *btree.BTreeG[reservedRange] {
+	if r.who.Name == "" {
+		return b[f.index()][0]
+	}
+	return b[f.index()][1]
+}
+
+// overlapping returns the ranges of a tree that have an address of [from, to].
+func overlapping(tree *btree.BTreeG[reservedRange], from, to u128) []reservedRange {
 	var hits []reservedRange
-	b[f.index()].AscendGreaterOrEqual(reservedRange{to: from}, func(r reservedRange) bool {
+	tree.AscendGreaterOrEqual(reservedRange{to: from}, func(r reservedRange) bool {
 		if to.less(r.from) {
 			return false
 		}
@@ -93,51 +100,63 @@ func (b *bookings) overlapping(f Family, from, to u128) []reservedRange {
 	return hits
 }
 
-// conflict returns the first booked range that stands against r in [from, to].
+// conflict returns a booked range that stands against r in [from, to].
 func (b *bookings) conflict(r *reservation, f Family, from, to u128) (reservedRange, bool) {
-	for _, hit := range b.overlapping(f, from, to) {
-		if hit.by != r && !hit.by.narrower(r) && !r.narrower(hit.by) {
-			return hit, true
+	for _, tree := range b[f.index()] {
+		within := tree != b.tree(r, f)
+		for _, hit := range overlapping(tree, from, to) {
+			if hit.by != r && !(within && hit.by.who.Namespace == r.who.Namespace) {
+				return hit, true
+			}
 		}
 	}
 	return reservedRange{}, false
 }
 
-// book books what of [from, to] is not booked by r or a narrower one.
-func (b *bookings) book(r *reservation, f Family, from, to u128) {
-	tree, next := b[f.index()], from
-	for _, hit := range b.overlapping(f, from, to) {
-		if r.narrower(hit.by) {
-			tree.Delete(hit)
-			if hit.from.less(from) {
-				tree.ReplaceOrInsert(reservedRange{hit.from, from.prev(), hit.by})
-			}
-			if to.less(hit.to) {
-				tree.ReplaceOrInsert(reservedRange{to.next(), hit.to, hit.by})
-			}
-			continue
-		}
-		if next.less(hit.from) {
-			tree.ReplaceOrInsert(reservedRange{next, hit.from.prev(), r})
-		}
-		if !hit.to.less(to) {
-			return
-		}
-		next = hit.to.next()
-	}
-	tree.ReplaceOrInsert(reservedRange{next, to, r})
+// free tells whether an address is not booked at all.
+func (b *bookings) free(f Family, n u128) bool {
+	return len(overlapping(b[f.index()][0], n, n)) == 0 && len(overlapping(b[f.index()][1], n, n)) == 0
 }
 
-// list returns all booked ranges by address.
+// book books what of [from, to] r has not booked already. Nothing there may stand against it.
+func (b *bookings) book(r *reservation, f Family, from, to u128) {
+	tree := b.tree(r, f)
+	for _, part := range without(reservedRange{from, to, r}, overlapping(tree, from, to)) {
+		tree.ReplaceOrInsert(part)
+	}
+}
+
+// list returns all booked ranges by address. Where a range for a Service lies within one for its namespace, it counts.
 func (b *bookings) list() (index [2][]reservedRange) {
-	for i, tree := range b {
-		index[i] = make([]reservedRange, 0, tree.Len())
-		tree.Ascend(func(r reservedRange) bool {
-			index[i] = append(index[i], r)
+	for f, trees := range b {
+		index[f] = make([]reservedRange, 0, trees[0].Len()+trees[1].Len())
+		trees[0].Ascend(func(r reservedRange) bool {
+			index[f] = append(index[f], without(r, overlapping(trees[1], r.from, r.to))...)
 			return true
 		})
+		trees[1].Ascend(func(r reservedRange) bool {
+			index[f] = append(index[f], r)
+			return true
+		})
+		slices.SortFunc(index[f], func(x, y reservedRange) int { return x.from.compare(y.from) })
 	}
 	return index
+}
+
+// without returns what of a range is not in cuts, which overlap it and are sorted.
+func without(r reservedRange, cuts []reservedRange) []reservedRange {
+	var out []reservedRange
+	next := r.from
+	for _, c := range cuts {
+		if next.less(c.from) {
+			out = append(out, reservedRange{next, c.from.prev(), r.by})
+		}
+		if !c.to.less(r.to) {
+			return out
+		}
+		next = c.to.next()
+	}
+	return append(out, reservedRange{next, r.to, r.by})
 }
 
 // difference returns what of two lists of ranges by address is only in the one or only in the other.

@@ -102,7 +102,7 @@ func (s *reserving) check(r *reservation, spec *Reservation) error {
 func (s *reserving) bookHeld(r *reservation, spec *Reservation) {
 	c := counted{pool: spec.Pool, family: spec.Family}
 	before := spec.Held
-	if known := s.a.reserved.counted[spec.Name]; len(known.held) > 0 && known.pool == spec.Pool && known.family == spec.Family {
+	if known := s.a.reserved.counted[spec.Name]; known.pool == spec.Pool && known.family == spec.Family {
 		before = known.held
 	}
 	_, exists := s.a.StatsOf(spec.Pool)
@@ -116,7 +116,7 @@ func (s *reserving) bookHeld(r *reservation, spec *Reservation) {
 		if pool, _ := s.a.PoolOf(addr); exists && pool != spec.Pool {
 			continue
 		}
-		if len(s.bookings.overlapping(spec.Family, number(addr), number(addr))) > 0 {
+		if !s.bookings.free(spec.Family, number(addr)) {
 			continue
 		}
 		s.bookings.book(r, spec.Family, number(addr), number(addr))
