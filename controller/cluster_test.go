@@ -43,6 +43,8 @@ type cluster struct {
 	writes  map[k8s.Key]int
 	events  []string
 	created int
+	// noDoubles checks after each write that no two Services show one address.
+	noDoubles bool
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -167,6 +169,9 @@ func (c *cluster) apply(key k8s.Key, patch []byte) {
 	case k8s.KindService:
 		owner := ipam.Owner{Namespace: key.Namespace, Name: key.Name}
 		c.services[owner] = patched(c.t, c.services[owner], patch, strategicpatch.StrategicMergePatch)
+		if c.noDoubles {
+			c.wantNoDoubles()
+		}
 	case k8s.KindIPAddressPool:
 		var body struct{ Status v1beta1.IPAddressPoolStatus }
 		c.decode(patch, &body)
@@ -220,6 +225,22 @@ func (c *cluster) putReservation(r *v1beta1.IPReservation) {
 	c.reservations[r.Name] = r
 	c.controller.cache.Add(k8s.Key{Kind: k8s.KindIPReservation, Name: r.Name})
 	c.settle()
+}
+
+// wantNoDoubles checks that no two Services show one address, unless they ask
+// to share: what a successor of the controller would find.
+func (c *cluster) wantNoDoubles() {
+	c.t.Helper()
+	shownBy := map[string]*corev1.Service{}
+	for _, svc := range c.services {
+		for _, ingress := range svc.Status.LoadBalancer.Ingress {
+			other := shownBy[ingress.IP]
+			shownBy[ingress.IP] = svc
+			if other != nil && other.Annotations[v1beta1.AnnotationAllowSharedIP] == "" {
+				c.t.Errorf("%s/%s and %s/%s both show %s", svc.Namespace, svc.Name, other.Namespace, other.Name, ingress.IP)
+			}
+		}
+	}
 }
 
 func (c *cluster) decode(patch []byte, into any) {

@@ -74,6 +74,7 @@ type controller struct {
 	// cache may not show it yet.
 	renewed  map[ipam.Owner]string
 	contests contests
+	handover handover
 	// seen is when each Service that has no address in its status yet was first
 	// seen, for the latency metric.
 	seen map[ipam.Owner]time.Time
@@ -91,6 +92,7 @@ func newController(c controller) *controller {
 	c.lost = map[ipam.Owner]error{}
 	c.renewed = map[ipam.Owner]string{}
 	c.contests = newContests()
+	c.handover = newHandover()
 	c.seen = map[ipam.Owner]time.Time{}
 	return &c
 }
@@ -357,6 +359,7 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, *refusal) {
 	if err == nil {
 		c.renewed[owner] = req.renew
 	}
+	c.handover.release(owner, result.Released)
 	if result.Freed {
 		c.waitingDirty = true
 	}
@@ -378,6 +381,7 @@ func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service)
 	delete(c.renewed, owner)
 	delete(c.seen, owner)
 	c.contests.forget(owner)
+	c.wake(c.handover.left(owner, lettingGo(svc, nil)))
 	if len(released) > 0 {
 		c.waitingDirty, c.poolsDirty = true, true
 	}
@@ -418,6 +422,12 @@ func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 }
 
 func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error {
+	owner := ownerOf(svc)
+	c.wake(c.handover.left(owner, lettingGo(svc, o.addresses)))
+	if c.handover.mustWait(owner, o.addresses) {
+		c.writer.Set(key, nil)
+		return nil
+	}
 	contest, begun, leave := c.contests.judge(svc, o.ingress(), c.clock.Now())
 	if contest != nil {
 		o.allocated, o.reason, o.message = false, reasonContested, contest.message
@@ -431,6 +441,13 @@ func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error 
 	}
 	c.writer.Set(key, patch)
 	return nil
+}
+
+// wake has Services dealt with again.
+func (c *controller) wake(owners []ipam.Owner) {
+	for _, owner := range owners {
+		c.cache.Add(keyOf(owner))
+	}
 }
 
 func keyOf(owner ipam.Owner) k8s.Key {

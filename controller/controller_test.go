@@ -245,6 +245,28 @@ func TestRestoreByAge(t *testing.T) {
 	}
 }
 
+// TestHandover: an address that one Service gives up and another gets at once is
+// never shown by both, in whatever order the writes arrive.
+func TestHandover(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		c := newCluster(t)
+		c.noDoubles = true
+		c.pool("default", "192.0.2.1-192.0.2.3")
+		c.service("a")
+		c.service("b")
+		c.service("c", annotate("berth.dev/load-balancer-ips", "192.0.2.1"))
+		c.want("c", "", reasonAddressInUse, "")
+		c.edit("a", annotate("berth.dev/load-balancer-ips", "192.0.2.3"))
+		c.want("a", "192.0.2.3", reasonAllocated, "")
+		c.want("c", "192.0.2.1", reasonAllocated, "")
+		c.edit("a", annotate("berth.dev/load-balancer-ips", "192.0.2.2"))
+		c.want("a", "192.0.2.3", reasonAddressInUse, "")
+		c.delete("b")
+		c.want("a", "192.0.2.2", reasonAllocated, "")
+	}
+}
+
 // TestForeignAddress: what another load balancer wrote is kept only if a pool
 // has it.
 func TestForeignAddress(t *testing.T) {

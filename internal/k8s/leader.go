@@ -8,7 +8,6 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
@@ -147,16 +146,4 @@ func (l *expiringLock) renewed(r resourcelock.LeaderElectionRecord, err error) e
 	}
 	l.timer.Reset(l.after)
 	return nil
-}
-
-// Holder returns the identity in the Lease, for status pages.
-func (l *Leader) Holder(ctx context.Context) (string, error) {
-	lease, err := l.Client.CoordinationV1().Leases(l.Namespace).Get(ctx, l.Name, metav1.GetOptions{})
-	if err != nil {
-		return "", fmt.Errorf("reading Lease %s/%s: %w", l.Namespace, l.Name, err)
-	}
-	if lease.Spec.HolderIdentity == nil {
-		return "", nil
-	}
-	return *lease.Spec.HolderIdentity, nil
 }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/berth-lb/berth/internal/ipam"
+)
+
+// handover keeps two Services from showing one address at the same time. Status
+// writes are not ordered among Services, so when one gives up an address that
+// another gets, the other's status waits until the API server shows that the
+// first has let go. A controller that ends in between leaves nothing that its
+// successor could misread.
+type handover struct {
+	// leaving are the Services that gave up an address and still show it.
+	leaving map[netip.Addr]map[ipam.Owner]bool
+	// gives are the addresses under which a Service is in leaving.
+	gives map[ipam.Owner][]netip.Addr
+	// waiting are the Services that have an address and may not show it yet.
+	waiting map[netip.Addr]map[ipam.Owner]bool
+}
+
+func newHandover() handover {
+	return handover{
+		leaving: map[netip.Addr]map[ipam.Owner]bool{},
+		gives:   map[ipam.Owner][]netip.Addr{},
+		waiting: map[netip.Addr]map[ipam.Owner]bool{},
+	}
+}
+
+// release notes that a Service has given up addresses which it still shows.
+func (h *handover) release(owner ipam.Owner, addrs []netip.Addr) {
+	for _, addr := range addrs {
+		if h.leaving[addr] == nil {
+			h.leaving[addr] = map[ipam.Owner]bool{}
+		}
+		h.leaving[addr][owner] = true
+		h.gives[owner] = append(h.gives[owner], addr)
+	}
+}
+
+// lettingGo returns the addresses that a Service shows and does not have any
+// more; none if there is no such Service.
+func lettingGo(svc *corev1.Service, has []ipam.Assigned) []netip.Addr {
+	if svc == nil {
+		return nil
+	}
+	return slices.DeleteFunc(ingressOf(svc), func(addr netip.Addr) bool {
+		return slices.ContainsFunc(has, func(a ipam.Assigned) bool { return a.Address == addr })
+	})
+}
+
+// left notes which addresses a Service still shows that it has given up, and
+// returns those that waited for others of them.
+func (h *handover) left(owner ipam.Owner, shows []netip.Addr) (waited []ipam.Owner) {
+	h.gives[owner] = slices.DeleteFunc(h.gives[owner], func(addr netip.Addr) bool {
+		if slices.Contains(shows, addr) {
+			return false
+		}
+		delete(h.leaving[addr], owner)
+		if len(h.leaving[addr]) == 0 {
+			delete(h.leaving, addr)
+			for waiter := range h.waiting[addr] {
+				waited = append(waited, waiter)
+			}
+			delete(h.waiting, addr)
+		}
+		return true
+	})
+	if len(h.gives[owner]) == 0 {
+		delete(h.gives, owner)
+	}
+	slices.SortFunc(waited, ipam.Owner.Compare)
+	return waited
+}
+
+// mustWait says whether another Service still shows one of the addresses that
+// owner has. If so, owner is among those that left returns later.
+func (h *handover) mustWait(owner ipam.Owner, has []ipam.Assigned) bool {
+	wait := false
+	for _, a := range has {
+		for other := range h.leaving[a.Address] {
+			if other == owner {
+				continue
+			}
+			if h.waiting[a.Address] == nil {
+				h.waiting[a.Address] = map[ipam.Owner]bool{}
+			}
+			h.waiting[a.Address][owner] = true
+			wait = true
+		}
+	}
+	return wait
+}
