@@ -10,9 +10,9 @@ import (
 // Request.Renew.
 //
 // Addresses that the owner has and that still satisfy the request are kept, whatever has become of their pools. Those
-// asked for must be in a pool of the request, unless already held. For each family that remains, an address reserved for
-// the owner comes first (see SetReservations), then the one that rests for it, the latest first, in a pool of the request.
-// Otherwise the pools are tried in order; a pool that has both families is preferred for two, and for one the pool of the
+// asked for must be in a pool of the request, unless already held. For each family that remains, an address that is
+// reserved for the Service comes first (see SetReservations), before others one that it had last; then one that rests for
+// it, the latest first; then one that is reserved for its namespace. Otherwise the pools are tried in order; a pool that has both families is preferred for two, and for one the pool of the
 // other address. Inside a pool an address with the same sharing key on which the ports are free comes first, also before
 // one reserved for the namespace, then one that nobody has; of several, the first in the order of the pool's ranges, and
 // in a range the lowest.
@@ -246,18 +246,30 @@ func (p *plan) choose() error {
 
 // choosePreferred takes an address that is reserved or that rests for the owner.
 func (p *plan) choosePreferred(f Family) {
-	if p.chooseReserved(f, p.req.Owner) || p.chooseReserved(f, Owner{Namespace: p.req.Owner.Namespace}) || p.req.Renew {
-		return
+	switch {
+	case p.chooseResting(f, true):
+	case p.chooseReserved(f, p.req.Owner):
+	case p.chooseResting(f, false):
+	default:
+		p.chooseReserved(f, Owner{Namespace: p.req.Owner.Namespace})
+	}
+}
+
+// chooseResting takes what rests for the owner, the latest first; only what is reserved for it as well, or anything.
+func (p *plan) chooseResting(f Family, reserved bool) bool {
+	if p.req.Renew {
+		return false
 	}
 	for r := p.a.rests.byOwner[p.req.Owner]; r != nil; r = r.next {
-		in := r.h.pool
-		if r.h.family != f || !slices.Contains(p.req.Pools, in.spec.Name) || p.refuse(r.h.addr(), r.h, in) != nil {
-			continue
-		}
-		if p.tryAdd(target{r.h.addr(), r.h, in}) {
-			return
+		in, by := r.h.pool, p.a.reserved.of(f, r.h.num)
+		switch {
+		case r.h.family != f, reserved && (by == nil || by.who != p.req.Owner):
+		case !p.open(in, by) || p.refuse(r.h.addr(), r.h, in) != nil:
+		case p.tryAdd(target{r.h.addr(), r.h, in}):
+			return true
 		}
 	}
+	return false
 }
 
 // chooseReserved takes the first address that is reserved for who: the owner or its namespace.

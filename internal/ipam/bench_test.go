@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 )
 
 // The allocator must cost the same whatever the size and the fill of a pool; the first-fit scan beside it, which is what
@@ -162,6 +163,105 @@ func BenchmarkShared(b *testing.B) {
 			}
 		})
 	}
+}
+
+// crowded is a pool of 2^20 addresses half of which are assigned, with 10,000 reservations (one in four is for the namespace
+// of the benchmark) and 100,000 resting addresses.
+func crowded(b *testing.B) (*Allocator, []Owner) {
+	pool := benchPool(b, "pool", "10.0.0.0/12")
+	pool.ReuseDelay, pool.Quota = time.Hour, Quota{Addresses: 1 << 20, Services: 1 << 20}
+	a := benchAllocator(b, pool)
+	a.Expire(time.Unix(0, 0))
+	a.SetReservations(manyReservations(10_000))
+	req := Request{Families: []Family{IPv4}, Pools: []string{"pool"}}
+	owners := make([]Owner, 1<<19)
+	for i := range owners {
+		owners[i] = benchOwner(i)
+		req.Owner = owners[i]
+		if _, err := a.Allocate(req); err != nil {
+			b.Fatal(err)
+		}
+	}
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(owners), func(i, j int) { owners[i], owners[j] = owners[j], owners[i] })
+	for i, o := range owners[:100_000] {
+		a.Expire(time.Unix(0, 0).Add(time.Duration(i) * time.Millisecond))
+		a.Release(o)
+	}
+	runtime.GC()
+	return a, owners[100_000:]
+}
+
+// manyReservations hold every eighth block of 8 addresses of 10.0.0.0/12.
+func manyReservations(n int) []Reservation {
+	out := make([]Reservation, n)
+	for i := range out {
+		from := number(netip.MustParseAddr("10.0.0.0")).add(u128{lo: uint64(i) * 64})
+		out[i] = Reservation{
+			Name: fmt.Sprintf("reservation-%05d", i), Namespace: fmt.Sprintf("tenant-%04d", i%1000), Service: fmt.Sprintf("service-%05d", i),
+			Addresses: []Range{{address(IPv4, from), address(IPv4, from.add(u128{lo: 7}))}},
+		}
+		if i%4 == 0 {
+			out[i].Namespace, out[i].Service = "bench", ""
+		}
+	}
+	return out
+}
+
+// BenchmarkCrowded is BenchmarkAllocateRelease and BenchmarkChurn beside reservations, rests and a quota: a new Service in
+// turn gets an address that rests for it; and among those there are, one picked at random gives up its address for good
+// (the time passes) and gets another.
+func BenchmarkCrowded(b *testing.B) {
+	b.Run("allocate+release", func(b *testing.B) {
+		a, _ := crowded(b)
+		req := Request{Owner: Owner{"bench", "new"}, Families: []Family{IPv4}, Pools: []string{"pool"}}
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := a.Allocate(req); err != nil {
+				b.Fatal(err)
+			}
+			a.Release(req.Owner)
+		}
+	})
+	b.Run("churn", func(b *testing.B) {
+		a, owners := crowded(b)
+		req := Request{Families: []Family{IPv4}, Pools: []string{"pool"}}
+		i := 0
+		b.ReportAllocs()
+		for b.Loop() {
+			old := owners[i%len(owners)]
+			a.Release(old)
+			next, _ := a.NextExpiry()
+			a.Expire(next)
+			req.Owner = Owner{"churn", old.Name}
+			if i/len(owners)%2 == 1 {
+				req.Owner.Namespace = "bench"
+			}
+			owners[i%len(owners)] = req.Owner
+			if _, err := a.Allocate(req); err != nil {
+				b.Fatal(err)
+			}
+			i++
+		}
+	})
+}
+
+// BenchmarkSetReservations sets 10,000 reservations of which one changes each time, and a /64 that comes and goes.
+func BenchmarkSetReservations(b *testing.B) {
+	b.Run("one-of-10000", func(b *testing.B) {
+		a, _ := crowded(b)
+		many := manyReservations(10_000)
+		for i := 0; b.Loop(); i++ {
+			a.SetReservations(many[:len(many)-i%2])
+		}
+	})
+	b.Run("64", func(b *testing.B) {
+		a, _ := benchPools[4].allocator(b)
+		free := mustRange(b, "2001:db8::1:0:0:0-2001:db8::ffff:ffff:ffff:ffff")
+		one := []Reservation{{Name: "half", Namespace: "x", Addresses: []Range{free}}}
+		for i := 0; b.Loop(); i++ {
+			a.SetReservations(one[:i%2])
+		}
+	})
 }
 
 // firstFit is the straightforward allocator: it walks the range from its first address until one is free.

@@ -115,8 +115,13 @@ func (e *QuotaError) Error() string {
 
 func (e *QuotaError) numbers() string {
 	what := "addresses"
-	if e.Services {
+	switch {
+	case e.Services && e.Limit == 1:
+		what = "Service"
+	case e.Services:
 		what = "Services"
+	case e.Limit == 1:
+		what = "address"
 	}
 	return fmt.Sprintf("namespace %s may have %d %s, has %d and would have %d", e.Namespace, e.Limit, what, e.Used, e.Wanted)
 }

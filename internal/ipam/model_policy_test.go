@@ -148,17 +148,19 @@ func (c *choice) preferred(f Family) []netip.Addr {
 			}
 		}
 	}
-	out := c.reserved(f, pools, c.req.Owner)
-	out = append(out, c.reserved(f, c.req.Pools, Owner{Namespace: c.req.Owner.Namespace})...)
-	if c.req.Renew {
-		return out
-	}
+	var out, resting []netip.Addr
 	for _, r := range slices.Backward(c.rests) {
-		if r.Owner == c.req.Owner && FamilyOf(r.Address) == f && slices.Contains(c.req.Pools, c.poolOf(r.Address)) && c.refuse(r.Address, c.req) == "" {
+		if r.Owner != c.req.Owner || FamilyOf(r.Address) != f || c.refuse(r.Address, c.req) != "" || c.req.Renew {
+			continue
+		}
+		if who, _ := c.reservedFor(r.Address); who == c.req.Owner {
 			out = append(out, r.Address)
+		} else {
+			resting = append(resting, r.Address)
 		}
 	}
-	return out
+	out = append(out, c.reserved(f, pools, c.req.Owner)...)
+	return append(append(out, resting...), c.reserved(f, c.req.Pools, Owner{Namespace: c.req.Owner.Namespace})...)
 }
 
 func (c *choice) reserved(f Family, pools []string, who Owner) []netip.Addr {

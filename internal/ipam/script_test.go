@@ -10,20 +10,30 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestScripts runs the decision tables in testdata. Each file is a list of stories, "== TITLE" and then lines
 // "COMMAND => RESULT"; a story starts with a new allocator. Commands:
 //
-//	pools NAME=RANGE,RANGE NAME+=RANGE   SetPools (+ shares across namespaces); the result is the owners it reports
+//	pools NAME=RANGE,RANGE NAME+=RANGE   SetPools (+ shares across namespaces; a range may also be off, delay:DURATION,
+//	                                     addresses:QUOTA or services:QUOTA); the result is the owners it reports
 //	get OWNER FAMILIES POOLS [OPTION..]  Allocate; families 4, 6, 46, 64, or 4?6 if partial; pools a,b or - for none, named
-//	                                     with a leading !; options ask=ADDR,.. key=KEY ports=tcp80,.. backend=B;
+//	                                     with a leading !; options ask=ADDR,.. key=KEY ports=tcp80,.. backend=B across renew;
 //	                                     the result is ADDR@POOL .. [released ADDR ..] [freed] [missing: ERROR], or an error
-//	restore OWNER ADDR,.. [OPTION..]     Restore
+//	restore OWNER ADDR,.. [OPTION..]     Restore, or RestoreFrom if the addresses are ADDR@POOL
+//	reserve NAME=OWNER:RANGE,..          SetReservations; NAME=OWNER:COUNTxPOOL/FAMILY[,ADDR..] counts and held ADDR..;
+//	                                     the result is RANGE,.. [(ERROR)]; ..
+//	time DURATION                        Expire, so much later; the first call is at 12:00:00
+//	rest OWNER ADDR AGO                  RestoreRest
+//	rests                                Rests: ADDR for OWNER until TIME; ..
+//	next                                 NextExpiry
+//	outside                              OutOfPoolAddresses: ADDR@POOL of OWNERS; ..
 //	release OWNER                        Release
 //	show OWNER                           Allocation
 //	owners ADDR                          Owners
-//	stats NAME                           StatsOf: per family assigned/available/total, and those out of pool
+//	stats NAME                           StatsOf: per family assigned/available/total, those out of pool, and if there are
+//	                                     any those reserved and resting
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
@@ -41,7 +51,7 @@ func TestScripts(t *testing.T) {
 			switch {
 			case line == "" || strings.HasPrefix(line, "#"):
 			case strings.HasPrefix(line, "== "):
-				s = &script{a: New()}
+				s = newScript()
 			default:
 				s.line(t, fmt.Sprintf("%s:%d", file, i+1), line)
 			}
@@ -49,7 +59,16 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-type script struct{ a *Allocator }
+type script struct {
+	a   *Allocator
+	now time.Time
+}
+
+func newScript() *script {
+	s := &script{a: New(), now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)}
+	s.a.Expire(s.now)
+	return s
+}
 
 func (s *script) line(t *testing.T, at, line string) {
 	command, want, ok := strings.Cut(line, "=>")
@@ -69,9 +88,7 @@ func (s *script) run(t *testing.T, command string, args []string) string {
 	case "get":
 		return s.get(t, args)
 	case "restore":
-		var req Request
-		options(t, &req, args[2:])
-		return say(s.a.Restore(owner(args[0]), addrs(t, args[1]), req.Sharing))
+		return s.restore(t, args)
 	case "release":
 		return join(s.a.Release(owner(args[0])))
 	case "show":
@@ -80,6 +97,37 @@ func (s *script) run(t *testing.T, command string, args []string) string {
 		return join(s.a.Owners(netip.MustParseAddr(args[0])))
 	case "stats":
 		return s.stats(args[0])
+	}
+	return s.runTimed(t, command, args)
+}
+
+// runTimed runs the commands about time and reservations.
+func (s *script) runTimed(t *testing.T, command string, args []string) string {
+	clock := func(at time.Time) string { return at.Format(time.TimeOnly) }
+	var out []string
+	switch command {
+	case "reserve":
+		return s.reserve(t, args)
+	case "time":
+		s.now = s.now.Add(duration(t, args[0]))
+		return fmt.Sprintf("freed %v", s.a.Expire(s.now))
+	case "rest":
+		return fmt.Sprint(s.a.RestoreRest(owner(args[0]), netip.MustParseAddr(args[1]), s.now.Add(-duration(t, args[2]))))
+	case "rests":
+		for _, r := range s.a.Rests() {
+			out = append(out, fmt.Sprintf("%s for %s until %s", r.Address, r.Owner, clock(r.Until)))
+		}
+		return cmp.Or(strings.Join(out, "; "), "none")
+	case "next":
+		if at, ok := s.a.NextExpiry(); ok {
+			return clock(at)
+		}
+		return "none"
+	case "outside":
+		for _, o := range s.a.OutOfPoolAddresses() {
+			out = append(out, fmt.Sprintf("%s@%s of %s", o.Address, o.Pool, join(o.Owners)))
+		}
+		return cmp.Or(strings.Join(out, "; "), "none")
 	}
 	t.Fatalf("unknown command %s", command)
 	return ""
@@ -90,12 +138,8 @@ func (s *script) pools(t *testing.T, args []string) string {
 	for _, arg := range args {
 		name, list, _ := strings.Cut(arg, "=")
 		p := Pool{Name: strings.TrimSuffix(name, "+"), ShareAcrossNamespaces: strings.HasSuffix(name, "+")}
-		for _, r := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
-			parsed, err := ParseRange(r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			p.Ranges = append(p.Ranges, parsed)
+		for _, part := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
+			poolPart(t, &p, part)
 		}
 		pools = append(pools, p)
 	}
@@ -104,6 +148,68 @@ func (s *script) pools(t *testing.T, args []string) string {
 		return err.Error()
 	}
 	return join(moved)
+}
+
+func poolPart(t *testing.T, p *Pool, part string) {
+	name, value, _ := strings.Cut(part, ":")
+	switch name {
+	case "off":
+		p.Disabled = true
+	case "delay":
+		p.ReuseDelay = duration(t, value)
+	case "addresses":
+		p.Quota.Addresses = count(t, value)
+	case "services":
+		p.Quota.Services = count(t, value)
+	default:
+		p.Ranges = append(p.Ranges, mustRange(t, part))
+	}
+}
+
+func (s *script) restore(t *testing.T, args []string) string {
+	var req Request
+	options(t, &req, args[2:])
+	if !strings.Contains(args[1], "@") {
+		return say(s.a.Restore(owner(args[0]), addrs(t, args[1]), req.Sharing))
+	}
+	var assigned []Assigned
+	for _, part := range strings.Split(args[1], ",") {
+		addr, pool, _ := strings.Cut(part, "@")
+		assigned = append(assigned, Assigned{netip.MustParseAddr(addr), pool})
+	}
+	return say(s.a.RestoreFrom(owner(args[0]), assigned, req.Sharing))
+}
+
+func (s *script) reserve(t *testing.T, args []string) string {
+	var reservations []Reservation
+	for _, arg := range args {
+		name, what, _ := strings.Cut(arg, "=")
+		who, list, _ := strings.Cut(what, ":")
+		r := Reservation{Name: name, Namespace: owner(who).Namespace, Service: owner(who).Name}
+		for _, part := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
+			number, pool, counts := strings.Cut(part, "x")
+			switch {
+			case counts:
+				pool, family, _ := strings.Cut(pool, "/")
+				r.Count, r.Pool, r.Family = count(t, number), pool, map[string]Family{"4": IPv4, "6": IPv6}[family]
+			case r.Count > 0:
+				r.Held = append(r.Held, netip.MustParseAddr(part))
+			default:
+				r.Addresses = append(r.Addresses, mustRange(t, part))
+			}
+		}
+		reservations = append(reservations, r)
+	}
+	held, _ := s.a.SetReservations(reservations)
+	var out []string
+	for _, h := range held {
+		text := h.Name + " " + join(h.Held)
+		if h.Err != nil {
+			text += " (" + h.Err.Error() + ")"
+		}
+		out = append(out, text)
+	}
+	return cmp.Or(strings.Join(out, "; "), "none")
 }
 
 func (s *script) get(t *testing.T, args []string) string {
@@ -143,7 +249,11 @@ func (s *script) stats(name string) string {
 		return "no such pool"
 	}
 	family := func(f FamilyStats) string {
-		return fmt.Sprintf("%d/%s/%s out %d", f.Assigned, f.Available, f.Total, f.OutOfPool)
+		text := fmt.Sprintf("%d/%s/%s out %d", f.Assigned, f.Available, f.Total, f.OutOfPool)
+		if !f.Reserved.IsZero() || f.Resting > 0 {
+			text += fmt.Sprintf(" reserved %s resting %d", f.Reserved, f.Resting)
+		}
+		return text
 	}
 	return family(st.IPv4) + ", " + family(st.IPv6)
 }
@@ -151,7 +261,7 @@ func (s *script) stats(name string) string {
 func options(t *testing.T, req *Request, args []string) {
 	for _, arg := range args {
 		name, value, _ := strings.Cut(arg, "=")
-		if req.Sharing == nil && name != "ask" {
+		if req.Sharing == nil && name != "ask" && name != "renew" {
 			req.Sharing = &Sharing{}
 		}
 		switch name {
@@ -159,6 +269,10 @@ func options(t *testing.T, req *Request, args []string) {
 			req.Addresses = addrs(t, value)
 		case "key":
 			req.Sharing.Key = value
+		case "renew":
+			req.Renew = true
+		case "across":
+			req.Sharing.AcrossNamespaces = true
 		case "backend":
 			req.Sharing.Backend = value
 		case "ports":
@@ -192,6 +306,22 @@ func addrs(t *testing.T, list string) []netip.Addr {
 		out = append(out, a)
 	}
 	return out
+}
+
+func duration(t *testing.T, s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func count(t *testing.T, s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func say(err error) string {

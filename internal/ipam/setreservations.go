@@ -20,7 +20,7 @@ import (
 // shares it already. These are given their reserved addresses before any other: a Service first those reserved for it
 // alone, then those of its namespace, of the first pool of the request that has one. The pool must be one of the request;
 // but a reservation for exactly this Service opens its pool to it unless the Service itself names others (Request.Named).
-// A disabled pool gives none. An address that rests goes to its last owner until then, if it is not reserved for others.
+// A disabled pool gives none. While a reserved address rests, it goes only to its last owner, if it is reserved for that.
 func (a *Allocator) SetReservations(reservations []Reservation) (held []Reserved, changed bool) {
 	s := &reserving{a: a, bookings: newBookings(), counted: map[string]counted{}}
 	for i := range reservations {
