@@ -12,11 +12,9 @@ import (
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 
-	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/ipam"
@@ -102,6 +100,7 @@ func (c *controller) run(ctx context.Context) error {
 	if err := c.cache.WaitForSync(ctx); err != nil {
 		return err
 	}
+	began, caughtUp := c.clock.Now(), false
 	if err := c.restore(); err != nil {
 		return err
 	}
@@ -121,64 +120,12 @@ func (c *controller) run(ctx context.Context) error {
 		}
 		if c.cache.Pending() == 0 {
 			c.health.Applied()
+			if !caughtUp {
+				caughtUp = true
+				level.Info(c.logger).Log("msg", "every Service is dealt with", "services", c.allocator.Len(), "took", c.clock.Since(began))
+			}
 		}
 	}
-}
-
-// restore records every existing allocation before the first is made, the
-// oldest Service first: of two that claim one address the older keeps it.
-func (c *controller) restore() error {
-	if err := c.configure(); err != nil {
-		return err
-	}
-	services := c.cache.Services.List()
-	slices.SortFunc(services, func(a, b *corev1.Service) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), ownerOf(a).Compare(ownerOf(b)))
-	})
-	restored := 0
-	for _, svc := range services {
-		if !c.class.Owns(svc) {
-			continue
-		}
-		owner := ownerOf(svc)
-		if condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated); condition != nil {
-			c.told[owner] = condition.Message
-		}
-		addrs := c.restorable(svc)
-		c.renewed[owner] = svc.Annotations[v1beta1.AnnotationRenewed]
-		if len(addrs) == 0 {
-			continue
-		}
-		var sharing *ipam.Sharing
-		if wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP); err == nil {
-			ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
-			sharing = sharingOf(svc, ns, wishes.SharingKey)
-		}
-		if err := c.allocator.RestoreFrom(owner, addrs, sharing); err != nil {
-			c.lost[owner] = err
-			level.Warn(c.logger).Log("msg", "a Service cannot keep its address", "service", owner, "err", err)
-		}
-		restored++
-	}
-	level.Info(c.logger).Log("msg", "restored the existing allocations", "services", restored, "pools", len(c.snapshot.Pools))
-	return nil
-}
-
-// restorable returns the addresses that a Service keeps: those of a pool, and,
-// where Berth or MetalLB put them there, those whose pool is gone. Others were
-// written by some other load balancer and are not ours to announce.
-func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
-	var assigned []ipam.Assigned
-	for _, addr := range ingressOf(svc) {
-		pool, found := c.snapshot.PoolOf(addr)
-		switch {
-		case found:
-			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: pool.Name})
-		case marked(svc):
-			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]})
-		}
-	}
-	return assigned
 }
 
 // handle deals with one changed object. Changes of the configuration are only
@@ -323,6 +270,9 @@ func (c *controller) reconcile(key k8s.Key) error {
 		delete(c.waiting, owner)
 	}
 	o.renewed = c.renewed[owner]
+	if sharing := c.allocator.SharingOf(owner); sharing != nil {
+		o.sharedKey = sharing.Key
+	}
 	c.tell(svc, owner, o)
 	if err := c.retain(owner, svc); err != nil {
 		return err

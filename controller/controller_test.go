@@ -322,6 +322,43 @@ func TestSharing(t *testing.T) {
 	c.want("b", "192.0.2.1", reasonAllocated, "")
 }
 
+// TestRestartKeepsRefusedSharers: an edit of a sharer that is refused must not
+// cost anybody the address when the controller restarts.
+func TestRestartKeepsRefusedSharers(t *testing.T) {
+	t.Parallel()
+	key := annotate("berth.dev/allow-shared-ip", "k")
+	for name, edit := range map[string]func(*corev1.Service){
+		"key":  annotate("berth.dev/allow-shared-ip", "k2"),
+		"port": port(443),
+		"policy": func(s *corev1.Service) {
+			s.Spec.ExternalTrafficPolicy, s.Spec.Selector = corev1.ServiceExternalTrafficPolicyLocal, map[string]string{"app": "x"}
+		},
+		"nonsense": annotate("berth.dev/load-balancer-ips", "what"),
+	} {
+		for _, edited := range []string{"older", "younger"} {
+			t.Run(name+" of the "+edited, func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(t)
+				c.pool("default", "192.0.2.1-192.0.2.9")
+				c.service("older", key)
+				c.service("younger", key, port(443))
+				change := edit
+				if edited == "younger" && name == "port" {
+					change = port(80)
+				}
+				c.edit(edited, change)
+				c.restart()
+				for _, service := range []string{"older", "younger"} {
+					if got := c.get(service).Status.LoadBalancer.Ingress; len(got) != 1 || got[0].IP != "192.0.2.1" {
+						t.Errorf("%s has %v", service, got)
+					}
+				}
+				c.wantQuiet()
+			})
+		}
+	}
+}
+
 // TestSecondFamilyLater: PreferDualStack takes what there is, and the rest when
 // there is more, without moving what it has.
 func TestSecondFamilyLater(t *testing.T) {

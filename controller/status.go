@@ -24,6 +24,8 @@ type outcome struct {
 	message   string
 	// renewed is the value of berth.dev/renew that was acted on.
 	renewed string
+	// sharedKey is the sharing key under which it has its addresses.
+	sharedKey string
 }
 
 // allocatedOutcome describes a request that was met; missing is why a
@@ -159,6 +161,7 @@ func patchFor(svc *corev1.Service, o outcome, leaveIngress bool, now metav1.Time
 	for key, want := range map[string]string{
 		v1beta1.AnnotationIPAllocatedFromPool: o.pools(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]),
 		v1beta1.AnnotationRenewed:             o.renewed,
+		v1beta1.AnnotationSharedIPKey:         o.sharedKey,
 	} {
 		if had, has := svc.Annotations[key]; want != had || has && want == "" {
 			patch.Metadata.set(key, want)
@@ -185,7 +188,7 @@ func farewellFor(svc *corev1.Service) ([]byte, error) {
 			patch.Status.Conditions = append(patch.Status.Conditions, deletedCondition{Patch: "delete", Type: conditionType})
 		}
 	}
-	for _, key := range []string{v1beta1.AnnotationIPAllocatedFromPool, v1beta1.AnnotationRenewed} {
+	for _, key := range []string{v1beta1.AnnotationIPAllocatedFromPool, v1beta1.AnnotationRenewed, v1beta1.AnnotationSharedIPKey} {
 		if _, has := svc.Annotations[key]; has {
 			patch.Metadata.set(key, "")
 		}

@@ -20,6 +20,10 @@ const (
 	// AnnotationRenewed is written by Berth: the value of AnnotationRenew that it
 	// has acted on.
 	AnnotationRenewed = "berth.dev/renewed"
+	// AnnotationSharedIPKey is written by Berth: the sharing key under which the
+	// Service has its addresses, which is not the one that it asks for while that
+	// is refused.
+	AnnotationSharedIPKey = "berth.dev/shared-ip-key"
 	// AnnotationIPAllocatedFromPool is written by Berth: the pool or pools
 	// (separated by a comma) that the Service's addresses came from.
 	AnnotationIPAllocatedFromPool = "berth.dev/ip-allocated-from-pool"

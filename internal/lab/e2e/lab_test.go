@@ -45,14 +45,24 @@ type testLab struct {
 // however it ends.
 func startLab(t *testing.T, family network.Family) *testLab {
 	t.Helper()
+	options := lab.DefaultOptions()
+	options.Name = "e2e" + string(family)
+	options.Nodes = nodes
+	options.IPFamily = family
+	return startLabWith(t, options)
+}
+
+// startLabWith is startLab with other options.
+func startLabWith(t *testing.T, options lab.Options) *testLab {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("end-to-end tests take minutes")
 	}
 	if os.Geteuid() != 0 {
 		t.Fatal("end-to-end tests need root, as network namespaces do")
 	}
-	cluster, mine := openOrStart(t, family)
-	l := &testLab{Cluster: cluster, family: family}
+	cluster, mine := openOrStart(t, options)
+	l := &testLab{Cluster: cluster, family: options.IPFamily}
 	if mine {
 		t.Cleanup(func() {
 			if t.Failed() {
@@ -80,22 +90,18 @@ func startLab(t *testing.T, family network.Family) *testLab {
 	return l
 }
 
-func openOrStart(t *testing.T, family network.Family) (cluster *lab.Cluster, mine bool) {
+func openOrStart(t *testing.T, options lab.Options) (cluster *lab.Cluster, mine bool) {
 	t.Helper()
 	if *labFlag != "" {
 		cluster, err := lab.Open(*labFlag)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if cluster.Plan().Family != family {
+		if cluster.Plan().Family != options.IPFamily {
 			t.Skipf("lab %s is %s", *labFlag, cluster.Plan().Family)
 		}
 		return cluster, false
 	}
-	options := lab.DefaultOptions()
-	options.Name = "e2e" + string(family)
-	options.Nodes = nodes
-	options.IPFamily = family
 	// What a run that was killed left behind.
 	if err := lab.Down(t.Context(), options.Name); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+
+	"github.com/go-kit/log/level"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/config"
+	"github.com/berth-lb/berth/internal/ipam"
+)
+
+// restore records every existing allocation before the first is made, the
+// oldest Service first: of two that claim one address the older keeps it. Those
+// that share an address and ask for something that was refused come last,
+// because what they have was granted by what they asked for before.
+func (c *controller) restore() error {
+	began := c.clock.Now()
+	if err := c.configure(); err != nil {
+		return err
+	}
+	services := c.cache.Services.List()
+	slices.SortFunc(services, func(a, b *corev1.Service) int {
+		return cmp.Or(
+			compareBools(refusedSharer(a), refusedSharer(b)),
+			a.CreationTimestamp.Compare(b.CreationTimestamp.Time), ownerOf(a).Compare(ownerOf(b)),
+		)
+	})
+	restored := 0
+	for _, svc := range services {
+		if !c.class.Owns(svc) {
+			continue
+		}
+		owner := ownerOf(svc)
+		if condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated); condition != nil {
+			c.told[owner] = condition.Message
+		}
+		addrs := c.restorable(svc)
+		c.renewed[owner] = svc.Annotations[v1beta1.AnnotationRenewed]
+		if len(addrs) == 0 {
+			continue
+		}
+		if err := c.restoreOne(svc, addrs); err != nil {
+			c.lost[owner] = err
+			level.Warn(c.logger).Log("msg", "a Service cannot keep its address", "service", owner, "err", err)
+		}
+		restored++
+	}
+	level.Info(c.logger).Log("msg", "restored the existing allocations", "services", restored, "pools", len(c.snapshot.Pools), "took", c.clock.Since(began))
+	return nil
+}
+
+func refusedSharer(svc *corev1.Service) bool {
+	return svc.Annotations[v1beta1.AnnotationSharedIPKey] != "" &&
+		meta.IsStatusConditionFalse(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
+}
+
+// compareBools orders false before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// restoreOne records the addresses of one Service. What it was granted may be
+// other than what it asks for by now: Services that had an address together
+// keep it together, whatever they ask for.
+func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned) error {
+	owner := ownerOf(svc)
+	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
+	wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
+	if err != nil || granted != "" {
+		wishes.SharingKey = granted
+	}
+	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
+	err = c.allocator.RestoreFrom(owner, addrs, sharingOf(svc, ns, wishes.SharingKey))
+	var inUse *ipam.InUseError
+	if granted == "" || !errors.As(err, &inUse) {
+		return err
+	}
+	if other := c.allocator.SharingOf(inUse.Owner); other != nil && other.Key == granted {
+		return c.allocator.RestoreFrom(owner, addrs, &ipam.Sharing{Key: granted, Backend: other.Backend})
+	}
+	return err
+}
+
+// restorable returns the addresses that a Service keeps: those of a pool, and,
+// where Berth or MetalLB put them there, those whose pool is gone. Others were
+// written by some other load balancer and are not ours to announce.
+func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
+	var assigned []ipam.Assigned
+	for _, addr := range ingressOf(svc) {
+		pool, found := c.snapshot.PoolOf(addr)
+		switch {
+		case found:
+			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: pool.Name})
+		case marked(svc):
+			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]})
+		}
+	}
+	return assigned
+}
+
