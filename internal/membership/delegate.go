@@ -108,8 +108,7 @@ func (m *Membership) receive(b []byte) {
 	msg, err := decodeMessage(b)
 	if err != nil {
 		m.metrics.decodeErrors.Inc()
-		level.Debug(m.logger).Log("msg", "cannot read a message of another speaker", "err", err)
-		return
+		level.Debug(m.logger).Log("msg", "cannot read a message of another speaker, or part of it", "err", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

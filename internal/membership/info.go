@@ -72,6 +72,41 @@ func (i Info) normalized() Info {
 	return Info{Links: links, Abstains: i.Abstains}
 }
 
+// bounded returns as much of the normalized info as other speakers accept, and the names of the links that were left out
+// or cut short. Links with subnets go first, as a node may have hundreds without (one for each Pod), then names decide, so
+// that the same links make the same choice.
+func (i Info) bounded() (bounded Info, left []string) {
+	order := slices.Clone(i.Links)
+	slices.SortStableFunc(order, func(a, b Link) int {
+		return cmp.Compare(min(len(b.Prefixes), 1), min(len(a.Prefixes), 1))
+	})
+	keep, room := map[string]Link{}, maxRecord-maxFrame
+	for _, l := range order {
+		if len(l.Prefixes) > maxPrefixes {
+			left = append(left, l.Name)
+			l.Prefixes = l.Prefixes[:maxPrefixes]
+		}
+		size := len(appendField(nil, tagLink, appendLink(nil, &l)))
+		if len(l.Name) > maxLinkName || len(keep) == maxLinks || size > room {
+			left = append(left, l.Name)
+			continue
+		}
+		keep[l.Name] = l
+		room -= size
+	}
+	if len(left) == 0 {
+		return i, nil
+	}
+	bounded.Abstains = i.Abstains
+	for _, l := range i.Links {
+		if k, ok := keep[l.Name]; ok {
+			bounded.Links = append(bounded.Links, k)
+		}
+	}
+	slices.Sort(left)
+	return bounded, slices.Compact(left)
+}
+
 func comparePrefix(a, b netip.Prefix) int {
 	if c := a.Addr().Compare(b.Addr()); c != 0 {
 		return c

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
 	"github.com/hashicorp/memberlist"
 	"k8s.io/utils/clock"
 )
@@ -175,10 +176,22 @@ func (m *Membership) Addr() netip.AddrPort {
 	return m.addr
 }
 
-// SetLocal replaces what this speaker says about itself. News goes out to all members at once.
+// tooMuch is the key in silent of the report that not everything could be told.
+const tooMuch = "too much to tell"
+
+// SetLocal replaces what this speaker says about itself. News goes out to all members at once. If it is more than a
+// record can hold, some links are left out: first those without subnets, which are seldom of use.
 func (m *Membership) SetLocal(info Info) {
+	info, left := info.normalized().bounded()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if full := len(left) > 0; full != m.silent[tooMuch] {
+		m.silent[tooMuch] = full
+		if full {
+			level.Error(m.logger).Log("msg", "this node has more interfaces or subnets than can be told to the other speakers; "+
+				"it is not asked to announce on what is left out", "left_out", len(left), "first", left[0])
+		}
+	}
 	if m.store.setOwn(info) {
 		m.announce()
 		m.publish()

@@ -33,7 +33,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		}, []string{"result"}),
 		decodeErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "berth_membership_decode_errors_total",
-			Help: "Messages of other speakers that could not be read.",
+			Help: "Messages of other speakers that could not be read, or not wholly.",
 		}),
 		keyRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "berth_membership_refused_total",

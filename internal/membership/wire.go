@@ -49,6 +49,9 @@ const (
 	maxLinks    = 256
 	maxPrefixes = 1024 // of one link
 	maxRecord   = 1 << 16
+
+	// maxFrame bounds what a record has beside its links: version, node, epoch, seq and state.
+	maxFrame = 1 + 2 + maxNodeName + 2*binary.MaxVarintLen64 + 16
 )
 
 var (
@@ -151,8 +154,8 @@ type message struct {
 	leave   *leave
 }
 
-// decodeMessage takes a message apart. It keeps no part of b. Records of unknown versions are left out; the rest of
-// such a message is still good.
+// decodeMessage takes a message apart. It keeps no part of b. Records of unknown versions are left out. What could be
+// read is returned beside an error about the rest: one speaker's fault in a state exchange must not silence the others.
 func decodeMessage(b []byte) (message, error) {
 	if len(b) == 0 {
 		return message{}, errTruncated
@@ -186,21 +189,22 @@ func decodeLeave(b []byte) (message, error) {
 
 func decodeState(b []byte) (message, error) {
 	var m message
+	var errs []error
 	for d := (decoder{b: b}); len(d.b) > 0; {
-		raw := d.bytes(maxRecord)
+		raw := d.bytes(uint64(len(b))) // one that is too large is skipped too, see decodeRecord
 		if d.err != nil {
-			return message{}, fmt.Errorf("decoding state: %w", d.err)
+			errs = append(errs, fmt.Errorf("decoding state: %w", d.err))
+			break // where the next record begins is not known
 		}
 		r, err := decodeRecord(raw)
-		if errors.Is(err, errVersion) {
-			continue
+		switch {
+		case err == nil:
+			m.records = append(m.records, r)
+		case !errors.Is(err, errVersion):
+			errs = append(errs, err)
 		}
-		if err != nil {
-			return message{}, err
-		}
-		m.records = append(m.records, r)
 	}
-	return m, nil
+	return m, errors.Join(errs...)
 }
 
 func decodeRecord(b []byte) (*record, error) {

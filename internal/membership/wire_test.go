@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,7 +136,7 @@ func TestMalformed(t *testing.T) {
 		"missing prefixes":  {linkMessage("eth0", 0, 3), "cut short"},
 		"family":            {linkMessage("eth0", 0, 1, 5, 24, 10, 0, 0, 0), "unknown family 5"},
 		"prefix length":     {linkMessage("eth0", 0, 1, 4, 33, 10, 0, 0, 0), "prefix length 33"},
-		"huge length":       {append([]byte{kindState}, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1), "more than 65536"},
+		"huge length":       {append([]byte{kindState}, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1), "more than 10"},
 		"short leave":       {[]byte{kindLeave, 3, 'a'}, "cut short"},
 		"too large":         {append([]byte{kindRecord, recordVersion}, make([]byte, maxRecord)...), "more than 65536"},
 	} {
@@ -151,6 +152,97 @@ func linkMessage(name string, flags, prefixes uint64, rest ...byte) []byte {
 	link = append(link, rest...)
 	b := append(appendString([]byte{kindRecord, recordVersion}, "node-1"), 1, 1, tagLink)
 	return append(binary.AppendUvarint(b, uint64(len(link))), link...)
+}
+
+// A speaker whose record cannot be read must not keep the others from being heard.
+func TestOneBadRecordDoesNotSpoilAState(t *testing.T) {
+	t.Parallel()
+	before, after := newRecord("before", 1, 1, links("eth0")), newRecord("zafter", 1, 1, links("eth1"))
+	for name, bad := range map[string]*record{
+		"too many links":   newRecord("bad", 1, 1, Info{Links: make([]Link, maxLinks+1)}),
+		"too large":        {raw: append([]byte{recordVersion}, make([]byte, maxRecord)...)},
+		"no node":          newRecord("", 1, 1, Info{}),
+		"ends in a string": {raw: []byte{recordVersion, 200}},
+		"empty":            {},
+	} {
+		msg, err := decodeMessage(stateMessage([]*record{before, bad, after}))
+		if err == nil {
+			t.Errorf("%s: the bad record is not counted", name)
+		}
+		if len(msg.records) != 2 || msg.records[0].node != "before" || msg.records[1].node != "zafter" {
+			t.Errorf("%s: %d records are left of the two good ones", name, len(msg.records))
+		}
+	}
+	whole := stateMessage([]*record{before, after})
+	if msg, err := decodeMessage(whole[:len(whole)-1]); err == nil || len(msg.records) != 1 {
+		t.Errorf("state that is cut short: %d records, %v", len(msg.records), err)
+	}
+}
+
+// What a speaker says of itself has to be readable for the others, however many interfaces it has.
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	many := func(count, prefixes int) (info Info) {
+		for i := range count {
+			l := Link{Name: fmt.Sprintf("cali%d", i), ARP: true}
+			for p := range prefixes {
+				l.Prefixes = append(l.Prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(p >> 8), byte(p), 0}), 24))
+			}
+			info.Links = append(info.Links, l)
+		}
+		return info
+	}
+	eth := links("eth0").Links[0]
+	for name, tt := range map[string]struct {
+		info Info
+		left int // how many links; -1 for some
+	}{
+		"few links":           {many(20, 3), 0},
+		"as many as there go": {many(maxLinks-1, 0), 0},
+		"many links":          {many(300, 0), 300 + 1 - maxLinks},
+		"many prefixes":       {many(1, 3000), 1},
+		"many of both":        {many(100, 200), -1},
+		"a long name":         {Info{Links: []Link{{Name: "sixteen-chars-xx", ARP: true}}}, 1},
+	} {
+		tt.info.Links = append(tt.info.Links, eth)
+		tt.info.Abstains = true
+		got, left := tt.info.normalized().bounded()
+		if tt.left >= 0 && len(left) != tt.left || tt.left < 0 && len(left) == 0 {
+			t.Errorf("%s: %d links left out or cut short, want %d", name, len(left), tt.left)
+		}
+		if !slices.ContainsFunc(got.Links, func(l Link) bool { return l.Name == "eth0" && len(l.Prefixes) == 2 }) && name != "many of both" {
+			t.Errorf("%s: the link with subnets is left out", name)
+		}
+		sent := newRecord(strings.Repeat("n", maxNodeName), math.MaxUint64-1, math.MaxUint64-1, got)
+		if read, err := decodeRecord(sent.raw); err != nil || !read.info.Equal(got) {
+			t.Errorf("%s: others read %v", name, err)
+		}
+		slices.Reverse(tt.info.Links)
+		if again, _ := tt.info.normalized().bounded(); !again.Equal(got) {
+			t.Errorf("%s: the choice depends on the order of the links", name)
+		}
+	}
+}
+
+func TestTooManyLinksAreToldInPartAndReportedOnce(t *testing.T) {
+	t.Parallel()
+	speakers := newNetwork().startAll(t, 2)
+	var names []string
+	for i := range maxLinks + 10 {
+		names = append(names, fmt.Sprintf("l%d", i))
+	}
+	for _, abstains := range []bool{false, true, false} {
+		info := links(names...)
+		info.Abstains = abstains
+		speakers[0].SetLocal(info)
+		await(t, "the other reads it", func() bool {
+			m := speakers[1].View().Member("node-1")
+			return m != nil && len(m.Info.Links) == maxLinks && m.Info.Abstains == abstains
+		})
+	}
+	if n := speakers[0].logged("more interfaces or subnets"); n != 1 {
+		t.Errorf("%d lines about what is left out, want 1", n)
+	}
 }
 
 func TestLeaveSurvivesTheWire(t *testing.T) {
