@@ -39,6 +39,7 @@ func New() *Allocator {
 		addrs:  [2]map[u128]*holding{{}, {}},
 
 		outOfPool: [2]map[*holding]struct{}{{}, {}},
+		rests:     newRests(),
 	}
 }
 

@@ -165,14 +165,18 @@ func BenchmarkShared(b *testing.B) {
 	}
 }
 
-// crowded is a pool of 2^20 addresses half of which are assigned, with 10,000 reservations (one in four is for the namespace
-// of the benchmark) and 100,000 resting addresses.
-func crowded(b *testing.B) (*Allocator, []Owner) {
+// crowded is a pool of 2^20 addresses half of which are assigned, with a quota, 10,000 reservations (one in four is for the
+// namespace of the benchmark) and 100,000 resting addresses; or, to compare, the same without all that.
+func crowded(b *testing.B, really bool) (*Allocator, []Owner) {
 	pool := benchPool(b, "pool", "10.0.0.0/12")
-	pool.ReuseDelay, pool.Quota = time.Hour, Quota{Addresses: 1 << 20, Services: 1 << 20}
+	if really {
+		pool.ReuseDelay, pool.Quota = time.Hour, Quota{Addresses: 1 << 20, Services: 1 << 20}
+	}
 	a := benchAllocator(b, pool)
 	a.Expire(time.Unix(0, 0))
-	a.SetReservations(manyReservations(10_000))
+	if really {
+		a.SetReservations(manyReservations(10_000))
+	}
 	req := Request{Families: []Family{IPv4}, Pools: []string{"pool"}}
 	owners := make([]Owner, 1<<19)
 	for i := range owners {
@@ -207,48 +211,52 @@ func manyReservations(n int) []Reservation {
 	return out
 }
 
-// BenchmarkCrowded is BenchmarkAllocateRelease and BenchmarkChurn beside reservations, rests and a quota: a new Service in
-// turn gets an address that rests for it; and among those there are, one picked at random gives up its address for good
-// (the time passes) and gets another.
+// BenchmarkCrowded is BenchmarkAllocateRelease and BenchmarkChurn beside reservations, rests and a quota, and without them:
+// a Service gets an address (again and again the one that rests for it); and one picked at random gives up its address for
+// good, another rest ends, and a new Service gets an address.
 func BenchmarkCrowded(b *testing.B) {
-	b.Run("allocate+release", func(b *testing.B) {
-		a, _ := crowded(b)
-		req := Request{Owner: Owner{"bench", "new"}, Families: []Family{IPv4}, Pools: []string{"pool"}}
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := a.Allocate(req); err != nil {
-				b.Fatal(err)
+	for name, really := range map[string]bool{"nothing": false, "all": true} {
+		b.Run("beside="+name+"/allocate+release", func(b *testing.B) {
+			a, _ := crowded(b, really)
+			req := Request{Owner: Owner{"bench", "new"}, Families: []Family{IPv4}, Pools: []string{"pool"}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := a.Allocate(req); err != nil {
+					b.Fatal(err)
+				}
+				a.Release(req.Owner)
 			}
-			a.Release(req.Owner)
+		})
+		b.Run("beside="+name+"/churn", func(b *testing.B) { churnCrowded(b, really) })
+	}
+}
+
+func churnCrowded(b *testing.B, really bool) {
+	a, owners := crowded(b, really)
+	req := Request{Families: []Family{IPv4}, Pools: []string{"pool"}}
+	i := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		old := owners[i%len(owners)]
+		a.Release(old)
+		next, _ := a.NextExpiry()
+		a.Expire(next)
+		req.Owner = Owner{"churn", old.Name}
+		if i/len(owners)%2 == 1 {
+			req.Owner.Namespace = "bench"
 		}
-	})
-	b.Run("churn", func(b *testing.B) {
-		a, owners := crowded(b)
-		req := Request{Families: []Family{IPv4}, Pools: []string{"pool"}}
-		i := 0
-		b.ReportAllocs()
-		for b.Loop() {
-			old := owners[i%len(owners)]
-			a.Release(old)
-			next, _ := a.NextExpiry()
-			a.Expire(next)
-			req.Owner = Owner{"churn", old.Name}
-			if i/len(owners)%2 == 1 {
-				req.Owner.Namespace = "bench"
-			}
-			owners[i%len(owners)] = req.Owner
-			if _, err := a.Allocate(req); err != nil {
-				b.Fatal(err)
-			}
-			i++
+		owners[i%len(owners)] = req.Owner
+		if _, err := a.Allocate(req); err != nil {
+			b.Fatal(err)
 		}
-	})
+		i++
+	}
 }
 
 // BenchmarkSetReservations sets 10,000 reservations of which one changes each time, and a /64 that comes and goes.
 func BenchmarkSetReservations(b *testing.B) {
 	b.Run("one-of-10000", func(b *testing.B) {
-		a, _ := crowded(b)
+		a, _ := crowded(b, true)
 		many := manyReservations(10_000)
 		for i := 0; b.Loop(); i++ {
 			a.SetReservations(many[:len(many)-i%2])

@@ -29,8 +29,7 @@ type holding struct {
 	shared *shared
 	family Family
 	inPool bool
-	// slot is where its rest is in the heap of rests, counted from 1; 0 if it does not rest. What rests is in a pool and has
-	// no owner.
+	// slot is that of its rest, counted from 1; 0 if it does not rest. What rests is in a pool and has no owner.
 	slot uint32
 }
 

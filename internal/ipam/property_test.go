@@ -552,7 +552,7 @@ func checkUsage(t *rapid.T, a *Allocator) {
 	}
 }
 
-// checkRests: the heap is one, and knows each rest once, as the lists by owner do.
+// checkRests: each rest has its slot, its end and its place in the list of its owner.
 func checkRests(t *rapid.T, a *Allocator) {
 	listed := 0
 	for o, r := range a.rests.byOwner {
@@ -563,14 +563,19 @@ func checkRests(t *rapid.T, a *Allocator) {
 			}
 		}
 	}
-	for i, r := range a.rests.heap {
-		parent := a.rests.heap[max(i-1, 0)/2]
-		if int(r.h.slot) != i+1 || r.until.Before(parent.until) {
-			t.Fatalf("rest %d of the heap is broken: %+v", i, r)
+	used := 0
+	for i, r := range a.rests.slots {
+		if r == nil {
+			continue
+		}
+		used++
+		if int(r.h.slot) != i+1 || !a.rests.ends.Has(end{r.until, r.h.slot}) {
+			t.Fatalf("rest %d is broken: %+v", i, r)
 		}
 	}
-	if listed != len(a.rests.heap) {
-		t.Fatalf("%d rests are listed, %d are in the heap", listed, len(a.rests.heap))
+	if listed != used || a.rests.ends.Len() != used || used+len(a.rests.vacant) != len(a.rests.slots) {
+		t.Fatalf("%d rests: %d are listed, %d have an end, %d slots of %d are vacant",
+			used, listed, a.rests.ends.Len(), len(a.rests.vacant), len(a.rests.slots))
 	}
 }
 

@@ -1,9 +1,12 @@
 package ipam
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/google/btree"
 )
 
 // Rest is an address that its last owner gave up and that goes to no other until its pool's ReuseDelay has passed.
@@ -19,29 +22,34 @@ type Rest struct {
 // that it was last told. It ends the rests that are over, and tells whether any was: requests that failed before deserve
 // another attempt. It costs next to nothing if none is over, so call it before whatever may release something.
 func (a *Allocator) Expire(now time.Time) (freed bool) {
-	a.now = now
-	for len(a.rests.heap) > 0 && !now.Before(a.rests.heap[0].until) {
-		h := a.rests.heap[0].h
+	a.now = now.Round(0) // by the wall clock, as what is restored
+	for {
+		h := a.rests.first()
+		if h == nil || a.now.Before(a.rests.of(h).until) {
+			return freed
+		}
 		a.wake(h)
 		a.forget(h)
 		freed = true
 	}
-	return freed
 }
 
 // NextExpiry returns when the next rest is over; false if nothing rests.
 func (a *Allocator) NextExpiry() (time.Time, bool) {
-	if len(a.rests.heap) == 0 {
+	h := a.rests.first()
+	if h == nil {
 		return time.Time{}, false
 	}
-	return a.rests.heap[0].until, true
+	return a.rests.of(h).until, true
 }
 
 // Rests returns the addresses that rest, by family and address.
 func (a *Allocator) Rests() []Rest {
 	var out []Rest
-	for _, r := range a.rests.heap {
-		out = append(out, Rest{r.h.addr(), r.owner, r.since, r.until})
+	for _, r := range a.rests.slots {
+		if r != nil {
+			out = append(out, Rest{r.h.addr(), r.owner, r.since, r.until})
+		}
 	}
 	slices.SortFunc(out, func(x, y Rest) int { return x.Address.Compare(y.Address) })
 	return out
@@ -57,7 +65,7 @@ func (a *Allocator) RestoreRest(o Owner, addr netip.Addr, since time.Time) bool 
 	if h := a.held(addr); h != nil {
 		return h.rests()
 	}
-	f, n := FamilyOf(addr), number(addr)
+	f, n, since := FamilyOf(addr), number(addr), since.Round(0)
 	at, ok := locate(a.index[f.index()], n)
 	if !ok || !a.now.Before(since.Add(at.pool.spec.ReuseDelay)) {
 		return false
@@ -81,35 +89,59 @@ type rest struct {
 	reserved bool
 }
 
-// rests are all rests: in a binary heap, the first to be over on top, and by owner, the latest first.
+// rests are all rests: by slot, by when they are over, and by owner with the latest first.
 type rests struct {
-	heap    []*rest
+	slots   []*rest // nil where there is none
+	vacant  []uint32
+	ends    *btree.BTreeG[end]
 	byOwner map[Owner]*rest
 	spare   spares[rest]
 }
 
-func (rs *rests) of(h *holding) *rest { return rs.heap[h.slot-1] }
+// end is when the rest of a slot is over. These are in a tree with all they need: the next to end and the latest to begin
+// are at its edges, where it is in the processor's cache.
+type end struct {
+	at   time.Time
+	slot uint32
+}
 
-func (rs *rests) push(r *rest) {
-	if rs.byOwner == nil {
-		rs.byOwner = map[Owner]*rest{}
+func (e end) less(other end) bool {
+	return cmp.Or(e.at.Compare(other.at), cmp.Compare(e.slot, other.slot)) < 0
+}
+
+func newRests() rests {
+	return rests{ends: btree.NewG(16, end.less), byOwner: map[Owner]*rest{}}
+}
+
+func (rs *rests) of(h *holding) *rest { return rs.slots[h.slot-1] }
+
+// first returns the holding whose rest is over first, nil if nothing rests.
+func (rs *rests) first() *holding {
+	e, ok := rs.ends.Min()
+	if !ok {
+		return nil
 	}
+	return rs.slots[e.slot-1].h
+}
+
+func (rs *rests) add(r *rest) {
+	if n := len(rs.vacant); n > 0 {
+		r.h.slot, rs.vacant = rs.vacant[n-1], rs.vacant[:n-1]
+	} else {
+		rs.slots = append(rs.slots, nil)
+		r.h.slot = uint32(len(rs.slots))
+	}
+	rs.slots[r.h.slot-1] = r
+	rs.ends.ReplaceOrInsert(end{r.until, r.h.slot})
 	r.next = rs.byOwner[r.owner]
 	rs.byOwner[r.owner] = r
-	rs.heap = append(rs.heap, r)
-	rs.up(len(rs.heap) - 1)
 }
 
 func (rs *rests) remove(r *rest) {
 	rs.unlink(r)
-	i, last := int(r.h.slot-1), len(rs.heap)-1
-	moved := rs.heap[last]
-	rs.heap[last] = nil
-	rs.heap = rs.heap[:last]
-	if i < last {
-		rs.set(i, moved)
-		rs.fix(moved)
-	}
+	rs.ends.Delete(end{r.until, r.h.slot})
+	rs.slots[r.h.slot-1] = nil
+	rs.vacant = append(rs.vacant, r.h.slot)
 	r.h.slot = 0
 	rs.spare.put(r)
 }
@@ -129,44 +161,11 @@ func (rs *rests) unlink(r *rest) {
 	}
 }
 
-// fix restores the order of the heap after a rest got another end.
-func (rs *rests) fix(r *rest) {
-	rs.up(int(r.h.slot - 1))
-	rs.down(int(r.h.slot - 1))
-}
-
-func (rs *rests) set(i int, r *rest) {
-	rs.heap[i] = r
-	r.h.slot = uint32(i + 1)
-}
-
-func (rs *rests) up(i int) {
-	r := rs.heap[i]
-	for i > 0 {
-		parent := (i - 1) / 2
-		if !r.until.Before(rs.heap[parent].until) {
-			break
-		}
-		rs.set(i, rs.heap[parent])
-		i = parent
-	}
-	rs.set(i, r)
-}
-
-func (rs *rests) down(i int) {
-	r := rs.heap[i]
-	for {
-		child := 2*i + 1
-		if child+1 < len(rs.heap) && rs.heap[child+1].until.Before(rs.heap[child].until) {
-			child++
-		}
-		if child >= len(rs.heap) || !rs.heap[child].until.Before(r.until) {
-			break
-		}
-		rs.set(i, rs.heap[child])
-		i = child
-	}
-	rs.set(i, r)
+// postpone gives a rest another end.
+func (rs *rests) postpone(r *rest, until time.Time) {
+	rs.ends.Delete(end{r.until, r.h.slot})
+	r.until = until
+	rs.ends.ReplaceOrInsert(end{r.until, r.h.slot})
 }
 
 // layToRest makes a holding rest that has no owners, is in a pool and in none of its sets.
@@ -174,7 +173,7 @@ func (a *Allocator) layToRest(h *holding, o Owner, since time.Time) {
 	r := a.rests.spare.get()
 	*r = rest{h: h, owner: o, since: since, until: since.Add(h.pool.spec.ReuseDelay)}
 	r.reserved = a.reserved.of(h.family, h.num) != nil
-	a.rests.push(r)
+	a.rests.add(r)
 	r.count(1)
 }
 
@@ -207,8 +206,7 @@ func (a *Allocator) reattachRest(h *holding) {
 	}
 	h.pool, h.pos = at.pool, at.position(h.num)
 	a.takeFree(h)
-	r.until = r.since.Add(at.pool.spec.ReuseDelay)
-	a.rests.fix(r)
+	a.rests.postpone(r, r.since.Add(at.pool.spec.ReuseDelay))
 	r.count(1)
 }
 
@@ -219,9 +217,9 @@ func (a *Allocator) reserveRests(f Family, from, to u128, reserved bool) {
 		r.reserved = reserved
 		r.count(1)
 	}
-	if n := to.sub(from); n.hi > 0 || n.lo >= uint64(len(a.rests.heap)) {
-		for _, r := range a.rests.heap {
-			if r.h.family == f && !r.h.num.less(from) && !to.less(r.h.num) {
+	if n := to.sub(from); n.hi > 0 || n.lo >= uint64(len(a.rests.slots)) {
+		for _, r := range a.rests.slots {
+			if r != nil && r.h.family == f && !r.h.num.less(from) && !to.less(r.h.num) {
 				mark(r)
 			}
 		}
