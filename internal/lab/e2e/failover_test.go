@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -202,13 +203,7 @@ func (f fleet) noteOverlaps(what string, watching *answerWatch) {
 		if overlap > settleTime {
 			f.Errorf("%s: two nodes answered for %s during %s", what, address, overlap)
 		}
-		changes := ""
-		for i, a := range answers {
-			if i == 0 || answers[i-1].claimed != a.claimed {
-				changes += fmt.Sprintf(" %s from %s on;", f.lab.node(a.claimed), a.at.Format("15:04:05.000"))
-			}
-		}
-		f.Logf("%s: %s was answered for by%s", what, address, changes)
+		f.Logf("%s: %s was answered for by %s", what, address, f.describeAnswers(answers))
 	}
 	measured.add(fmt.Sprintf("%s: two nodes answer, %s lab", what, f.lab.family), longest)
 }
@@ -238,6 +233,21 @@ func (f fleet) waitReturned() {
 		}
 		return complete, seen
 	})
+}
+
+// describeAnswers says who answered from when on, up to the eighth change.
+func (f fleet) describeAnswers(answers []answer) string {
+	const most = 8
+	var changes []string
+	for i, a := range answers {
+		if i == 0 || answers[i-1].claimed != a.claimed {
+			changes = append(changes, fmt.Sprintf("%s from %s on", f.lab.node(a.claimed), a.at.Format("15:04:05.000")))
+		}
+	}
+	if more := len(changes) - most; more > 0 {
+		changes = append(changes[:most], fmt.Sprintf("and %d more changes", more))
+	}
+	return strings.Join(changes, ", ")
 }
 
 // overlapOf is for how long at a stretch two nodes have answered for one address.
