@@ -39,6 +39,7 @@ const (
 	eventLost      = "AddressLost"
 	eventReleased  = "AddressReleased"
 	eventContested = "StatusOverwritten"
+	eventOutOfPool = "OutOfPool"
 )
 
 // kindTick is the kind of the key with which a timer reminds the loop of the
@@ -273,6 +274,8 @@ func (c *controller) reconcile(key k8s.Key) error {
 	if sharing := c.allocator.SharingOf(owner); sharing != nil {
 		o.sharedKey = sharing.Key
 	}
+	c.wake(c.handover.left(owner, lettingGo(svc, o.addresses)))
+	o = c.handover.hold(owner, o)
 	c.tell(svc, owner, o)
 	if err := c.retain(owner, svc); err != nil {
 		return err
@@ -364,20 +367,17 @@ func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 		return
 	}
 	c.told[owner] = o.message
-	if o.allocated {
+	switch {
+	case o.reason == reasonOutOfPool:
+		c.events.Warning(svc, eventOutOfPool, o.message)
+	case o.allocated:
 		c.events.Normal(svc, eventAllocated, o.message)
-	} else {
+	case o.reason != reasonAddressLeaving: // that passes in a moment
 		c.events.Warning(svc, eventFailed, o.message)
 	}
 }
 
 func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error {
-	owner := ownerOf(svc)
-	c.wake(c.handover.left(owner, lettingGo(svc, o.addresses)))
-	if c.handover.mustWait(owner, o.addresses) {
-		c.writer.Set(key, nil)
-		return nil
-	}
 	contest, begun, leave := c.contests.judge(svc, o.ingress(), c.clock.Now())
 	if contest != nil {
 		o.allocated, o.reason, o.message = false, reasonContested, contest.message

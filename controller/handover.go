@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -11,7 +12,7 @@ import (
 
 // handover keeps two Services from showing one address at the same time. Status
 // writes are not ordered among Services, so when one gives up an address that
-// another gets, the other's status waits until the API server shows that the
+// another gets, the other shows it only once the API server shows that the
 // first has let go. A controller that ends in between leaves nothing that its
 // successor could misread.
 type handover struct {
@@ -77,21 +78,26 @@ func (h *handover) left(owner ipam.Owner, shows []netip.Addr) (waited []ipam.Own
 	return waited
 }
 
-// mustWait says whether another Service still shows one of the addresses that
-// owner has. If so, owner is among those that left returns later.
-func (h *handover) mustWait(owner ipam.Owner, has []ipam.Assigned) bool {
-	wait := false
-	for _, a := range has {
-		for other := range h.leaving[a.Address] {
+// hold returns what a Service may show of the addresses that it has: those that
+// no other Service shows still. For the rest, owner is among those that left
+// returns later.
+func (h *handover) hold(owner ipam.Owner, o outcome) outcome {
+	for i := 0; i < len(o.addresses); i++ {
+		addr := o.addresses[i].Address
+		for other := range h.leaving[addr] {
 			if other == owner {
 				continue
 			}
-			if h.waiting[a.Address] == nil {
-				h.waiting[a.Address] = map[ipam.Owner]bool{}
+			if h.waiting[addr] == nil {
+				h.waiting[addr] = map[ipam.Owner]bool{}
 			}
-			h.waiting[a.Address][owner] = true
-			wait = true
+			h.waiting[addr][owner] = true
+			o.allocated, o.reason = false, reasonAddressLeaving
+			o.message = fmt.Sprintf("gets %s as soon as the status of Service %s no longer has it", addr, other)
+			o.addresses = slices.Delete(slices.Clone(o.addresses), i, i+1)
+			i--
+			break
 		}
 	}
-	return wait
+	return o
 }

@@ -20,28 +20,29 @@ const (
 	membershipField  = "key"
 	membershipBytes  = 32 // AES-256
 	membershipRetry  = 2 * time.Second
+	membershipCheck  = 30 * time.Second
 )
 
-// keepMembershipKey makes the Secret if there is none, trying until it is there
-// or ctx is done.
+// keepMembershipKey makes the Secret whenever there is none, until ctx is done.
 func keepMembershipKey(ctx context.Context, client kubernetes.Interface, namespace string, logger log.Logger) error {
 	failing := false
 	for {
 		created, err := ensureMembershipKey(ctx, client, namespace)
-		switch {
-		case err == nil && created:
+		next := membershipCheck
+		if err != nil {
+			next = membershipRetry
+			if !failing && ctx.Err() == nil {
+				level.Warn(logger).Log("msg", "cannot make the key of the speakers' membership, retrying", "secret", namespace+"/"+membershipSecret, "err", err)
+			}
+		}
+		failing = err != nil
+		if created {
 			level.Info(logger).Log("msg", "made the key of the speakers' membership", "secret", namespace+"/"+membershipSecret)
-			return nil
-		case err == nil:
-			return nil
-		case !failing && ctx.Err() == nil:
-			failing = true
-			level.Warn(logger).Log("msg", "cannot make the key of the speakers' membership, retrying", "secret", namespace+"/"+membershipSecret, "err", err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(membershipRetry):
+		case <-time.After(next):
 		}
 	}
 }

@@ -21,6 +21,7 @@ const (
 	reasonPoolExhausted    = "PoolExhausted"
 	reasonAddressNotInPool = "AddressNotInPool"
 	reasonAddressInUse     = "AddressInUse"
+	reasonAddressLeaving   = "AddressLeaving"
 	reasonAddressReserved  = "AddressReserved"
 	reasonAddressResting   = "AddressResting"
 	reasonQuotaExceeded    = "QuotaExceeded"

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"errors"
+	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/go-kit/log/level"
 	corev1 "k8s.io/api/core/v1"
@@ -76,17 +78,18 @@ func compareBools(a, b bool) int {
 func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned) error {
 	owner := ownerOf(svc)
 	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
-	wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
-	if err != nil || granted != "" {
+	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP) // the key is there also if the rest is wrong
+	if granted != "" {
 		wishes.SharingKey = granted
 	}
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
-	err = c.allocator.RestoreFrom(owner, addrs, sharingOf(svc, ns, wishes.SharingKey))
+	err := c.allocator.RestoreFrom(owner, addrs, sharingOf(svc, ns, wishes.SharingKey))
 	var inUse *ipam.InUseError
 	if granted == "" || !errors.As(err, &inUse) {
 		return err
 	}
 	if other := c.allocator.SharingOf(inUse.Owner); other != nil && other.Key == granted {
+		c.allocator.Release(owner) // of an address that is not shared, restored with the ports of now
 		return c.allocator.RestoreFrom(owner, addrs, &ipam.Sharing{Key: granted, Backend: other.Backend})
 	}
 	return err
@@ -103,9 +106,24 @@ func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
 		case found:
 			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: pool.Name})
 		case marked(svc):
-			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]})
+			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: c.poolBefore(svc, addr)})
 		}
 	}
 	return assigned
 }
 
+// poolBefore returns the pool that an address came from which is in no pool any
+// more, as far as the annotation tells: of the pools it names, one that has
+// none of the Service's other addresses.
+func (c *controller) poolBefore(svc *corev1.Service, addr netip.Addr) string {
+	names := strings.Split(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool], ",")
+	for _, other := range ingressOf(svc) {
+		if pool, found := c.snapshot.PoolOf(other); found && other != addr && len(names) > 1 {
+			names = slices.DeleteFunc(names, func(name string) bool { return name == pool.Name })
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return names[0]
+}

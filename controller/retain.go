@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -210,11 +209,7 @@ func (c *controller) renew(svc *corev1.Service, req request) bool {
 		if a.Pool != "" {
 			return false
 		}
-		for name := range strings.SplitSeq(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool], ",") {
-			if pool, found := c.snapshot.Pool(name); found && pool.Reassign {
-				return true
-			}
-		}
-		return false
+		pool, found := c.snapshot.Pool(c.poolBefore(svc, a.Address))
+		return found && pool.Reassign
 	})
 }

@@ -55,9 +55,13 @@ type WishError struct {
 func (e *WishError) Error() string { return e.Field + ": " + e.Problem }
 
 // ReadWishes reads the annotations of a Service and its
-// spec.loadBalancerIP. An error is a *WishError.
+// spec.loadBalancerIP. An error is a *WishError; the sharing key is there all
+// the same.
 func ReadWishes(annotations map[string]string, loadBalancerIP string) (Wishes, error) {
 	var w Wishes
+	// What cannot be wrong comes first, so that it is known also when the rest is.
+	_, w.SharingKey, _ = find(annotations, v1beta1.AnnotationAllowSharedIP)
+	_, w.Renew, _ = find(annotations, v1beta1.AnnotationRenew)
 	field, value, _ := find(annotations, v1beta1.AnnotationLoadBalancerIPs)
 	if loadBalancerIP != "" {
 		if field != "" && value != loadBalancerIP {
@@ -78,8 +82,6 @@ func ReadWishes(annotations map[string]string, loadBalancerIP string) (Wishes, e
 		}
 		w.Pool = value
 	}
-	_, w.SharingKey, _ = find(annotations, v1beta1.AnnotationAllowSharedIP)
-	_, w.Renew, _ = find(annotations, v1beta1.AnnotationRenew)
 	if field, value, found := find(annotations, v1beta1.AnnotationRetain); found {
 		retain, err := ParseRetain(value)
 		if err != nil {

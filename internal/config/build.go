@@ -60,7 +60,7 @@ func Build(objects Objects) (*Snapshot, Verdicts) {
 	}
 	b.pools(objects.IPAddressPools, objects.Taken)
 	b.reservations(objects.IPReservations, objects.Now)
-	b.advertisements(objects.L2Advertisements)
+	b.advertisements(objects.L2Advertisements, objects.IPAddressPools)
 	return b.snapshot, b.verdicts
 }
 
@@ -112,9 +112,9 @@ func (b *builder) overlap(pool *Pool) error {
 	return nil
 }
 
-func (b *builder) advertisements(objects []*v1beta1.L2Advertisement) {
+func (b *builder) advertisements(objects []*v1beta1.L2Advertisement, pools []*v1beta1.IPAddressPool) {
 	for _, object := range objects {
-		adv, errs := newL2Advertisement(object, b.snapshot)
+		adv, errs := newL2Advertisement(object, pools)
 		if len(errs) > 0 {
 			b.verdicts.L2Advertisements[object.Name] = invalid(errs)
 			continue
@@ -242,7 +242,7 @@ func newServiceAllocation(a *v1beta1.ServiceAllocation, path *field.Path) (*Serv
 	}, append(errs, more...)
 }
 
-func newL2Advertisement(object *v1beta1.L2Advertisement, snapshot *Snapshot) (*L2Advertisement, field.ErrorList) {
+func newL2Advertisement(object *v1beta1.L2Advertisement, pools []*v1beta1.IPAddressPool) (*L2Advertisement, field.ErrorList) {
 	spec, path := &object.Spec, field.NewPath("spec")
 	poolSelectors, errs := newSelectors(spec.IPAddressPoolSelectors, path.Child("ipAddressPoolSelectors"))
 	nodeSelectors, more := newSelectors(spec.NodeSelectors, path.Child("nodeSelectors"))
@@ -253,6 +253,7 @@ func newL2Advertisement(object *v1beta1.L2Advertisement, snapshot *Snapshot) (*L
 		Name:             object.Name,
 		AllPools:         len(spec.IPAddressPools)+len(spec.IPAddressPoolSelectors) == 0,
 		Pools:            plain(spec.IPAddressPools),
+		Selects:          len(poolSelectors) > 0,
 		NodeSelectors:    nodeSelectors,
 		ServiceSelectors: serviceSelectors,
 		Interfaces:       plain(spec.Interfaces),
@@ -265,11 +266,13 @@ func newL2Advertisement(object *v1beta1.L2Advertisement, snapshot *Snapshot) (*L
 		}
 		adv.PreferredNodes = append(adv.PreferredNodes, PreferredNodes{Weight: p.Weight, Selector: selector})
 	}
-	for _, pool := range snapshot.Pools {
-		if matchesOne(poolSelectors, pool.Labels) {
+	for _, pool := range pools {
+		adv.Existing = append(adv.Existing, pool.Name)
+		if matchesOne(poolSelectors, labels.Set(pool.Labels)) {
 			adv.Pools = append(adv.Pools, pool.Name)
 		}
 	}
+	slices.Sort(adv.Existing)
 	slices.Sort(adv.Pools)
 	adv.Pools = slices.Compact(adv.Pools)
 	return adv, errs

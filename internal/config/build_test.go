@@ -129,21 +129,24 @@ func TestAdvertisementSelectsPools(t *testing.T) {
 	labelled := pool("labelled", 1, "192.0.2.0/24")
 	labelled.Labels = map[string]string{"zone": "a"}
 	plain := pool("plain", 1, "198.51.100.0/24")
+	refused := pool("refused", 0, "198.51.100.0/24")
+	refused.Labels = labelled.Labels
 	bySelector := advertisement("selector")
 	bySelector.Spec.IPAddressPoolSelectors = []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{"zone": "a"}}}
 	both := bySelector.DeepCopy()
 	both.Name, both.Spec.IPAddressPools = "both", []v1beta1.ObjectName{"plain"}
 
 	snapshot, _ := Build(Objects{
-		IPAddressPools:   []*v1beta1.IPAddressPool{labelled, plain},
+		IPAddressPools:   []*v1beta1.IPAddressPool{labelled, plain, refused},
 		L2Advertisements: []*v1beta1.L2Advertisement{advertisement("all"), advertisement("name", "plain"), bySelector, both},
 	})
 	want := map[string][]string{
-		"all": {"labelled", "plain", "never-was"}, "both": {"labelled", "plain"}, "name": {"plain"}, "selector": {"labelled"},
+		"all": {"labelled", "plain", "refused", "deleted"}, "both": {"labelled", "plain", "refused", "deleted"},
+		"name": {"plain"}, "selector": {"labelled", "refused", "deleted"},
 	}
 	for _, adv := range snapshot.L2Advertisements {
 		var got []string
-		for _, name := range []string{"labelled", "plain", "never-was"} {
+		for _, name := range []string{"labelled", "plain", "refused", "deleted"} {
 			if adv.SelectsPool(name) {
 				got = append(got, name)
 			}

@@ -75,8 +75,14 @@ type L2Advertisement struct {
 	// AllPools says that no pool is chosen by name or selector, which means all.
 	AllPools bool
 	// Pools are the names of the chosen pools, sorted: by name, whether the pool
-	// exists or not (an address outlives its pool), and by selector.
+	// exists or not (an address outlives its pool), and by selector, whether the
+	// pool is in force or not.
 	Pools []string
+	// Selects says that pools are chosen by selector, so that nobody can tell of
+	// a pool that is gone whether it was; Existing are the names of those that
+	// are not, sorted.
+	Selects  bool
+	Existing []string
 	// NodeSelectors, ServiceSelectors: one match is enough; none at all matches
 	// everything.
 	NodeSelectors    []labels.Selector
@@ -177,14 +183,19 @@ func (p *Pool) Contains(addr netip.Addr) bool {
 }
 
 // SelectsPool says whether the advertisement is for addresses of the pool of
-// that name, which need not exist any more; "" stands for an address that no
+// that name. A pool that does not exist any more may have been chosen by its
+// labels, which are gone with it: rather than silence its addresses, every
+// advertisement with selectors is for them. "" stands for an address that no
 // pool is known for.
 func (a *L2Advertisement) SelectsPool(name string) bool {
 	if a.AllPools {
 		return true
 	}
-	_, found := slices.BinarySearch(a.Pools, name)
-	return found
+	if _, found := slices.BinarySearch(a.Pools, name); found {
+		return true
+	}
+	_, exists := slices.BinarySearch(a.Existing, name)
+	return a.Selects && !exists
 }
 
 // MatchesAny says whether one of the selectors matches, or there is none.

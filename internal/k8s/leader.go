@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-kit/log"
@@ -58,7 +59,22 @@ func (l *Leader) term(ctx context.Context, lock resourcelock.Interface, lead fun
 	leadCtx, stopLead := context.WithCancelCause(ctx)
 	defer stopLead(nil)
 
-	started := make(chan struct{})
+	// The callback runs in a goroutine of the elector's: once the term is given
+	// up it must not begin any more.
+	var began, givenUp bool
+	var mu sync.Mutex
+	begin := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		began = !givenUp
+		return began
+	}
+	giveUp := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		givenUp = !began
+		return givenUp
+	}
 	finished := make(chan struct{})
 	var leadErr error
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
@@ -70,7 +86,9 @@ func (l *Leader) term(ctx context.Context, lock resourcelock.Interface, lead fun
 		Name:            l.Name,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) {
-				close(started)
+				if !begin() {
+					return
+				}
 				defer close(finished)
 				level.Info(l.Logger).Log("msg", "leading", "lease", l.Name, "identity", l.Identity)
 				leadErr = lead(leadCtx)
@@ -84,17 +102,13 @@ func (l *Leader) term(ctx context.Context, lock resourcelock.Interface, lead fun
 	}
 	// Without the lead there is no work to wait for.
 	stop := context.AfterFunc(ctx, func() {
-		select {
-		case <-started:
-		default:
+		if giveUp() {
 			endTerm()
 		}
 	})
 	defer stop()
 	elector.Run(electorCtx)
-	select {
-	case <-started:
-	default:
+	if giveUp() {
 		return nil
 	}
 	<-finished

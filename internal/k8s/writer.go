@@ -140,6 +140,9 @@ func (w *Writer) sendNext(ctx context.Context) bool {
 	defer w.queue.Done(key)
 	w.mu.Lock()
 	patch, wanted := w.latest[key]
+	if !wanted {
+		delete(w.failing, key)
+	}
 	w.mu.Unlock()
 	if !wanted || ctx.Err() != nil {
 		w.queue.Forget(key)
@@ -174,24 +177,22 @@ func (w *Writer) retry(ctx context.Context, key Key, err error) {
 // settle forgets the patch that was sent, unless a newer one took its place
 // meanwhile: that one is queued already.
 func (w *Writer) settle(key Key, sent []byte, err error) {
+	result := "ok"
+	if err != nil {
+		result = "dropped"
+	}
+	w.metrics.Writes.WithLabelValues(string(key.Kind), result).Inc()
+	if err != nil && !gone(err) { // an object that is gone has an event of its own
+		level.Error(w.logger).Log("msg", "the API server refused a status", "object", key, "err", err)
+	}
 	w.queue.Forget(key)
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	if latest, ok := w.latest[key]; ok && &latest[0] == &sent[0] {
 		delete(w.latest, key)
 	}
 	delete(w.failing, key)
 	w.wakeIdle()
-	w.mu.Unlock()
-	switch {
-	case err == nil:
-		w.metrics.Writes.WithLabelValues(string(key.Kind), "ok").Inc()
-	case gone(err):
-		// The object was deleted or re-created; its own event deals with that.
-		w.metrics.Writes.WithLabelValues(string(key.Kind), "dropped").Inc()
-	default:
-		w.metrics.Writes.WithLabelValues(string(key.Kind), "dropped").Inc()
-		level.Error(w.logger).Log("msg", "the API server refused a status", "object", key, "err", err)
-	}
 }
 
 func (w *Writer) wakeIdle() {

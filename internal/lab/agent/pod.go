@@ -43,6 +43,7 @@ type pod struct {
 	dirty     chan struct{} // has an element if the status may have to be written
 	refresh   chan struct{} // has an element if a volume may have to be written
 	publishMu sync.Mutex    // held while the status is written
+	recordMu  sync.Mutex    // held while the record is made and written
 
 	mu       sync.Mutex
 	object   *corev1.Pod // as last seen in the API

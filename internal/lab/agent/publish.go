@@ -145,4 +145,10 @@ func (p *pod) describe() podRecord {
 	return record
 }
 
-func (p *pod) record() error { return p.records.write(p.describe()) }
+// record writes what others are to know of the Pod. Its containers' runners call
+// it side by side; the last to write is the last to have looked.
+func (p *pod) record() error {
+	p.recordMu.Lock()
+	defer p.recordMu.Unlock()
+	return p.records.write(p.describe())
+}

@@ -80,6 +80,7 @@ func startLabWith(t *testing.T, options lab.Options) *testLab {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.QPS = -1 // bursts are to burst
 	if l.kube, err = kubernetes.NewForConfig(config); err != nil {
 		t.Fatal(err)
 	}

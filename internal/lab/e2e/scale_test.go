@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/lab"
@@ -158,7 +159,8 @@ func (e *env) burst(n int) map[string]time.Time {
 	for i := range n {
 		g.Go(func() error {
 			service := e.newService(fmt.Sprintf("s-%d", i))
-			service.Spec.Selector = nil // no Pods: only the controller is at work
+			service.Spec.Selector = nil                                // no Pods: only the controller is at work
+			service.Spec.AllocateLoadBalancerNodePorts = ptr.To(false) // there are fewer than 3,000
 			_, err := e.lab.kube.CoreV1().Services(e.namespace).Create(ctx, service, metav1.CreateOptions{})
 			mu.Lock()
 			defer mu.Unlock()

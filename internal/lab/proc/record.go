@@ -137,8 +137,8 @@ func Load(folder, name string) (Record, error) {
 	return record, nil
 }
 
-// LoadAll reads all records in folder, by name. A folder that does not exist
-// holds none.
+// LoadAll reads all records in folder, by name: those that can be read also when
+// others cannot, which is an error. A folder that does not exist holds none.
 func LoadAll(folder string) ([]Record, error) {
 	entries, err := os.ReadDir(folder)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -148,6 +148,7 @@ func LoadAll(folder string) ([]Record, error) {
 		return nil, fmt.Errorf("process records: %w", err)
 	}
 	var records []Record
+	var errs []error
 	for _, entry := range entries {
 		name, isRecord := strings.CutSuffix(entry.Name(), ".json")
 		if !isRecord {
@@ -155,9 +156,10 @@ func LoadAll(folder string) ([]Record, error) {
 		}
 		record, err := Load(folder, name)
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		records = append(records, record)
 	}
-	return records, nil
+	return records, errors.Join(errs...)
 }

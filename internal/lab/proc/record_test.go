@@ -137,7 +137,11 @@ func TestSaveAndLoad(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(folder, "broken.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadAll(folder); err == nil {
+	got, err = LoadAll(folder)
+	if err == nil {
 		t.Error("a broken record went unnoticed")
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("beside a broken record loaded %v, want %v", got, want)
 	}
 }
