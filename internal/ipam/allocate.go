@@ -12,10 +12,10 @@ import (
 // Addresses that the owner has and that still satisfy the request are kept, whatever has become of their pools. Those
 // asked for must be in a pool of the request, unless already held. For each family that remains, an address that is
 // reserved for the Service comes first (see SetReservations), before others one that it had last; then one that rests for
-// it, the latest first; then one that is reserved for its namespace. Otherwise the pools are tried in order; a pool that has both families is preferred for two, and for one the pool of the
-// other address. Inside a pool an address with the same sharing key on which the ports are free comes first, also before
-// one reserved for the namespace, then one that nobody has; of several, the first in the order of the pool's ranges, and
-// in a range the lowest.
+// it, the latest first; then one that is reserved for its namespace. Otherwise the pools are tried in order; a pool that
+// has both families is preferred for two, and for one the pool of the other address. Inside a pool an address with the
+// same sharing key on which the ports are free comes first, also before one reserved for the namespace, then one that
+// nobody has; of several, the first in the order of the pool's ranges, and in a range the lowest.
 //
 // Other sharing takes effect in place. It is refused while another owner stands against it.
 //

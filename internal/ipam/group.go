@@ -15,17 +15,17 @@ const (
 	acrossNamespaces
 )
 
-// groupKey is what Services must have in common to share an address of a pool. The namespace is "" across namespaces.
-type groupKey struct {
-	scope                   scope
-	namespace, key, backend string
-}
+// groupKey is what Services must have in common to share an address of a pool. The namespace is anyNamespace across
+// namespaces: no namespace has that name.
+type groupKey struct{ namespace, key, backend string }
+
+const anyNamespace = "*"
 
 func newGroupKey(sc scope, o Owner, s *Sharing) groupKey {
 	if sc == acrossNamespaces {
-		return groupKey{sc, "", s.Key, s.Backend}
+		return groupKey{anyNamespace, s.Key, s.Backend}
 	}
-	return groupKey{sc, o.Namespace, s.Key, s.Backend}
+	return groupKey{o.Namespace, s.Key, s.Backend}
 }
 
 // searches tells whether a Service looks for a shared address in the scope.

@@ -58,7 +58,7 @@ func checkInside(t *rapid.T, a *Allocator) {
 // checkShared: the ports of an address are those of its owners, and it is in a group exactly if it can be shared.
 func checkShared(t *rapid.T, h *holding) {
 	s := h.shared
-	ports, closed, namespaces := 0, 0, map[string]bool{}
+	ports, closed, namespaces := 0, int32(0), map[string]bool{}
 	for _, al := range s.owners {
 		if !al.sharing.AcrossNamespaces {
 			closed++
@@ -137,10 +137,13 @@ func checkRests(t *rapid.T, a *Allocator) {
 }
 
 func checkGroup(t *rapid.T, key groupKey, g *group) {
-	taken := map[Port][]*holding{}
+	taken, sc := map[Port][]*holding{}, withinNamespace
+	if key.namespace == anyNamespace {
+		sc = acrossNamespaces
+	}
 	for _, h := range g.holdings {
 		h.shared.each(func(p Port) { taken[p] = append(taken[p], h) })
-		if h.shared.groups[key.scope] != g || h.groupKey(key.scope) != key {
+		if h.shared.groups[sc] != g || h.groupKey(sc) != key {
 			t.Fatalf("group %v lists %s, which is not in it", key, h.addr())
 		}
 	}

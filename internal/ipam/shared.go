@@ -11,8 +11,8 @@ type shared struct {
 	// groups are by scope where newcomers find the address; nil in those in which they may not share it, in all while it
 	// is out of pool.
 	groups [2]*group
-	mixed  bool // owners are of several namespaces
-	closed int  // how many owners are of a namespace that does not allow sharing with others
+	mixed  bool  // owners are of several namespaces
+	closed int32 // how many owners are of a namespace that does not allow sharing with others
 }
 
 type portUse struct {
