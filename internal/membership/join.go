@@ -79,7 +79,8 @@ type joiner struct {
 
 // round answers a doubt about the view: it is over when state was exchanged with every known peer that answers, and
 // every member has said something about itself, or when limit has passed. Members are no exception: they may have given
-// this speaker up while it still counts them as members, and what makes its claims safe is that they know of it.
+// this speaker up while it still counts them as members, and what makes its claims safe is that they know of it. A peer
+// that is there but has another key is no silent one: it holds addresses, so the doubt stays.
 func (j *joiner) round(ctx context.Context, round uint64, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -98,8 +99,14 @@ func (j *joiner) round(ctx context.Context, round uint64, limit time.Duration) {
 	m := j.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if refused := m.refusedPeers(); len(refused) > 0 {
+		m.reportRefused(refused)
+		m.publish()
+		return // joinLoop tries again after a pause
+	}
 	m.settling.finish(round)
 	if m.settling.settled() {
+		delete(m.silent, refusedByPeers)
 		level.Info(m.logger).Log("msg", "membership settled", "members", len(m.alive), "missing", len(m.missing()))
 	} else {
 		kick(m.joinKick)
@@ -190,6 +197,9 @@ func (j *joiner) exchange(ctx context.Context, p Peer) bool {
 		return false
 	}
 	j.m.metrics.joins.WithLabelValues("ok").Inc()
+	j.m.mu.Lock()
+	delete(j.m.refused, p.Node)
+	j.m.mu.Unlock()
 	return true
 }
 
@@ -217,6 +227,7 @@ func (m *Membership) joinFailed(p Peer, err error) {
 		return
 	}
 	if isKeyError(err.Error()) {
+		m.refused[p.Node] = m.cfg.Clock.Now()
 		m.reportKey(p.Addr.Addr().String())
 		return
 	}

@@ -44,6 +44,11 @@ func (m *Membership) keyRefused(addr string) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for _, p := range m.peers {
+		if p.Addr.Addr().String() == host {
+			m.refused[p.Node] = m.cfg.Clock.Now()
+		}
+	}
 	m.reportKey(host)
 }
 
@@ -51,8 +56,21 @@ func (m *Membership) keyRefused(addr string) {
 func (m *Membership) reportKey(host string) {
 	if !m.silent[keyOf(host)] {
 		m.silent[keyOf(host)] = true
-		level.Error(m.logger).Log("msg", "refusing a speaker that has another membership key, or none; restart the "+
-			"speaker with the older key", "addr", host)
+		level.Error(m.logger).Log("msg", "refusing a speaker that has another membership key, or none, until both "+
+			"have the same", "addr", host)
+	}
+}
+
+// refusedByPeers is the key in silent of the report that refusals keep the view from settling.
+const refusedByPeers = "refused by peers"
+
+// reportRefused reports once that speakers with another key keep the view from settling. The caller holds mu.
+func (m *Membership) reportRefused(nodes []string) {
+	if !m.silent[refusedByPeers] {
+		m.silent[refusedByPeers] = true
+		level.Error(m.logger).Log("msg", "taking no addresses: living speakers known from the API have another membership key; "+
+			"if this lasts for longer than a minute, see that all of them can read the key and restart those that cannot",
+			"nodes", strings.Join(nodes, ","))
 	}
 }
 

@@ -35,6 +35,8 @@ type Config struct {
 	// Clock gives the epoch of this process; nil means the system's.
 	Clock clock.PassiveClock
 
+	// keyDelay is keyDelay but in tests.
+	keyDelay time.Duration
 	// wrap lets tests cut the network.
 	wrap func(memberlist.NodeAwareTransport) memberlist.NodeAwareTransport
 }
@@ -52,6 +54,9 @@ type View struct {
 	// Settled is false while there may be living speakers that this one has not spoken with yet. A speaker whose view is
 	// not settled keeps the addresses that it has and takes no further ones.
 	Settled bool
+	// Refused names, while the view is not settled, the speakers known from the API that keep it from settling: they have
+	// another key, so that it cannot be known what they do.
+	Refused []string
 }
 
 // Member is a living speaker.
@@ -73,7 +78,7 @@ func (v *View) Member(node string) *Member {
 }
 
 func (v *View) equal(o *View) bool {
-	return v.Settled == o.Settled && slices.EqualFunc(v.Members, o.Members, func(a, b Member) bool {
+	return v.Settled == o.Settled && slices.Equal(v.Refused, o.Refused) && slices.EqualFunc(v.Members, o.Members, func(a, b Member) bool {
 		return a.Node == b.Node && a.Addr == b.Addr && a.Known == b.Known && a.Info.Equal(b.Info)
 	})
 }
@@ -91,6 +96,9 @@ type Membership struct {
 	started  chan struct{}
 	sendKick chan struct{}
 	joinKick chan struct{}
+	keyKick  chan struct{}
+
+	ring *memberlist.Keyring // nil without encryption; it has a lock of its own
 
 	// running is held for writing while the list is being shut down, and for reading by who must not be overtaken by it.
 	running sync.RWMutex
@@ -104,6 +112,8 @@ type Membership struct {
 	alive     map[string]netip.AddrPort
 	left      map[string]departure
 	unreached map[string]*failure
+	refused   map[string]time.Time // by node: when a known peer last refused our key, or we its
+	newest    []byte               // the key that is or will be sent with
 	peers     []Peer
 	hasPeers  bool // whether SetPeers was called
 	settling  settling
@@ -128,9 +138,14 @@ func New(cfg Config) (*Membership, error) {
 		return nil, errors.New("membership: bind address is missing")
 	case cfg.Bind.Addr().IsUnspecified() && !cfg.Advertise.IsValid():
 		return nil, fmt.Errorf("membership: binding to %s needs an advertise address", cfg.Bind.Addr())
-	case len(cfg.Key) != 0 && len(cfg.Key) != 32:
-		return nil, fmt.Errorf("membership: key has %d bytes; AES-256 needs 32", len(cfg.Key))
+	case len(cfg.Key) != 0 && len(cfg.Key) != keyBytes:
+		return nil, fmt.Errorf("membership: key has %d bytes; AES-256 needs %d", len(cfg.Key), keyBytes)
 	}
+	ring, err := newRing(cfg.Key)
+	if err != nil {
+		return nil, fmt.Errorf("membership: %w", err)
+	}
+	cfg.keyDelay = cmp.Or(cfg.keyDelay, keyDelay)
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
 	}
@@ -146,6 +161,10 @@ func New(cfg Config) (*Membership, error) {
 		started:   make(chan struct{}),
 		sendKick:  make(chan struct{}, 1),
 		joinKick:  make(chan struct{}, 1),
+		keyKick:   make(chan struct{}, 1),
+		ring:      ring,
+		newest:    slices.Clone(cfg.Key),
+		refused:   map[string]time.Time{},
 		store:     newStore(cfg.Node, uint64(max(now.UnixNano(), 1)), now),
 		alive:     map[string]netip.AddrPort{},
 		left:      map[string]departure{},
@@ -219,6 +238,11 @@ func (m *Membership) SetPeers(peers []Peer) {
 			delete(m.unreached, node)
 		}
 	}
+	for node := range m.refused {
+		if !slices.ContainsFunc(peers, func(p Peer) bool { return p.Node == node }) {
+			delete(m.refused, node)
+		}
+	}
 	kick(m.joinKick)
 }
 
@@ -264,6 +288,9 @@ func (m *Membership) publish() {
 
 func (m *Membership) snapshot() *View {
 	v := &View{Settled: m.settling.settled()}
+	if !v.Settled {
+		v.Refused = m.refusedPeers()
+	}
 	for node, addr := range m.alive {
 		if node != m.cfg.Node && !m.departed(node) {
 			info, known := m.store.info(node)

@@ -42,6 +42,7 @@ func (m *Membership) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.sendLoop(ctx, list) })
 	g.Go(func() error { return m.joinLoop(ctx, list) })
+	g.Go(func() error { return m.keyLoop(ctx) })
 	g.Go(func() error { return m.expireLoop(ctx) })
 	err := g.Wait()
 

@@ -83,7 +83,7 @@ func (m *Membership) listConfig(transport memberlist.NodeAwareTransport, port in
 	c.BindPort, c.AdvertisePort = port, port
 	c.AdvertiseAddr = m.cfg.Advertise.String()
 	c.Label = label
-	c.SecretKey = m.cfg.Key
+	c.Keyring = m.ring
 	c.Delegate, c.Events, c.Conflict = d, d, d
 	c.Logger = m.listLogger()
 	c.ProbeInterval, c.ProbeTimeout = probeInterval, probeTimeout
