@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -39,6 +40,7 @@ type settled struct {
 // settleServices makes Services that have addresses, share one, or wait for one.
 func settleServices(e *env) settled {
 	e.Helper()
+	e.spreadControllers()
 	e.usePool(4)
 	e.createDeployment(deployment{app: "web", replicas: 1})
 	s := settled{env: e, addresses: map[string]string{}}
@@ -65,6 +67,32 @@ func settleServices(e *env) settled {
 		s.sent[incarnation(&pod)] = e.statusWrites(&pod)
 	}
 	return s
+}
+
+// spreadControllers makes sure that leader and standby are on different nodes, so
+// that one can be hit without the other. The scheduler only prefers that, and when
+// the cluster started there may have been one node.
+func (e *env) spreadControllers() {
+	e.Helper()
+	pods, leader := e.controllers(), e.leader()
+	for _, pod := range pods {
+		if pod.Name == leader.Name || pod.Spec.NodeName != leader.Spec.NodeName {
+			continue
+		}
+		if err := e.lab.kube.CoreV1().Pods(berthNamespace).Delete(e.ctx, pod.Name, metav1.DeleteOptions{}); err != nil {
+			e.Fatal(err)
+		}
+		e.waitFor("Pod "+pod.Name+" to be gone", 30*time.Second, func(ctx context.Context) (bool, string) {
+			_, err := e.lab.kube.CoreV1().Pods(berthNamespace).Get(ctx, pod.Name, metav1.GetOptions{})
+			return apierrors.IsNotFound(err), fmt.Sprint(err)
+		})
+	}
+	e.lab.waitUntilCalm(e)
+	for _, pod := range e.controllers() {
+		if pod.Name != leader.Name && pod.Spec.NodeName == leader.Spec.NodeName {
+			e.Fatalf("both controllers are on %s", pod.Spec.NodeName)
+		}
+	}
 }
 
 // controllers returns the Pods of the controller.

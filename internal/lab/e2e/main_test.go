@@ -121,6 +121,9 @@ func runCases(t *testing.T, family network.Family) {
 			if !c.alone {
 				t.Parallel()
 			}
+			if interrupted.Err() != nil {
+				t.Fatal("interrupted")
+			}
 			e := newEnv(t, l)
 			c.run(e)
 			if c.alone {
