@@ -96,15 +96,24 @@ func run(ctx context.Context, o options) error {
 	health := daemon.NewHealth(clock.RealClock{}, 10*time.Second)
 	server := &daemon.Server{Addr: o.metricsAddr, Gatherer: registry, Health: health}
 
+	keys := newKeyWatch(clients.Kube, o.namespace, logger)
+
 	// A signal asks the speaker to hand over; its parts go on until it has.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	return daemon.Run(working,
 		daemon.Task{Name: "metrics and health", Run: server.Run},
+		daemon.Task{Name: "membership key", Run: keys.run},
 		daemon.Task{Name: "speaker", Run: func(working context.Context) error {
 			defer stop()
+			health.NotReady(keys.waiting())
+			key := keys.first(ctx)
+			if key == nil {
+				return nil // asked to stop before there was anything to announce
+			}
+			health.NotReady("finding out who the other speakers are")
 			return speak(ctx, working, deps{
-				options: o, bind: netip.AddrPortFrom(bind, o.port), clients: clients,
+				options: o, bind: netip.AddrPortFrom(bind, o.port), key: key, keys: keys, clients: clients,
 				logger: logger, registry: registry, health: health,
 			})
 		}},
@@ -115,6 +124,8 @@ func run(ctx context.Context, o options) error {
 type deps struct {
 	options  options
 	bind     netip.AddrPort
+	key      []byte
+	keys     *keyWatch
 	clients  *k8s.Clients
 	logger   log.Logger
 	registry *prometheus.Registry
@@ -129,12 +140,8 @@ const handover = 300 * time.Millisecond
 // speak announces until asked ends, hands over and returns; or returns when
 // working ends.
 func speak(asked, working context.Context, d deps) error {
-	key := awaitMembershipKey(asked, d.clients.Kube, d.options.namespace, d.logger)
-	if key == nil {
-		return nil
-	}
 	group, err := membership.New(membership.Config{
-		Node: d.options.node, Bind: d.bind, Key: key, Logger: d.logger, Metrics: membership.NewMetrics(d.registry),
+		Node: d.options.node, Bind: d.bind, Key: d.key, Logger: d.logger, Metrics: membership.NewMetrics(d.registry),
 	})
 	if err != nil {
 		return err
@@ -175,6 +182,7 @@ func speak(asked, working context.Context, d deps) error {
 		daemon.Task{Name: "links", Run: watcher.Run},
 		daemon.Task{Name: "layer 2", Run: answering.Run},
 		daemon.Task{Name: "membership", Run: group.Run},
+		daemon.Task{Name: "membership key", Run: func(ctx context.Context) error { return d.keys.follow(ctx, group) }},
 		daemon.Task{Name: "cache", Run: cache.Run},
 		daemon.Task{Name: "writer", Run: writer.Run},
 		daemon.Task{Name: "events", Run: events.Run},

@@ -248,6 +248,9 @@ func (s *speaker) converge() time.Duration {
 		s.health.SetReady(true)
 	} else {
 		s.reporter.withdrawAll() // a view in doubt is good for keeping addresses, not for telling others
+		if len(view.Refused) > 0 {
+			s.health.NotReady("taking no addresses: the speakers on " + strings.Join(view.Refused, ", ") + " have another membership key")
+		}
 	}
 	s.held = p.desired
 	if s.announcer.Lag() <= maxLag {

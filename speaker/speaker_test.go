@@ -244,6 +244,27 @@ func TestNothingIsTakenBeforeTheViewSettles(t *testing.T) {
 	})
 }
 
+// Speakers with another key may hold any address, so this one is of no use.
+func TestRefusedSpeakerIsNotReady(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.group.view.Settled = true
+		s.start()
+		s.group.set(func(v *membership.View) { v.Settled, v.Refused = false, []string{"b", "c"} })
+		s.idle()
+		s.want(v4, v6)
+		if err := s.health.Ready(); err == nil || !strings.Contains(err.Error(), "on b, c have another membership key") {
+			t.Errorf("ready: %v", err)
+		}
+		s.group.set(func(v *membership.View) { v.Settled, v.Refused = true, nil })
+		s.idle()
+		if err := s.health.Ready(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestBurstMakesOnePlan(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

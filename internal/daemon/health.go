@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -18,6 +20,7 @@ type Health struct {
 	mu     sync.Mutex
 	oldest time.Time // when the oldest work that still waits was queued; zero if none
 	ready  bool
+	reason string // why not ready; may be empty
 }
 
 // NewHealth returns a health with nothing waiting and not ready. Work may wait
@@ -46,7 +49,14 @@ func (h *Health) Applied() {
 func (h *Health) SetReady(ready bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ready = ready
+	h.ready, h.reason = ready, ""
+}
+
+// NotReady says that the program cannot do its job, and why.
+func (h *Health) NotReady(reason string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ready, h.reason = false, reason
 }
 
 // Healthy returns nil, or since when work has been waiting.
@@ -65,10 +75,10 @@ func (h *Health) Healthy() error {
 // Ready returns nil, or why the program cannot do its job now.
 func (h *Health) Ready() error {
 	h.mu.Lock()
-	ready := h.ready
+	ready, reason := h.ready, h.reason
 	h.mu.Unlock()
 	if !ready {
-		return fmt.Errorf("not ready yet")
+		return errors.New(cmp.Or(reason, "not ready yet"))
 	}
 	return h.Healthy()
 }
