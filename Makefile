@@ -2,8 +2,13 @@
 SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := build
 
+# sudo's PATH lacks the usual place of Go.
+export PATH := $(PATH):/usr/local/go/bin
+
 VERSION := v0.1.0
 KUBERNETES := v1.36.3
+KUBE_VERSION := k8s.io/component-base/version
+KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION).gitVersion=$(KUBERNETES) -X $(KUBE_VERSION).gitMajor=1 -X $(KUBE_VERSION).gitMinor=36
 
 # Tools come from internal/tools/go.mod, at the versions it pins.
 TOOL := go tool -modfile=internal/tools/go.mod
@@ -29,12 +34,10 @@ bin/lab: $(LAB_FILES) $(GO_FILES) $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
 
 bin/kube: $(LAB_MODULE)/cmd/kube/main.go $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
 	@echo "Building Kubernetes $(KUBERNETES) and etcd; the first time this takes 6 minutes on two cores."
-	@export WHAT=kubernetes; CGO_ENABLED=0 go build -v -C $(LAB_MODULE) -o ../../$@ -ldflags '-s -w \
-		-X k8s.io/component-base/version.gitVersion=$(KUBERNETES) \
-		-X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36' ./cmd/kube 2>&1 | $(PROGRESS)
+	@export WHAT=kubernetes; CGO_ENABLED=0 go build -C $(LAB_MODULE) -v -o ../../$@ -ldflags '$(KUBE_LDFLAGS)' ./cmd/kube 2>&1 | $(PROGRESS)
 
 bin/agnhost: $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
-	@export WHAT=agnhost; CGO_ENABLED=0 go build -v -C $(LAB_MODULE) -o ../../$@ -ldflags '-s -w' k8s.io/kubernetes/test/images/agnhost 2>&1 | $(PROGRESS)
+	@export WHAT=agnhost; CGO_ENABLED=0 go build -C $(LAB_MODULE) -v -o ../../$@ -ldflags '-s -w' k8s.io/kubernetes/test/images/agnhost 2>&1 | $(PROGRESS)
 
 .PHONY: demo
 demo: packages build ## Show Berth at work in a cluster of network namespaces (root).
@@ -50,7 +53,7 @@ test: lint test-unit test-lab ## Everything: lint, unit tests with -race, lab te
 .PHONY: test-unit
 test-unit: packages ## Unit tests of Berth and of the lab, with -race.
 	go test -race ./...
-	go test -race -C $(LAB_MODULE) $$(go list -C $(LAB_MODULE) ./... | grep -v /e2e)
+	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v /e2e)
 
 .PHONY: test-lab
 test-lab: packages build ## End-to-end tests in the lab (root). RUN=regexp chooses some.
@@ -68,9 +71,13 @@ generate: ## Deepcopy, CRDs, RBAC and deploy/berth.yaml from their sources.
 	$(TOOL) controller-gen rbac:roleName=berth-speaker paths=./speaker/... output:rbac:dir=config/rbac/speaker
 	$(TOOL) kustomize build config/default > deploy/berth.yaml
 
+# Generates in a copy, so that neither edits under way nor files that git does
+# not know yet confuse it.
 .PHONY: check-generated
-check-generated: generate
-	@git diff --exit-code -- api config deploy || { echo "generated files are stale: run 'make generate' and commit"; exit 1; }
+check-generated:
+	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
+	cp -r api config controller deploy internal speaker go.mod go.sum Makefile "$$copy" && $(MAKE) --silent -C "$$copy" generate && \
+	for folder in api config deploy; do diff -r "$$folder" "$$copy/$$folder" || { echo "generated files are stale: run 'make generate'"; exit 1; }; done
 
 .PHONY: bench
 bench: ## Benchmarks.

@@ -132,6 +132,10 @@ func (c *controller) run(ctx context.Context) error {
 // handle deals with one changed object. Changes of the configuration are only
 // noted: many come at once, and one reading deals with all of them.
 func (c *controller) handle(key k8s.Key) error {
+	// What is released from here on is released now.
+	if c.allocator.Expire(c.clock.Now()) {
+		c.waitingDirty, c.poolsDirty = true, true
+	}
 	switch key.Kind {
 	case k8s.KindService:
 		if c.configDirty {
@@ -156,9 +160,6 @@ func (c *controller) handle(key k8s.Key) error {
 // tick does what is due by the clock.
 func (c *controller) tick() error {
 	now := c.clock.Now()
-	if c.allocator.Expire(now) {
-		c.waitingDirty, c.poolsDirty = true, true
-	}
 	for _, owner := range c.contests.due(now) {
 		c.cache.Add(keyOf(owner))
 	}
