@@ -10,31 +10,26 @@ import (
 // linkWatch turns what the kernel says about links into what this speaker tells
 // the others.
 type linkWatch struct {
-	// usable are the links on which the node could announce when it last looked,
-	// by index and protocol, with the kernel's count of carrier changes.
-	usable map[linkUse]uint32
+	// before are the links when it last looked; nil at the start.
+	before []netif.Link
 }
 
+// linkUse is what one link can be of use for.
 type linkUse struct {
-	index int
-	ndp   bool
+	index  int
+	ndp    bool
+	subnet netip.Prefix // zero where the link is of use whatever its subnets
 }
 
-// look returns what to tell about links, and whether one has become usable
-// since the last look: then speakers may be reachable that were not, and the
-// view has to be settled anew.
-func (w *linkWatch) look(links []netif.Link) (info membership.Info, regained bool) {
-	usable := map[linkUse]uint32{}
+// look returns what to tell about links, and whether one that matters has become
+// usable since the last look: then speakers may be reachable that were not, and
+// the view has to be settled anew.
+func (w *linkWatch) look(links []netif.Link, matters relevance) (info membership.Info, regained bool) {
 	for i := range links {
 		l := &links[i]
 		told := membership.Link{Name: l.Name, ARP: l.CanARP() == nil, NDP: l.CanNDP() == nil}
 		if !told.ARP && !told.NDP {
 			continue
-		}
-		for use, can := range map[linkUse]bool{{l.Index, false}: told.ARP, {l.Index, true}: told.NDP} {
-			if can {
-				usable[use] = l.CarrierChanges
-			}
 		}
 		for _, p := range l.Prefixes {
 			// No Service has a link-local address: every link has that subnet.
@@ -44,13 +39,49 @@ func (w *linkWatch) look(links []netif.Link) (info membership.Info, regained boo
 		}
 		info.Links = append(info.Links, told)
 	}
-	if w.usable != nil { // at the start the view is in doubt anyway
-		for use, changes := range usable {
-			if before, had := w.usable[use]; !had || before != changes {
+	if w.before != nil { // at the start the view is in doubt anyway
+		// What mattered before is judged anew: an edit of a pool brings no link back.
+		had := matters.uses(w.before)
+		for use, changes := range matters.uses(links) {
+			if before, ok := had[use]; !ok || before != changes {
 				regained = true
 			}
 		}
 	}
-	w.usable = usable
+	w.before = append([]netif.Link{}, links...)
 	return info, regained
+}
+
+// relevance says which links may have to do with who owns an address. Others come
+// and go at any time, such as the bridge of a node's Pods with the first Pod.
+type relevance struct {
+	// named are the interfaces that L2Advertisements name.
+	named map[string]bool
+	// self is where the other speakers reach this one.
+	self netip.Addr
+	// serves says whether an address of a pool or of a Service is in the subnet.
+	serves func(subnet netip.Prefix) bool
+}
+
+// uses returns what the links can be of use for, with the kernel's count of
+// carrier changes.
+func (r *relevance) uses(links []netif.Link) map[linkUse]uint32 {
+	uses := map[linkUse]uint32{}
+	for i := range links {
+		l := &links[i]
+		for ndp, err := range map[bool]error{false: l.CanARP(), true: l.CanNDP()} {
+			if err != nil {
+				continue
+			}
+			if r.named[l.Name] {
+				uses[linkUse{index: l.Index, ndp: ndp}] = l.CarrierChanges
+			}
+			for _, p := range l.Prefixes {
+				if subnet := p.Masked(); p.Addr().Is6() == ndp && (p.Addr() == r.self || r.serves(subnet)) {
+					uses[linkUse{l.Index, ndp, subnet}] = l.CarrierChanges
+				}
+			}
+		}
+	}
+	return uses
 }

@@ -168,7 +168,7 @@ func speak(asked, working context.Context, d deps) error {
 	writer := k8s.NewWriter(k8s.PatchStatus(d.clients), d.logger, k8s.NewWriterMetrics(d.registry))
 	events := k8s.NewEvents(d.clients.Kube, "berth-speaker", d.logger)
 	s := newSpeaker(speaker{
-		self: d.options.node, changes: cache, world: newWorld(cache, d.options.class, d.options.port),
+		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.class, d.options.port),
 		links: watcher, members: group, announcer: answering,
 		reporter: newReporter(reporter{
 			self: d.options.node, services: cache.Services, writer: writer, events: events, clock: clock.RealClock{},

@@ -72,6 +72,7 @@ type announcer interface {
 // cluster. All its fields but keys belong to that loop.
 type speaker struct {
 	self      string
+	addr      netip.Addr // where the other speakers reach this one
 	changes   changes
 	world     *world
 	links     links
@@ -85,8 +86,8 @@ type speaker struct {
 
 	keys     chan k8s.Key
 	watch    linkWatch
-	speakers int // how many the API knows of, this one included
-	info     membership.Info
+	speakers int             // how many the API knows of, this one included
+	info     membership.Info // what there is to tell
 	present  map[string]bool // the members that the last plan counted with
 	held     l2.Desired
 	failing  failures
@@ -196,7 +197,7 @@ func (s *speaker) lookAtPeers() {
 // puts the view in doubt first: others may have taken over what was announced
 // there.
 func (s *speaker) lookAtLinks() {
-	info, regained := s.watch.look(s.links.Links())
+	info, regained := s.watch.look(s.links.Links(), s.world.relevantLinks(s.addr))
 	s.info = info
 	if regained {
 		level.Info(s.logger).Log("msg", "a link has become usable; asking the other speakers before taking addresses")

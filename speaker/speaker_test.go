@@ -336,8 +336,8 @@ func TestKeepsAnsweringInDoubt(t *testing.T) {
 		s.group.view.Settled = true
 		s.start()
 		s.writer.pending = map[k8s.Key][]byte{}
-		second := kernelLink(2, "eth1", "198.51.100.1/24")
-		s.links.set(s.links.links[0], second) // puts the view in doubt, and the addresses are elsewhere
+		second := kernelLink(2, "eth1", "192.0.2.2/24")
+		s.links.set(s.links.links[0], second) // puts the view in doubt
 		s.idle()
 		s.want(v4, v6)
 		if s.group.view.Settled || s.group.view.Member("a").Info.Abstains {
@@ -345,6 +345,24 @@ func TestKeepsAnsweringInDoubt(t *testing.T) {
 		}
 		if len(s.writer.pending) != 0 {
 			t.Error("reports though the view is in doubt")
+		}
+	})
+}
+
+// The bridge of a node's Pods gets carrier with the first Pod.
+func TestOtherLinksPutNothingInDoubt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.group.view.Settled = true
+		s.start()
+		s.links.set(s.links.links[0], kernelLink(2, "cni0", "10.244.0.1/24"))
+		s.idle()
+		if s.group.rejoins != 0 || !s.group.view.Settled {
+			t.Error("a link that no address can be announced on put the view in doubt")
+		}
+		if told := s.group.view.Member("a").Info; len(told.Links) != 2 {
+			t.Errorf("told the others %+v, want both links", told)
 		}
 	})
 }

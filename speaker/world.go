@@ -12,6 +12,7 @@ import (
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
+	"github.com/berth-lb/berth/internal/ipam"
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/membership"
 )
@@ -188,6 +189,34 @@ func (w *world) updateNode(name string) {
 		}
 	}
 	w.nodes[name] = n
+}
+
+// relevantLinks says which links of this node may have to do with who owns an
+// address, if self is where the other speakers reach it.
+func (w *world) relevantLinks(self netip.Addr) relevance {
+	r := relevance{named: map[string]bool{}, self: self, serves: w.addressIn}
+	for _, a := range w.config.L2Advertisements {
+		for _, name := range a.Interfaces {
+			r.named[name] = true
+		}
+	}
+	return r
+}
+
+// addressIn says whether an address of a pool or of a Service is in the subnet.
+func (w *world) addressIn(subnet netip.Prefix) bool {
+	whole := ipam.RangeOf(subnet)
+	for _, p := range w.config.Pools {
+		if slices.ContainsFunc(p.Ranges, whole.Overlaps) {
+			return true
+		}
+	}
+	for _, s := range w.services {
+		if slices.ContainsFunc(s.addresses, subnet.Contains) {
+			return true
+		}
+	}
+	return false
 }
 
 // servicesInOrder returns the Services in the order of their keys.

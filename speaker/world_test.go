@@ -234,7 +234,7 @@ func TestLinksThatOthersAreTold(t *testing.T) {
 	down, v4only, loopback := kernelLink(2, "eth1", "192.0.2.1/24"), kernelLink(3, "eth2", "192.0.2.1/24"), kernelLink(4, "lo")
 	down.Carrier, v4only.LinkLocal, loopback.Loopback = false, netip.Addr{}, true
 	var w linkWatch
-	got, _ := w.look([]netif.Link{kernelLink(1, "eth0", "192.0.2.1/24", "2001:db8::1/64", "fe80::1/64"), down, v4only, loopback})
+	got, _ := w.look([]netif.Link{kernelLink(1, "eth0", "192.0.2.1/24", "2001:db8::1/64", "fe80::1/64"), down, v4only, loopback}, relevance{})
 	want := membership.Info{Links: []membership.Link{
 		ethernet("eth0", "192.0.2.0/24", "2001:db8::/64"),
 		{Name: "eth2", ARP: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
@@ -248,31 +248,81 @@ func TestLinkThatComesBack(t *testing.T) {
 	t.Parallel()
 	up, down := kernelLink(1, "eth0", "192.0.2.1/24"), kernelLink(1, "eth0", "192.0.2.1/24")
 	down.Carrier = false
-	flapped, recreated, moreAddresses, noNDP := up, up, up, up
+	flapped, recreated, moreAddresses, otherSubnet, noNDP, v6 := up, up, up, up, up, kernelLink(1, "eth0", "2001:db8::1/64")
 	flapped.CarrierChanges += 2
 	recreated.Index = 7
-	moreAddresses.Prefixes = append(slices.Clone(up.Prefixes), netip.MustParsePrefix("198.51.100.1/24"))
+	moreAddresses.Prefixes = append(slices.Clone(up.Prefixes), netip.MustParsePrefix("192.0.2.9/24"))
+	otherSubnet.Prefixes = append(slices.Clone(up.Prefixes), netip.MustParsePrefix("10.244.1.1/24"))
 	noNDP.LinkLocal = netip.Addr{}
+	noV6 := v6
+	noV6.Prefixes = nil // as long as duplicates of it are looked for
+	bridge, bridgeUp := kernelLink(2, "cni0", "10.244.0.1/24"), kernelLink(2, "cni0", "10.244.0.1/24")
+	bridge.Carrier = false
+	named, host := kernelLink(3, "named0"), kernelLink(4, "host0", "203.0.113.1/24")
+	matters := relevance{
+		named: map[string]bool{"named0": true}, self: addr("203.0.113.1"),
+		serves: func(subnet netip.Prefix) bool {
+			return subnet.Contains(addr(v4)) || subnet.Contains(addr("2001:db8::10"))
+		},
+	}
 	for name, tt := range map[string]struct {
 		before, after []netif.Link
 		regained      bool
 	}{
-		"nothing changed":         {[]netif.Link{up}, []netif.Link{up}, false},
-		"carrier lost":            {[]netif.Link{up}, []netif.Link{down}, false},
-		"carrier back":            {[]netif.Link{down}, []netif.Link{up}, true},
-		"flapped between looks":   {[]netif.Link{up}, []netif.Link{flapped}, true},
-		"another of that name":    {[]netif.Link{up}, []netif.Link{recreated}, true},
-		"new link":                {nil, []netif.Link{up}, true},
-		"another address only":    {[]netif.Link{up}, []netif.Link{moreAddresses}, false},
-		"IPv6 has become usable":  {[]netif.Link{noNDP}, []netif.Link{up}, true},
-		"IPv6 is no longer there": {[]netif.Link{up}, []netif.Link{noNDP}, false},
+		"nothing changed":          {[]netif.Link{up}, []netif.Link{up}, false},
+		"carrier lost":             {[]netif.Link{up}, []netif.Link{down}, false},
+		"carrier back":             {[]netif.Link{down}, []netif.Link{up}, true},
+		"flapped between looks":    {[]netif.Link{up}, []netif.Link{flapped}, true},
+		"another of that name":     {[]netif.Link{up}, []netif.Link{recreated}, true},
+		"new link":                 {[]netif.Link{}, []netif.Link{up}, true},
+		"another address only":     {[]netif.Link{up}, []netif.Link{moreAddresses}, false},
+		"another subnet of no use": {[]netif.Link{up}, []netif.Link{otherSubnet}, false},
+		"IPv6 that nobody needs":   {[]netif.Link{noNDP}, []netif.Link{up}, false},
+		"IPv6 address usable":      {[]netif.Link{noV6}, []netif.Link{v6}, true},
+		"IPv6 is no longer there":  {[]netif.Link{v6}, []netif.Link{noV6}, false},
+		"bridge of the first Pod":  {[]netif.Link{up, bridge}, []netif.Link{up, bridgeUp}, false},
+		"named interface":          {[]netif.Link{up}, []netif.Link{up, named}, true},
+		"way to the others":        {[]netif.Link{up}, []netif.Link{up, host}, true},
 	} {
 		var w linkWatch
-		if _, regained := w.look(tt.before); regained {
+		if _, regained := w.look(tt.before, matters); regained {
 			t.Errorf("%s: regained at the first look", name)
 		}
-		if _, regained := w.look(tt.after); regained != tt.regained {
+		if _, regained := w.look(tt.after, matters); regained != tt.regained {
 			t.Errorf("%s: regained %v, want %v", name, regained, tt.regained)
+		}
+	}
+}
+
+func TestRelevantLinks(t *testing.T) {
+	t.Parallel()
+	cache, err := k8s.NewCache(k8s.CacheConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := &apiObjects{
+		services: []*corev1.Service{loadBalancer("web", "198.51.100.7")}, // of no pool
+		pools: []*v1beta1.IPAddressPool{{
+			ObjectMeta: metav1.ObjectMeta{Name: "pool"},
+			Spec:       v1beta1.IPAddressPoolSpec{Addresses: []v1beta1.AddressRange{"192.0.2.10-192.0.2.20", "2001:db8::/120"}},
+		}},
+		adverts: []*v1beta1.L2Advertisement{
+			{ObjectMeta: metav1.ObjectMeta{Name: "some"}, Spec: v1beta1.L2AdvertisementSpec{Interfaces: []v1beta1.InterfaceName{"eth7"}}},
+		},
+	}
+	objects.fill(t, cache)
+	w := newWorld(cache, k8s.Class{Default: true}, 7956)
+	w.load()
+	r := w.relevantLinks(addr("203.0.113.1"))
+	if !r.named["eth7"] || len(r.named) != 1 || r.self != addr("203.0.113.1") {
+		t.Errorf("%+v", r)
+	}
+	for subnet, want := range map[string]bool{
+		"192.0.2.0/24": true, "192.0.2.16/29": true, "192.0.2.0/29": false, "198.51.100.0/24": true,
+		"10.244.0.0/16": false, "2001:db8::/64": true, "2001:db8:1::/64": false,
+	} {
+		if got := r.serves(netip.MustParsePrefix(subnet)); got != want {
+			t.Errorf("%s is of use: %v, want %v", subnet, got, want)
 		}
 	}
 }
