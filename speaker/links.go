@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/berth-lb/berth/internal/membership"
 	"github.com/berth-lb/berth/internal/netif"
@@ -84,4 +85,26 @@ func (r *relevance) uses(links []netif.Link) map[linkUse]uint32 {
 		}
 	}
 	return uses
+}
+
+// alreadyTold returns the part of now that told says too.
+func alreadyTold(told, now []membership.Link) []membership.Link {
+	var both []membership.Link
+	for _, n := range now {
+		i := slices.IndexFunc(told, func(t membership.Link) bool { return t.Name == n.Name })
+		if i < 0 {
+			continue
+		}
+		t := &told[i]
+		l := membership.Link{Name: n.Name, ARP: n.ARP && t.ARP, NDP: n.NDP && t.NDP}
+		for _, p := range n.Prefixes {
+			if slices.Contains(t.Prefixes, p) {
+				l.Prefixes = append(l.Prefixes, p)
+			}
+		}
+		if l.ARP || l.NDP {
+			both = append(both, l)
+		}
+	}
+	return both
 }

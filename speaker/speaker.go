@@ -88,6 +88,7 @@ type speaker struct {
 	watch    linkWatch
 	speakers int             // how many the API knows of, this one included
 	info     membership.Info // what there is to tell
+	told     membership.Info // what the others were told last
 	present  map[string]bool // the members that the last plan counted with
 	held     l2.Desired
 	failing  failures
@@ -207,11 +208,20 @@ func (s *speaker) lookAtLinks() {
 }
 
 // tellOthers says what this speaker is good for. As long as the view is in doubt
-// it takes no addresses, and if it has none either, others count it out: they
-// give up what will be its own only when it is about to take it.
+// it takes no addresses, so others must not give it any: if it has none either,
+// they count it out, and if it has some, it keeps to itself what links it has
+// gained. They give up what will be its own only when it is about to take it.
 func (s *speaker) tellOthers(view *membership.View) {
-	s.info.Abstains = !view.Settled && len(s.held) == 0
-	s.members.SetLocal(s.info)
+	tell := s.info
+	switch {
+	case view.Settled:
+	case len(s.held) == 0:
+		tell.Abstains = true
+	default:
+		tell.Links = alreadyTold(s.told.Links, s.info.Links)
+	}
+	s.told = tell
+	s.members.SetLocal(tell)
 }
 
 // checkFailures says whether what fails has changed.

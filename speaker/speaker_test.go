@@ -349,6 +349,49 @@ func TestKeepsAnsweringInDoubt(t *testing.T) {
 	})
 }
 
+// While one link is away, others have the addresses there. They must not give
+// them up when it is back before this node takes them, though it still holds
+// addresses on another link.
+func TestRegainedLinkIsToldWhenTheViewHasSettled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const elsewhere = "198.51.100.10"
+		s := newStage(t)
+		s.objects.services = append(s.objects.services, loadBalancer("two", elsewhere))
+		s.objects.slices = append(s.objects.slices, sliceOf("two-4", "two", discoveryv1.AddressTypeIPv4, endpointIn("a", "ready")))
+		s.objects.fill(t, s.cache)
+		eth0, eth1 := s.links.links[0], kernelLink(2, "eth1", "198.51.100.1/24")
+		down := eth1
+		down.Carrier = false
+		s.links.links = []netif.Link{eth0, down}
+		s.group.view.Settled = true
+		s.start()
+		s.want(v4, v6)
+		s.links.set(eth0, eth1)
+		s.idle()
+		if s.group.rejoins != 1 || s.group.view.Settled {
+			t.Fatalf("rejoined %d times", s.group.rejoins)
+		}
+		if told := s.group.view.Member("a").Info; len(told.Links) != 1 || told.Abstains {
+			t.Errorf("told the others %+v though it takes nothing yet", told)
+		}
+		// What is lost meanwhile is told at once.
+		narrower := eth0
+		narrower.Prefixes = narrower.Prefixes[:1]
+		s.links.set(narrower, eth1)
+		s.idle()
+		if told := s.group.view.Member("a").Info; len(told.Links) != 1 || len(told.Links[0].Prefixes) != 1 {
+			t.Errorf("told the others %+v, want one link with one subnet", told)
+		}
+		s.want(v4)
+		s.settle()
+		s.want(v4, elsewhere)
+		if told := s.group.view.Member("a").Info; len(told.Links) != 2 {
+			t.Errorf("told the others %+v, want both links", told)
+		}
+	})
+}
+
 // The bridge of a node's Pods gets carrier with the first Pod.
 func TestOtherLinksPutNothingInDoubt(t *testing.T) {
 	t.Parallel()
