@@ -18,6 +18,9 @@ const (
 	contestFirstWait = time.Minute
 	contestLongest   = time.Hour
 	contestQuiet     = 10 * time.Minute
+	// contestAnswer is how long an answer may be on its way. Nothing else is
+	// written to the Service meanwhile, which would take its place.
+	contestAnswer = 10 * time.Second
 )
 
 // contest is what is known about a Service that another controller rewrites.
@@ -28,11 +31,9 @@ type contest struct {
 	message  string
 }
 
-// wait is how long to wait after the last answer before the next.
+// wait is how long to wait after the last answer before the next. The first is
+// given at once.
 func (c *contest) wait() time.Duration {
-	if c.strikes <= 1 {
-		return 0
-	}
 	wait := contestFirstWait
 	for range c.strikes - 2 {
 		if wait *= 2; wait >= contestLongest {
@@ -87,6 +88,11 @@ func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress,
 	}
 	open.answered = now
 	return open, begun, false
+}
+
+// answering says that an answer may still be on its way.
+func (c *contest) answering(now time.Time) bool {
+	return now.Before(c.answered.Add(contestAnswer))
 }
 
 // due returns the Services whose contest wants attention: time to write again,

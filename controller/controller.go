@@ -218,8 +218,11 @@ func (c *controller) configure() error {
 	if err != nil {
 		return fmt.Errorf("applying the pools to the allocator: %w", err)
 	}
-	for _, owner := range moved {
-		c.cache.Add(keyOf(owner))
+	c.wake(moved)
+	for _, kept := range c.allocator.OutOfPoolAddresses() {
+		if pool, found := c.snapshot.Pool(kept.Pool); found && pool.Reassign {
+			c.wake(kept.Owners)
+		}
 	}
 	c.reserve()
 	c.waitingDirty = true
@@ -385,6 +388,9 @@ func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error 
 	}
 	if begun {
 		c.events.Warning(svc, eventContested, contest.message)
+	}
+	if leave && contest.answering(c.clock.Now()) {
+		return nil
 	}
 	patch, err := patchFor(svc, o, leave, metav1.NewTime(c.clock.Now()))
 	if err != nil {

@@ -273,6 +273,21 @@ func TestReassignOnShrink(t *testing.T) {
 	c.want("a", "192.0.2.128", reasonAllocated, "")
 }
 
+// TestReassignLater: the policy is set when the address is out of pool already.
+func TestReassignLater(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	p := c.pool("default", "192.0.2.0/24").DeepCopy()
+	c.service("a")
+	p.Spec.Addresses = []v1beta1.AddressRange{"192.0.2.128/25"}
+	c.putPool(p)
+	c.want("a", "192.0.2.0", reasonOutOfPool, "")
+	p = p.DeepCopy()
+	p.Spec.OnShrink = v1beta1.ShrinkReassign
+	c.putPool(p)
+	c.want("a", "192.0.2.128", reasonAllocated, "")
+}
+
 func TestOutOfPoolIsShown(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)

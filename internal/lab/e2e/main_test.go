@@ -112,17 +112,21 @@ func TestIPv6(t *testing.T) { runCases(t, network.IPv6) }
 
 // runCases runs all tests that make sense for the family in one lab.
 func runCases(t *testing.T, family network.Family) {
-	l := startLab(t, family)
+	var cases []testCase
 	for _, c := range testCases() {
-		if c.dualOnly && family != network.Dual {
-			continue
+		if !c.dualOnly || family == network.Dual {
+			cases = append(cases, c)
 		}
+	}
+	runIn(t, startLab(t, family), cases)
+}
+
+// runIn runs tests in a lab.
+func runIn(t *testing.T, l *testLab, cases []testCase) {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			if !c.alone {
 				t.Parallel()
-			}
-			if interrupted.Err() != nil {
-				t.Fatal("interrupted")
 			}
 			e := newEnv(t, l)
 			c.run(e)
