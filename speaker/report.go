@@ -71,6 +71,9 @@ type telling struct {
 	seen bool
 }
 
+// sentenceEnd is between what a condition's message says of each address.
+const sentenceEnd = "; "
+
 // statement is what a condition says.
 type statement struct {
 	announced       bool
@@ -218,12 +221,23 @@ func (r *reporter) tellTakeovers(p *plan, s *service, object *corev1.Service, he
 	}
 	for _, addr := range s.addresses {
 		announcement, have := p.desired[addr]
-		if _, had := held[addr]; !have || had || strings.Contains(said, byWhom(addr, r.self, nil)) {
+		if _, had := held[addr]; !have || had || says(said, byWhom(addr, r.self, nil)) {
 			continue
 		}
 		r.events.Normal(object, reasonAnnounced, fmt.Sprintf("announcing %s from node %s (%s)",
 			addr, r.self, strings.Join(announcement.Interfaces, ", ")))
 	}
+}
+
+// says reports whether one of the sentences in the message of a condition begins
+// with the text. A mere search would find 1.2.3.4 in 11.2.3.4.
+func says(message, text string) bool {
+	for sentence := range strings.SplitSeq(message, sentenceEnd) {
+		if strings.HasPrefix(sentence, text) {
+			return true
+		}
+	}
+	return false
 }
 
 // byWhom renders "203.0.113.7 by ARP from node-1 (eth0)"; without interfaces it
@@ -270,7 +284,7 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 			texts = append(texts, fmt.Sprintf("%s is not announced: %s", addr, why))
 		}
 	}
-	st := statement{message: strings.Join(texts, "; ")}
+	st := statement{message: strings.Join(texts, sentenceEnd)}
 	switch {
 	case reasons[announced] == len(s.addresses):
 		st.announced, st.reason = true, reasonAnnounced

@@ -302,6 +302,23 @@ func TestEventsOnTakeoverOnly(t *testing.T) {
 	}
 }
 
+// 1.2.3.4 must not be found in what is said of 11.2.3.4.
+func TestEventsTellAddressesApart(t *testing.T) {
+	t.Parallel()
+	message := "11.2.3.4 by ARP from n (eth0); 2001:db8::1 by NDP from m (eth0)"
+	for text, want := range map[string]bool{
+		"11.2.3.4 by ARP from n ": true, "1.2.3.4 by ARP from n ": false, "2001:db8::1 by NDP from m ": true,
+		"2001:db8::1 by NDP from ma ": false, "1:db8::1 by NDP from m ": false,
+	} {
+		if got := says(message, text); got != want {
+			t.Errorf("%q says %q: %v, want %v", message, text, got, want)
+		}
+	}
+	if says("", "1.2.3.4 by ARP from n ") {
+		t.Error("nothing says something")
+	}
+}
+
 // Two speakers that cannot see each other both think they report. Neither may
 // write more often than every rewriteInterval.
 func TestPartitionMakesNoWriteLoop(t *testing.T) {
