@@ -119,10 +119,11 @@ func (j *judge) advertisementsFor(p *placement) []int {
 			if !config.MatchesAny(a.ServiceSelectors, s.labels) {
 				return false
 			}
-			if inPool {
+			if inPool && (a.SelectsPool(pool.Name) || slices.Contains(s.pools, pool.Name)) {
 				return a.SelectsPool(pool.Name)
 			}
-			// A pool that was edited keeps announcing the addresses it gave.
+			// An edit of pools silences nobody: an address that its pool has lost, be it
+			// to another pool, is announced as those of that pool are.
 			return a.AllPools || slices.ContainsFunc(s.pools, a.SelectsPool)
 		}) {
 			j.selected = append(j.selected, i)

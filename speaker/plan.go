@@ -31,7 +31,7 @@ type service struct {
 	// local says that its externalTrafficPolicy is Local.
 	local bool
 	// pools are those that its addresses came from. They matter once a pool no
-	// longer contains an address that it gave.
+	// longer contains an address that it gave, even if another pool now does.
 	pools    []string
 	backends [families]*backends
 }

@@ -237,12 +237,15 @@ func TestEligible(t *testing.T) {
 		}, want: everybody},
 
 		// An address that no pool contains any more.
-		"out of pool, all pools":            {change: func(s *scene) { s.config.Pools = nil }, want: everybody},
-		"out of pool, pool named":           {change: outOfPool("pool", "pool"), want: everybody},
-		"out of pool, one of two named":     {change: outOfPool("second", "first", "second"), want: everybody},
-		"out of pool, another named":        {change: outOfPool("other", "pool"), want: "not advertised"},
-		"out of pool, none remembered":      {change: outOfPool("pool"), want: "not advertised"},
-		"moved pool counts, not remembered": {change: movedPool, want: "not advertised"},
+		"out of pool, all pools":           {change: func(s *scene) { s.config.Pools = nil }, want: everybody},
+		"out of pool, pool named":          {change: outOfPool("pool", "pool"), want: everybody},
+		"out of pool, one of two named":    {change: outOfPool("second", "first", "second"), want: everybody},
+		"out of pool, another named":       {change: outOfPool("other", "pool"), want: "not advertised"},
+		"out of pool, none remembered":     {change: outOfPool("pool"), want: "not advertised"},
+		"moved to a pool not advertised":   {change: movedPool("old"), want: everybody},
+		"moved to a pool advertised":       {change: movedPool("new"), want: everybody},
+		"moved, neither pool advertised":   {change: movedPool("other"), want: "not advertised"},
+		"its pool counts, not its other's": {change: onePoolPerFamilyRemembered, v4: everybody, v6: "not advertised"},
 
 		// Nodes.
 		"node selector":         {change: func(s *scene) { s.config.L2Advertisements[0].NodeSelectors = sel("name in (a,b)") }, want: "a[eth0] b[eth0] | c: not selected"},
@@ -319,10 +322,17 @@ func outOfPool(advertised string, remembered ...string) func(*scene) {
 }
 
 // movedPool has another pool contain the address now than the one it came from.
-func movedPool(s *scene) {
-	s.config.Pools[0].Name = "new"
-	s.get("web").pools = []string{"old"}
-	s.advertisements(&config.L2Advertisement{Pools: []string{"old"}})
+func movedPool(advertised string) func(*scene) {
+	return func(s *scene) {
+		s.config.Pools[0].Name = "new"
+		s.get("web").pools = []string{"old"}
+		s.advertisements(&config.L2Advertisement{Pools: []string{advertised}})
+	}
+}
+
+func onePoolPerFamilyRemembered(s *scene) {
+	onePoolPerFamily(s)
+	s.get("web").pools = []string{"pool4", "pool6"}
 }
 
 func twoNodeSelectors(s *scene) {

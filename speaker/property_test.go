@@ -165,7 +165,10 @@ func (s *scene) selects(adv *config.L2Advertisement, on []*service, a netip.Addr
 	for _, svc := range on {
 		pools := svc.pools
 		if p, ok := s.config.PoolOf(a); ok {
-			pools = []string{p.Name}
+			if slices.Contains(pools, p.Name) {
+				pools = nil
+			}
+			pools = append([]string{p.Name}, pools...)
 		}
 		inPool := adv.AllPools || slices.ContainsFunc(pools, func(p string) bool { return slices.Contains(adv.Pools, p) })
 		if inPool && config.MatchesAny(adv.ServiceSelectors, svc.labels) {
