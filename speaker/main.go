@@ -135,7 +135,7 @@ type deps struct {
 // handover is how long a speaker that was asked to stop goes on answering once
 // it has told the others: long enough for them to plan and to announce, so that
 // nobody asks for an address while no one answers.
-const handover = 300 * time.Millisecond
+const handover = 100 * time.Millisecond
 
 // speak announces until asked ends, hands over and returns; or returns when
 // working ends.

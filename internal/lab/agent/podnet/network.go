@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"net"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -46,7 +47,10 @@ func (n *Network) Up() error {
 	if err := n.Down(); err != nil {
 		return err
 	}
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: Bridge}}
+	// A bridge without a MAC of its own takes the lowest of its ports', which
+	// changes as Pods come and go, while the others go on using the old one.
+	mac := net.HardwareAddr{0x02, 0, 0, 0, 0, 1}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: Bridge, HardwareAddr: mac}}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("create bridge %s: %w", Bridge, err)
 	}
