@@ -6,7 +6,6 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"net"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
