@@ -32,7 +32,7 @@ func ourself() self { return self{mac: mac(ourMAC)} }
 // testLink is an Ethernet interface in good order.
 func testLink(index int, name string) netif.Link {
 	return netif.Link{
-		Index: index, Name: name, MAC: ourMAC, MTU: 1500, Up: true, Carrier: true,
+		Index: index, Name: name, MAC: ourMAC, Up: true, Carrier: true,
 		Broadcast: true, Multicast: true, LinkLocal: ourLL,
 	}
 }

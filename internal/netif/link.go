@@ -24,8 +24,6 @@ type Link struct {
 	Kind string
 	// MAC is the hardware address; empty where the link has none.
 	MAC net.HardwareAddr
-	// MTU is in bytes, without the link-layer header.
-	MTU int
 
 	// Up is the administrative state (IFF_UP).
 	Up bool
@@ -35,11 +33,10 @@ type Link struct {
 	// so that a loss too short to be seen in two snapshots still shows.
 	CarrierChanges uint32
 
-	Loopback     bool // IFF_LOOPBACK
-	Broadcast    bool // IFF_BROADCAST
-	Multicast    bool // IFF_MULTICAST
-	PointToPoint bool // IFF_POINTOPOINT
-	NoARP        bool // IFF_NOARP
+	Loopback  bool // IFF_LOOPBACK
+	Broadcast bool // IFF_BROADCAST
+	Multicast bool // IFF_MULTICAST
+	NoARP     bool // IFF_NOARP
 
 	// Master is the index of the bridge, bond or VRF that this link is enslaved
 	// to, 0 when it stands alone.
@@ -131,10 +128,10 @@ func (l *Link) HasSubnet(addr netip.Addr) bool {
 
 // Equal reports whether two links are the same in every field.
 func (l *Link) Equal(o *Link) bool {
-	return l.Index == o.Index && l.Name == o.Name && l.Kind == o.Kind && l.MTU == o.MTU &&
+	return l.Index == o.Index && l.Name == o.Name && l.Kind == o.Kind &&
 		l.Up == o.Up && l.Carrier == o.Carrier && l.CarrierChanges == o.CarrierChanges &&
 		l.Loopback == o.Loopback && l.Broadcast == o.Broadcast && l.Multicast == o.Multicast &&
-		l.PointToPoint == o.PointToPoint && l.NoARP == o.NoARP && l.Master == o.Master &&
+		l.NoARP == o.NoARP && l.Master == o.Master &&
 		l.LinkLocal == o.LinkLocal && bytes.Equal(l.MAC, o.MAC) && slices.Equal(l.Prefixes, o.Prefixes)
 }
 

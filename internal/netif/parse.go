@@ -42,14 +42,13 @@ func parseLink(b []byte) (Link, bool) {
 	}
 	flags := native.Uint32(b[8:])
 	l := Link{
-		Index:        int(int32(native.Uint32(b[4:]))),
-		Up:           flags&unix.IFF_UP != 0,
-		Carrier:      flags&unix.IFF_LOWER_UP != 0,
-		Loopback:     flags&unix.IFF_LOOPBACK != 0,
-		Broadcast:    flags&unix.IFF_BROADCAST != 0,
-		Multicast:    flags&unix.IFF_MULTICAST != 0,
-		PointToPoint: flags&unix.IFF_POINTOPOINT != 0,
-		NoARP:        flags&unix.IFF_NOARP != 0,
+		Index:     int(int32(native.Uint32(b[4:]))),
+		Up:        flags&unix.IFF_UP != 0,
+		Carrier:   flags&unix.IFF_LOWER_UP != 0,
+		Loopback:  flags&unix.IFF_LOOPBACK != 0,
+		Broadcast: flags&unix.IFF_BROADCAST != 0,
+		Multicast: flags&unix.IFF_MULTICAST != 0,
+		NoARP:     flags&unix.IFF_NOARP != 0,
 	}
 	attributes(b[sizeIfInfo:], func(kind uint16, v []byte) {
 		switch kind {
@@ -57,8 +56,6 @@ func parseLink(b []byte) (Link, bool) {
 			l.Name = cstring(v)
 		case unix.IFLA_ADDRESS:
 			l.MAC = bytes.Clone(v)
-		case unix.IFLA_MTU:
-			l.MTU = int(uint32Of(v))
 		case unix.IFLA_MASTER:
 			l.Master = int(uint32Of(v))
 		case unix.IFLA_CARRIER_CHANGES:

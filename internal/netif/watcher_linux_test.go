@@ -245,7 +245,7 @@ func TestSubscribersCoalesceAndCancel(t *testing.T) {
 	cancelEnded()
 	for i := range 3 {
 		st := newState()
-		st.links[1] = &Link{Index: 1, Name: "eth0", MTU: 1500 + i}
+		st.links[1] = &Link{Index: 1, Name: "eth0", CarrierChanges: uint32(i)}
 		w.publish(st)
 		w.publish(st) // no difference, no notification
 	}
@@ -254,7 +254,7 @@ func TestSubscribersCoalesceAndCancel(t *testing.T) {
 	}
 	<-kept
 	st := newState()
-	st.links[1] = &Link{Index: 1, Name: "eth0", MTU: 1502}
+	st.links[1] = &Link{Index: 1, Name: "eth0", CarrierChanges: 2}
 	w.publish(st)
 	if len(kept) != 0 {
 		t.Fatal("a snapshot equal to the last was notified")
