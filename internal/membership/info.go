@@ -9,7 +9,7 @@ import (
 // Info is what a speaker tells the others about itself. The zero Info is that of a speaker which can announce nothing.
 // An Info that was handed to this package or came from it is shared and must not be changed.
 type Info struct {
-	// Links are the interfaces the speaker can announce on, at present: up, with carrier, and with a working responder.
+	// Links are the interfaces the speaker can announce on, at present: up, with carrier, and fit for ARP or NDP.
 	Links []Link
 	// Abstains says that the speaker holds no address and takes none for now, because its view is not settled. Others
 	// count it out until then, so that no address is without an owner while a speaker joins.

@@ -2,6 +2,8 @@ package membership
 
 import (
 	"bytes"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +44,24 @@ func TestStrangerUnsettlesNobody(t *testing.T) {
 	// A doubt of theirs is another matter: the stranger may have taken over meanwhile.
 	speakers[0].Rejoin()
 	await(t, "the doubt stays", func() bool { return len(speakers[0].View().Refused) == 1 && !speakers[0].View().Settled })
+}
+
+// Whoever sends rubbish in the name of a member must not keep a speaker from settling.
+func TestRubbishFromAMemberIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	n := newNetwork()
+	speakers := n.startAll(t, 2)
+	gone := Peer{Node: "gone", Addr: newBind()}
+	speakers[0].SetPeers(append(peersOf(speakers), gone))
+	for _, addr := range []netip.AddrPort{speakers[1].bind, gone.Addr} {
+		speakers[0].keyRefused(addr.String())
+	}
+	m := speakers[0].Membership
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if got := m.refusedPeers(); !slices.Equal(got, []string{"gone"}) {
+		t.Errorf("refused by %q, want only the peer that is no member", got)
+	}
 }
 
 // The key changes while the group runs. Nobody is lost; a speaker that only has the new key waits until it is in use.

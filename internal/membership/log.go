@@ -45,7 +45,8 @@ func (m *Membership) keyRefused(addr string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.peers {
-		if p.Addr.Addr().String() == host {
+		// Members understand us. What comes in their name may be from anybody: it must not keep this speaker from its work.
+		if _, member := m.alive[p.Node]; !member && p.Addr.Addr().String() == host {
 			m.refused[p.Node] = m.cfg.Clock.Now()
 		}
 	}
