@@ -64,9 +64,13 @@ func TestScale(t *testing.T) {
 	if worst := latencies[n*99/100]; worst > latencyBound {
 		t.Errorf("99th percentile from creation to EXTERNAL-IP is %s, more than %s", worst, latencyBound)
 	}
-	after := e.metrics(leader, 7958)
-	written := writesOf(after) - writesOf(before)
-	if written != n {
+	var after map[string]float64
+	e.waitFor("the controller to have counted its writes", 10*time.Second, func(context.Context) (bool, string) {
+		after = e.metrics(leader, 7958)
+		written := writesOf(after) - writesOf(before)
+		return written >= n, fmt.Sprintf("%d of %d", written, n)
+	})
+	if written := writesOf(after) - writesOf(before); written != n {
 		t.Errorf("the controller sent %d writes for %d Services, want one for each", written, n)
 	}
 	cpu := time.Duration((after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) * float64(time.Second))
