@@ -105,7 +105,7 @@ func (b *bookings) conflict(r *reservation, f Family, from, to u128) (reservedRa
 	for _, tree := range b[f.index()] {
 		within := tree != b.tree(r, f)
 		for _, hit := range overlapping(tree, from, to) {
-			if hit.by != r && !(within && hit.by.who.Namespace == r.who.Namespace) {
+			if hit.by != r && (!within || hit.by.who.Namespace != r.who.Namespace) {
 				return hit, true
 			}
 		}
