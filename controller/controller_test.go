@@ -60,6 +60,7 @@ func TestRequests(t *testing.T) {
 		"an address":                  {annotate("berth.dev/load-balancer-ips", "192.0.2.5"), "192.0.2.5", reasonAllocated, "from pool default"},
 		"an address by MetalLB's key": {annotate("metallb.universe.tf/loadBalancerIPs", "192.0.2.5"), "192.0.2.5", reasonAllocated, ""},
 		"an address by the spec":      {func(s *corev1.Service) { s.Spec.LoadBalancerIP = "192.0.2.5" }, "192.0.2.5", reasonAllocated, ""},
+		"several addresses":           {annotate("berth.dev/load-balancer-ips", "192.0.2.5,192.0.2.3"), "192.0.2.5 192.0.2.3", reasonAllocated, ""},
 		"a pool":                      {annotate("berth.dev/address-pool", "manual"), "198.51.100.1", reasonAllocated, "from pool manual"},
 		"an address of a manual pool": {annotate("berth.dev/load-balancer-ips", "198.51.100.2"), "198.51.100.2", reasonAllocated, ""},
 		"IPv6":                        {families(corev1.IPFamilyPolicySingleStack, corev1.IPv6Protocol), "2001:db8::", reasonAllocated, ""},

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -45,9 +47,10 @@ func (c *controller) reportConfiguration() error {
 	c.poolsDirty = false
 	c.reserve()
 	c.metrics.observe(c.allocator)
-	outOfPool := c.outOfPool()
+	outOfPool, resting := c.outOfPool(), c.resting()
 	for _, object := range c.cache.IPAddressPools.List() {
-		status := c.poolStatus(object, outOfPool[object.Name])
+		status := c.poolStatus(object)
+		status.OutOfPool, status.Resting = outOfPool[object.Name], resting[object.Name]
 		if err := c.report(k8s.KindIPAddressPool, object.Name, object.Status, status); err != nil {
 			return err
 		}
@@ -87,7 +90,7 @@ func (c *controller) writeStatus(key k8s.Key, status any) error {
 	return nil
 }
 
-func (c *controller) poolStatus(object *v1beta1.IPAddressPool, outOfPool []v1beta1.OutOfPoolAddress) v1beta1.IPAddressPoolStatus {
+func (c *controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddressPoolStatus {
 	stats, _ := c.allocator.StatsOf(object.Name) // zero for a pool that is not in force
 	return v1beta1.IPAddressPoolStatus{
 		Assigned:      column(stats, func(f ipam.FamilyStats) ipam.Count { return ipam.CountOf(uint64(f.Assigned)) }),
@@ -98,7 +101,6 @@ func (c *controller) poolStatus(object *v1beta1.IPAddressPool, outOfPool []v1bet
 		AvailableIPv6: stats.IPv6.Available.Int64(),
 		IPv4:          familyStatus(stats.IPv4),
 		IPv6:          familyStatus(stats.IPv6),
-		OutOfPool:     outOfPool,
 		Conditions:    c.acceptance(object.Status.Conditions, object.Generation, c.verdicts.IPAddressPools[object.Name]),
 	}
 }
@@ -129,6 +131,37 @@ func (c *controller) outOfPool() map[string][]v1beta1.OutOfPoolAddress {
 		kept[a.Pool] = append(kept[a.Pool], entry)
 	}
 	return kept
+}
+
+// resting returns the addresses of each pool that rest, the latest first, as
+// many as a status lists.
+func (c *controller) resting() map[string][]v1beta1.RestingAddress {
+	const listed = 256
+	rests := c.allocator.Rests()
+	slices.SortStableFunc(rests, func(a, b ipam.Rest) int { return b.Since.Compare(a.Since) })
+	resting := map[string][]v1beta1.RestingAddress{}
+	for _, r := range rests {
+		pool, found := c.allocator.PoolOf(r.Address)
+		if !found || len(resting[pool]) >= listed {
+			continue
+		}
+		resting[pool] = append(resting[pool], v1beta1.RestingAddress{
+			Address: r.Address.String(), Service: r.Owner.String(), Since: metav1.NewTime(r.Since.Truncate(time.Second)),
+		})
+	}
+	return resting
+}
+
+// restoreRests lets addresses rest on that did when the last controller ended.
+func (c *controller) restoreRests() {
+	for _, object := range c.cache.IPAddressPools.List() {
+		for _, r := range object.Status.Resting {
+			namespace, name, _ := strings.Cut(r.Service, "/")
+			if addr, err := ipam.ParseAddr(r.Address); err == nil {
+				c.allocator.RestoreRest(ipam.Owner{Namespace: namespace, Name: name}, addr, r.Since.Time)
+			}
+		}
+	}
 }
 
 // reservationStatus says what a reservation holds, and what stands against it.

@@ -192,10 +192,16 @@ func TestReuseDelay(t *testing.T) {
 	c.delete("a")
 	c.service("b")
 	c.want("b", "", reasonPoolExhausted, "resting")
+	c.pass(time.Minute)
+	c.restart()
+	c.want("b", "", reasonPoolExhausted, "resting")
 	c.service("a")
 	c.want("a", "192.0.2.1", reasonAllocated, "")
 	c.delete("a")
-	c.pass(10 * time.Minute)
+	c.pass(9 * time.Minute)
+	c.restart()
+	c.want("b", "", reasonPoolExhausted, "resting")
+	c.pass(time.Minute)
 	c.want("b", "192.0.2.1", reasonAllocated, "")
 }
 

@@ -52,6 +52,7 @@ func (c *controller) restore() error {
 		}
 		restored++
 	}
+	c.restoreRests()
 	level.Info(c.logger).Log("msg", "restored the existing allocations", "services", restored, "pools", len(c.snapshot.Pools), "took", c.clock.Since(began))
 	return nil
 }

@@ -219,6 +219,13 @@ type IPAddressPoolStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	OutOfPool []OutOfPoolAddress `json:"outOfPool,omitempty"`
 
+	// resting are addresses that were given up less than reuseDelay ago, the
+	// latest 256 of them. The controller reads them when it starts.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	Resting []RestingAddress `json:"resting,omitempty"`
+
 	// conditions of the pool. Accepted says whether the pool is in force.
 	// +optional
 	// +listType=map
@@ -253,6 +260,16 @@ type OutOfPoolAddress struct {
 	// +optional
 	// +listType=atomic
 	Services []string `json:"services,omitempty"`
+}
+
+// RestingAddress is an address that was given up a while ago.
+type RestingAddress struct {
+	// address that rests.
+	Address string `json:"address"`
+	// service that had it, as namespace/name, and may have it back at once.
+	Service string `json:"service"`
+	// since is when it was given up.
+	Since metav1.Time `json:"since"`
 }
 
 // IPAddressPoolList is a list of pools.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -159,6 +160,44 @@ func testMoves(e *env) {
 	e.expectAddresses("a", 4)
 }
 
+// testSharingAcrossNamespaces: Services of different namespaces share an address
+// if the pool says so, or both namespaces do.
+func testSharingAcrossNamespaces(e *env) {
+	key := annotated(v1beta1.AnnotationAllowSharedIP, "key")
+	other := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: e.namespace + "-other"}}
+	if _, err := e.lab.kube.CoreV1().Namespaces().Create(e.ctx, other, metav1.CreateOptions{}); err != nil {
+		e.Fatal(err)
+	}
+	e.Cleanup(func() {
+		_ = e.lab.kube.CoreV1().Namespaces().Delete(context.WithoutCancel(e.ctx), other.Name, metav1.DeleteOptions{})
+	})
+	e.createPool(e.namespace, e.ranges(0, 4), func(p *v1beta1.IPAddressPool) {
+		p.Spec.ServiceAllocation.Namespaces = append(p.Spec.ServiceAllocation.Namespaces, v1beta1.ObjectName(other.Name))
+	})
+	there := *e
+	there.namespace = other.Name
+	e.createService("a", key, onPort(81))
+	e.expectAddresses("a", 0)
+	there.createService("forbidden", key, onPort(82))
+	there.expectAddresses("forbidden", 1)
+
+	allow := []byte(`{"metadata":{"annotations":{"` + v1beta1.AnnotationShareAcrossNamespaces + `":"true"}}}`)
+	for _, namespace := range []string{e.namespace, other.Name} {
+		if _, err := e.lab.kube.CoreV1().Namespaces().Patch(e.ctx, namespace, types.MergePatchType, allow, metav1.PatchOptions{}); err != nil {
+			e.Fatal(err)
+		}
+	}
+	e.createService("b", annotated(v1beta1.AnnotationAllowSharedIP, "second"), onPort(83))
+	e.expectAddresses("b", 2)
+	there.createService("allowed", annotated(v1beta1.AnnotationAllowSharedIP, "second"), onPort(84))
+	there.expectAddresses("allowed", 2)
+
+	e.patchPool(e.namespace, map[string]any{"spec": map[string]any{"shareAcrossNamespaces": true}})
+	e.waitAccepted(e.namespace, true)
+	there.createService("by-pool", key, onPort(85))
+	there.expectAddresses("by-pool", 0)
+}
+
 // testTaken: a pool that covers what the cluster itself uses says so and does
 // not hand it out.
 func testTaken(e *env) {
@@ -220,7 +259,7 @@ func testContested(e *env) {
 // testBurst: creates and deletes with the controller killed in their middle
 // lose, double or move nothing.
 func testBurst(e *env) {
-	const n = 300
+	const n = 1000
 	e.createPool(e.namespace, e.largeRanges(n), nil)
 	e.createService("steady")
 	e.waitAllocated("steady")
@@ -247,7 +286,7 @@ func testBurst(e *env) {
 	if err := g.Wait(); err != nil {
 		e.Fatal(err)
 	}
-	e.waitFor("every Service to have an address of its own", time.Minute, func(ctx context.Context) (bool, string) {
+	e.waitFor("every Service to have an address of its own", 2*time.Minute, func(ctx context.Context) (bool, string) {
 		list, err := services.List(ctx, listAll)
 		if err != nil {
 			return false, err.Error()
@@ -366,6 +405,7 @@ func addressCases() []testCase {
 		{name: "Retain", run: testRetain},
 		{name: "PoolRules", run: testPoolRules},
 		{name: "Moves", run: testMoves},
+		{name: "SharingAcrossNamespaces", run: testSharingAcrossNamespaces},
 		{name: "Taken", run: testTaken},
 		{name: "Contested", run: testContested},
 	}

@@ -84,6 +84,7 @@ func testCases() []testCase {
 		{name: "ControllerKilled", run: testControllerKilled, alone: true},
 		{name: "LeaderHandsOver", run: testLeaderHandsOver, alone: true, dualOnly: true},
 		{name: "StandbyTakesOver", run: testStandbyTakesOver, alone: true, dualOnly: true},
+		{name: "NodeNotReady", run: testNodeNotReady, alone: true, dualOnly: true},
 		{name: "Service", run: testService},
 		{name: "AllPods", run: testAllPods},
 		{name: "ManyAddresses", run: testManyAddresses},
@@ -101,6 +102,7 @@ func testCases() []testCase {
 		{name: "Advertisements", run: testAdvertisements},
 		{name: "Neighbors", run: testNeighbors},
 		{name: "Rights", run: testRights, dualOnly: true},
+		{name: "Privileges", run: testPrivileges, dualOnly: true},
 		{name: "Token", run: testToken, dualOnly: true},
 		{name: "InvalidObjects", run: testInvalidObjects, dualOnly: true},
 	}

@@ -34,6 +34,9 @@ const (
 	memoryBound   = 200 << 20
 )
 
+// poolWritesSeries counts the writes of pool statuses.
+const poolWritesSeries = `berth_api_writes_total{kind="IPAddressPool",result="ok"}`
+
 // scaleServices is how many Services the burst has, unless $BERTH_E2E_SERVICES
 // says otherwise.
 func scaleServices() int {
@@ -72,6 +75,10 @@ func TestScale(t *testing.T) {
 	})
 	if written := writesOf(after) - writesOf(before); written != n {
 		t.Errorf("the controller sent %d writes for %d Services, want one for each", written, n)
+	}
+	poolWrites := int(after[poolWritesSeries] - before[poolWritesSeries])
+	if most := int(time.Since(began)/time.Second) + 2; poolWrites > most {
+		t.Errorf("%d writes of the pool's status in %s, want at most one a second", poolWrites, time.Since(began).Round(time.Second))
 	}
 	cpu := time.Duration((after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) * float64(time.Second))
 	measured.add(name("controller CPU, all together"), cpu)
