@@ -53,7 +53,7 @@ test: lint test-unit test-lab ## Everything: lint, unit tests with -race, lab te
 .PHONY: test-unit
 test-unit: packages ## Unit tests of Berth and of the lab, with -race.
 	go test -race ./...
-	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v /e2e)
+	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v -e /e2e -e /cmd/kube)
 
 .PHONY: test-lab
 test-lab: packages build ## End-to-end tests in the lab (root). RUN=regexp chooses some.
