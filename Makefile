@@ -51,7 +51,7 @@ demo-down: ## Remove what `make demo` left running.
 test: lint test-unit test-lab ## Everything: lint, unit tests with -race, lab tests (root).
 
 .PHONY: test-unit
-test-unit: packages ## Unit tests of Berth and of the lab, with -race.
+test-unit: packages build ## Unit tests of Berth and of the lab, with -race.
 	go test -race ./...
 	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v -e /e2e -e /cmd/kube)
 
