@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -226,9 +227,28 @@ func newRanges(from []v1beta1.AddressRange, path *field.Path) ([]ipam.Range, fie
 			errs = append(errs, field.Invalid(path.Index(i), text, err.Error()))
 			continue
 		}
+		if what, special := specialUse(r); special {
+			errs = append(errs, field.Invalid(path.Index(i), text, "includes "+what+" addresses, which no Service can have"))
+			continue
+		}
 		ranges = append(ranges, r)
 	}
 	return ranges, errs
+}
+
+// specialUse says which addresses of a range no host on a network can have (RFC
+// 6890).
+func specialUse(r ipam.Range) (what string, special bool) {
+	for _, s := range []struct{ prefix, what string }{
+		{"0.0.0.0/8", "unspecified"}, {"127.0.0.0/8", "loopback"}, {"169.254.0.0/16", "link-local"},
+		{"224.0.0.0/4", "multicast"}, {"255.255.255.255/32", "broadcast"},
+		{"::/128", "unspecified"}, {"::1/128", "loopback"}, {"fe80::/10", "link-local"}, {"ff00::/8", "multicast"},
+	} {
+		if r.Overlaps(ipam.RangeOf(netip.MustParsePrefix(s.prefix))) {
+			return s.what, true
+		}
+	}
+	return "", false
 }
 
 func newServiceAllocation(a *v1beta1.ServiceAllocation, path *field.Path) (*ServiceAllocation, field.ErrorList) {

@@ -47,6 +47,16 @@ func TestVerdicts(t *testing.T) {
 			}},
 			want: map[string]string{"pool/bad": "Invalid: spec.addresses[1]", "pool/good": ""},
 		},
+		"addresses that no host can have": {
+			objects: Objects{IPAddressPools: []*v1beta1.IPAddressPool{
+				pool("a", 1, "0.0.0.0/0"), pool("b", 1, "224.0.0.1"), pool("c", 1, "127.0.0.1"), pool("d", 1, "255.255.255.255"),
+				pool("e", 1, "fe80::1"), pool("f", 1, "ff02::1"), pool("g", 1, "::1"), pool("h", 1, "240.0.0.0/8"), pool("i", 1, "fd00::/8"),
+			}},
+			want: map[string]string{
+				"pool/a": "Invalid: spec.addresses[0]", "pool/b": "multicast", "pool/c": "loopback", "pool/d": "broadcast",
+				"pool/e": "link-local", "pool/f": "multicast", "pool/g": "loopback", "pool/h": "", "pool/i": "",
+			},
+		},
 		"no address at all": {
 			objects: Objects{IPAddressPools: []*v1beta1.IPAddressPool{pool("a", 1)}},
 			want:    map[string]string{"pool/a": "Invalid: spec.addresses: Required"},
