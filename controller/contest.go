@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-lb/berth/internal/ipam"
 )
@@ -47,16 +48,35 @@ func (c *contest) wait() time.Duration {
 type contests struct {
 	// confirmed is what each Service was seen to have after Berth wrote it.
 	confirmed map[ipam.Owner][]corev1.LoadBalancerIngress
-	open      map[ipam.Owner]*contest
+	// own is what Berth wrote to each Service lately: a write that arrives late is
+	// not another controller's.
+	own  map[ipam.Owner][][]corev1.LoadBalancerIngress
+	open map[ipam.Owner]*contest
+	// uids tell a Service from a later one of the same name.
+	uids map[ipam.Owner]types.UID
 }
 
 func newContests() contests {
-	return contests{confirmed: map[ipam.Owner][]corev1.LoadBalancerIngress{}, open: map[ipam.Owner]*contest{}}
+	return contests{
+		confirmed: map[ipam.Owner][]corev1.LoadBalancerIngress{},
+		own:       map[ipam.Owner][][]corev1.LoadBalancerIngress{},
+		open:      map[ipam.Owner]*contest{},
+		uids:      map[ipam.Owner]types.UID{},
+	}
 }
 
 func (c *contests) forget(owner ipam.Owner) {
 	delete(c.confirmed, owner)
+	delete(c.own, owner)
 	delete(c.open, owner)
+	delete(c.uids, owner)
+}
+
+// wrote notes what Berth is about to write.
+func (c *contests) wrote(owner ipam.Owner, ingress []corev1.LoadBalancerIngress) {
+	const remembered = 4
+	own := append(c.own[owner], ingress)
+	c.own[owner] = own[max(0, len(own)-remembered):]
 }
 
 // judge compares what a Service has with what it should have. It returns the
@@ -65,12 +85,17 @@ func (c *contests) forget(owner ipam.Owner) {
 func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress, now time.Time) (open *contest, begun, leave bool) {
 	owner := ownerOf(svc)
 	has := svc.Status.LoadBalancer.Ingress
+	if c.uids[owner] != svc.UID {
+		c.forget(owner)
+		c.uids[owner] = svc.UID
+	}
 	open = c.open[owner]
 	if sameIngress(has, want) {
 		c.confirmed[owner] = want
 		return open, false, false
 	}
-	if before, known := c.confirmed[owner]; known && len(want) > 0 && sameIngress(before, want) {
+	late := slices.ContainsFunc(c.own[owner], func(own []corev1.LoadBalancerIngress) bool { return sameIngress(own, has) })
+	if before, known := c.confirmed[owner]; known && !late && len(want) > 0 && sameIngress(before, want) {
 		// It had what it should have, and nothing of Berth's has changed since.
 		delete(c.confirmed, owner)
 		if open == nil {
@@ -81,12 +106,14 @@ func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress,
 		open.last = now
 	}
 	if open == nil {
+		c.wrote(owner, want)
 		return nil, false, false
 	}
 	if now.Before(open.answered.Add(open.wait())) {
 		return open, begun, true
 	}
 	open.answered = now
+	c.wrote(owner, want)
 	return open, begun, false
 }
 

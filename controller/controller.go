@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/ipam"
@@ -81,6 +82,8 @@ type controller struct {
 	reserved map[string]ipam.Reserved
 
 	configDirty, waitingDirty, poolsDirty bool
+	// restored says that every existing allocation is known.
+	restored bool
 }
 
 func newController(c controller) *controller {
@@ -151,6 +154,7 @@ func (c *controller) handle(key k8s.Key) error {
 		return c.followRetained(key)
 	case k8s.KindNamespace:
 		c.waitingDirty = true // its labels may open a pool to its Services
+		c.wakeSharers(key.Name)
 	case kindTick:
 		return c.tick()
 	}
@@ -224,7 +228,9 @@ func (c *controller) configure() error {
 			c.wake(kept.Owners)
 		}
 	}
-	c.reserve()
+	if c.restored {
+		c.reserve()
+	}
 	c.waitingDirty = true
 	return nil
 }
@@ -279,7 +285,7 @@ func (c *controller) reconcile(key k8s.Key) error {
 		o.sharedKey = sharing.Key
 	}
 	c.wake(c.handover.left(owner, lettingGo(svc, o.addresses)))
-	o = c.handover.hold(owner, o)
+	o = c.handover.hold(owner, ingressOf(svc), o)
 	c.tell(svc, owner, o)
 	if err := c.retain(owner, svc); err != nil {
 		return err
@@ -385,6 +391,7 @@ func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error 
 	contest, begun, leave := c.contests.judge(svc, o.ingress(), c.clock.Now())
 	if contest != nil {
 		o.allocated, o.reason, o.message = false, reasonContested, contest.message
+		o.contested = join(addressesOf(o.addresses))
 	}
 	if begun {
 		c.events.Warning(svc, eventContested, contest.message)
@@ -400,6 +407,16 @@ func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error 
 	return nil
 }
 
+// wakeSharers has the Services of a namespace dealt with again whose right to
+// share goes by the namespace.
+func (c *controller) wakeSharers(namespace string) {
+	for _, svc := range c.cache.Services.List() {
+		if svc.Namespace == namespace && svc.Annotations[v1beta1.AnnotationSharedIPKey] != "" {
+			c.cache.Add(keyOf(ownerOf(svc)))
+		}
+	}
+}
+
 // wake has Services dealt with again.
 func (c *controller) wake(owners []ipam.Owner) {
 	for _, owner := range owners {
@@ -409,6 +426,14 @@ func (c *controller) wake(owners []ipam.Owner) {
 
 func keyOf(owner ipam.Owner) k8s.Key {
 	return k8s.Key{Kind: k8s.KindService, Namespace: owner.Namespace, Name: owner.Name}
+}
+
+func addressesOf(assigned []ipam.Assigned) []netip.Addr {
+	addrs := make([]netip.Addr, len(assigned))
+	for i, a := range assigned {
+		addrs[i] = a.Address
+	}
+	return addrs
 }
 
 func join(addrs []netip.Addr) string {

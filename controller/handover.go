@@ -79,11 +79,14 @@ func (h *handover) left(owner ipam.Owner, shows []netip.Addr) (waited []ipam.Own
 }
 
 // hold returns what a Service may show of the addresses that it has: those that
-// no other Service shows still. For the rest, owner is among those that left
-// returns later.
-func (h *handover) hold(owner ipam.Owner, o outcome) outcome {
+// it shows already, and those that no other Service shows still. For the rest,
+// owner is among those that left returns later.
+func (h *handover) hold(owner ipam.Owner, shows []netip.Addr, o outcome) outcome {
 	for i := 0; i < len(o.addresses); i++ {
 		addr := o.addresses[i].Address
+		if slices.Contains(shows, addr) {
+			continue
+		}
 		for other := range h.leaving[addr] {
 			if other == owner {
 				continue

@@ -53,6 +53,8 @@ func (c *controller) restore() error {
 		restored++
 	}
 	c.restoreRests()
+	c.restored = true
+	c.reserve() // only now: a count must not choose what somebody has
 	level.Info(c.logger).Log("msg", "restored the existing allocations", "services", restored, "pools", len(c.snapshot.Pools), "took", c.clock.Since(began))
 	return nil
 }
@@ -101,16 +103,30 @@ func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned) erro
 // written by some other load balancer and are not ours to announce.
 func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
 	var assigned []ipam.Assigned
-	for _, addr := range ingressOf(svc) {
+	shown := ingressOf(svc)
+	if contested, found := svc.Annotations[v1beta1.AnnotationContestedIPs]; found {
+		shown = parseAddresses(contested) // another controller's are in the status
+	}
+	for _, addr := range shown {
 		pool, found := c.snapshot.PoolOf(addr)
 		switch {
-		case found:
+		case found && (marked(svc) || pool.MayAssign(addr)):
 			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: pool.Name})
 		case marked(svc):
 			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: c.poolBefore(svc, addr)})
 		}
 	}
 	return assigned
+}
+
+func parseAddresses(text string) []netip.Addr {
+	var addrs []netip.Addr
+	for part := range strings.SplitSeq(text, ",") {
+		if addr, err := ipam.ParseAddr(strings.TrimSpace(part)); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
 }
 
 // poolBefore returns the pool that an address came from which is in no pool any

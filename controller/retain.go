@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -206,7 +207,10 @@ func (c *controller) renew(svc *corev1.Service, req request) bool {
 		return true
 	}
 	return slices.ContainsFunc(held, func(a ipam.Assigned) bool {
-		if a.Pool != "" {
+		asked := slices.ContainsFunc(req.Addresses, func(addr netip.Addr) bool {
+			return ipam.FamilyOf(addr) == ipam.FamilyOf(a.Address)
+		})
+		if a.Pool != "" || asked {
 			return false
 		}
 		pool, found := c.snapshot.Pool(c.poolBefore(svc, a.Address))

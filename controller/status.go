@@ -26,6 +26,8 @@ type outcome struct {
 	renewed string
 	// sharedKey is the sharing key under which it has its addresses.
 	sharedKey string
+	// contested are its addresses while another controller rewrites them.
+	contested string
 }
 
 // allocatedOutcome describes a request that was met; missing is why a
@@ -162,6 +164,7 @@ func patchFor(svc *corev1.Service, o outcome, leaveIngress bool, now metav1.Time
 		v1beta1.AnnotationIPAllocatedFromPool: o.pools(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]),
 		v1beta1.AnnotationRenewed:             o.renewed,
 		v1beta1.AnnotationSharedIPKey:         o.sharedKey,
+		v1beta1.AnnotationContestedIPs:        o.contested,
 	} {
 		if had, has := svc.Annotations[key]; want != had || has && want == "" {
 			patch.Metadata.set(key, want)
@@ -188,7 +191,7 @@ func farewellFor(svc *corev1.Service) ([]byte, error) {
 			patch.Status.Conditions = append(patch.Status.Conditions, deletedCondition{Patch: "delete", Type: conditionType})
 		}
 	}
-	for _, key := range []string{v1beta1.AnnotationIPAllocatedFromPool, v1beta1.AnnotationRenewed, v1beta1.AnnotationSharedIPKey} {
+	for _, key := range []string{v1beta1.AnnotationIPAllocatedFromPool, v1beta1.AnnotationRenewed, v1beta1.AnnotationSharedIPKey, v1beta1.AnnotationContestedIPs} {
 		if _, has := svc.Annotations[key]; has {
 			patch.Metadata.set(key, "")
 		}

@@ -182,6 +182,11 @@ func (p *Pool) Contains(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.Ranges, func(r ipam.Range) bool { return r.Contains(addr) })
 }
 
+// MayAssign says whether addr is one that the pool hands out.
+func (p *Pool) MayAssign(addr netip.Addr) bool {
+	return slices.ContainsFunc(p.Assignable, func(r ipam.Range) bool { return r.Contains(addr) })
+}
+
 // SelectsPool says whether the advertisement is for addresses of the pool of
 // that name. A pool that does not exist any more may have been chosen by its
 // labels, which are gone with it: rather than silence its addresses, every

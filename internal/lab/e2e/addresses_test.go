@@ -303,7 +303,7 @@ func testBurst(e *env) {
 				holders[ingress.IP] = service.Name
 			}
 		}
-		return len(list.Items) == n-n/3+1, fmt.Sprintf("%d Services", len(list.Items))
+		return len(list.Items) == n-(n+2)/3+1, fmt.Sprintf("%d Services", len(list.Items))
 	})
 	if got := join(e.addressesOf("steady")); got != steady {
 		e.Errorf("a Service that was there before moved from %s to %s", steady, got)
