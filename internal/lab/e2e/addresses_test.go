@@ -178,8 +178,8 @@ func testSharingAcrossNamespaces(e *env) {
 	there.namespace = other.Name
 	e.createService("a", key, onPort(81))
 	e.expectAddresses("a", 0)
-	there.createService("forbidden", key, onPort(82))
-	there.expectAddresses("forbidden", 1)
+	there.createService("apart", key, onPort(82))
+	there.expectAddresses("apart", 1)
 
 	allow := []byte(`{"metadata":{"annotations":{"` + v1beta1.AnnotationShareAcrossNamespaces + `":"true"}}}`)
 	for _, namespace := range []string{e.namespace, other.Name} {

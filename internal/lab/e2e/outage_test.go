@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/berth-lb/berth/internal/lab"
@@ -20,6 +21,7 @@ func testAPIServerFrozen(e *env) {
 	f.movePods("web", e.lab.otherNodes(spectator)...)
 	f.waitServedAll()
 	stable := sample(f.lost)
+	f.waitSteady(stable...)
 	probes := f.startProbes(watchService(), stable...)
 	watching := f.watchAnswers(stable)
 
@@ -56,6 +58,24 @@ func testAPIServerFrozen(e *env) {
 				break
 			}
 		}
+	}
+}
+
+// waitSteady returns when many fetches in a row succeed: kube-proxy gathers
+// changes for up to a second, and sends connections to Pods that have moved away
+// meanwhile.
+func (e *env) waitSteady(addresses ...netip.Addr) {
+	e.Helper()
+	const inARow = 60
+	for _, address := range addresses {
+		e.waitFor(fmt.Sprintf("%d fetches from %s in a row", inARow, address), 30*time.Second, func(ctx context.Context) (bool, string) {
+			for n := range inARow {
+				if _, err := e.lab.get(ctx, network.Client, urlOf(address, servicePort, "/hostname")); err != nil {
+					return false, fmt.Sprintf("the %dth: %v", n+1, err)
+				}
+			}
+			return true, ""
+		})
 	}
 }
 
