@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/berth-lb/berth/internal/lab"
@@ -21,6 +22,7 @@ func testAPIServerFrozen(e *env) {
 	f.movePods("web", e.lab.otherNodes(spectator)...)
 	f.waitServedAll()
 	stable := sample(f.lost)
+	departing := f.serviceWithout(stable)
 	f.waitSteady(stable...)
 	probes := f.startProbes(watchService(), stable...)
 	watching := f.watchAnswers(stable)
@@ -45,7 +47,7 @@ func testAPIServerFrozen(e *env) {
 
 	// Everything works again: a new Service is served, an old one is silenced.
 	e.createService("new", onPort(90), annotated("berth.dev/allow-shared-ip", "nobody"))
-	e.deleteService("web-5")
+	e.deleteService(departing)
 	fresh := e.waitAnnounced("new")
 	for _, address := range fresh {
 		e.waitServed(network.Client, address, 90, "/hostname")
@@ -59,6 +61,20 @@ func testAPIServerFrozen(e *env) {
 			}
 		}
 	}
+}
+
+// serviceWithout returns a Service of the fleet that has none of the addresses,
+// and so may go while they are probed.
+func (f fleet) serviceWithout(probed []netip.Addr) string {
+	f.Helper()
+	for i := range f.addresses {
+		name := fmt.Sprintf("web-%d", i)
+		if !slices.ContainsFunc(f.addressesOf(name), func(a netip.Addr) bool { return slices.Contains(probed, a) }) {
+			return name
+		}
+	}
+	f.Fatalf("every Service is probed: %v", probed)
+	return ""
 }
 
 // waitSteady returns when many fetches in a row succeed: kube-proxy gathers
