@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -51,15 +52,22 @@ func Down(ctx context.Context, name string) error {
 }
 
 // killAll returns when no process of the lab is left. It looks again after each
-// round, because what it kills may just have started another.
+// round, because what it kills may just have started another. What it has killed
+// it waits for itself: a process on its way out leaves its network before it ends.
 func killAll(ctx context.Context, name string) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
+	killed := map[int]proc.Record{} // by PID
 	for {
 		alive, err := processesOf(name)
 		if err != nil {
 			return err
 		}
+		for _, process := range alive {
+			killed[process.PID] = process
+		}
+		maps.DeleteFunc(killed, func(_ int, r proc.Record) bool { return !r.Alive() })
+		alive = slices.Collect(maps.Values(killed))
 		if len(alive) == 0 {
 			return nil
 		}
