@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/daemon"
+	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/netif"
+)
+
+// stage runs a speaker's loop on node "a" among fakes, in a bubble of synctest:
+// time stands still until nothing is left to do.
+type stage struct {
+	t       *testing.T
+	speaker *speaker
+	cache   *k8s.Cache
+	objects *apiObjects
+	group   *fakeGroup
+	links   *fakeLinks
+	l2      *fakeAnnouncer
+	writer  *fakeWriter
+	health  *daemon.Health
+	stop    func()
+}
+
+// fakeGroup is a membership whose view the test sets. What the speaker says of
+// itself is in its own entry, as in the real one.
+type fakeGroup struct {
+	view    membership.View
+	changes chan struct{}
+	told    []membership.Info
+	peers   []membership.Peer
+	rejoins int
+}
+
+func (g *fakeGroup) View() *membership.View {
+	v := g.view
+	v.Members = slices.Clone(v.Members)
+	return &v
+}
+
+func (g *fakeGroup) Changes() <-chan struct{} { return g.changes }
+
+func (g *fakeGroup) SetLocal(info membership.Info) {
+	m := g.view.Member("a")
+	if !m.Info.Equal(info) {
+		g.told = append(g.told, info)
+	}
+	m.Info = info
+}
+
+func (g *fakeGroup) SetPeers(peers []membership.Peer) { g.peers = peers }
+
+func (g *fakeGroup) Rejoin() {
+	g.rejoins++
+	g.view.Settled = false
+}
+
+// set changes the view and tells of it.
+func (g *fakeGroup) set(change func(v *membership.View)) {
+	change(&g.view)
+	slices.SortFunc(g.view.Members, func(a, b membership.Member) int {
+		if a.Node < b.Node {
+			return -1
+		}
+		return 1
+	})
+	g.changes <- struct{}{}
+}
+
+type fakeLinks struct {
+	links   []netif.Link
+	synced  chan struct{}
+	changed chan struct{}
+}
+
+func (l *fakeLinks) Links() []netif.Link                  { return l.links }
+func (l *fakeLinks) Synced() <-chan struct{}              { return l.synced }
+func (l *fakeLinks) Subscribe() (<-chan struct{}, func()) { return l.changed, func() {} }
+
+func (l *fakeLinks) set(links ...netif.Link) {
+	l.links = links
+	l.changed <- struct{}{}
+}
+
+type fakeAnnouncer struct {
+	desired   l2.Desired
+	applies   int
+	announced []netip.Addr
+	lag       atomic.Int64 // a time.Duration
+	state     atomic.Pointer[l2.State]
+	changed   chan struct{}
+}
+
+func (a *fakeAnnouncer) Apply(d l2.Desired) {
+	a.applies++
+	a.desired = d
+}
+
+func (a *fakeAnnouncer) Announce(addrs ...netip.Addr) {
+	a.announced = append(a.announced, addrs...)
+	slices.SortFunc(a.announced, netip.Addr.Compare)
+}
+
+func (a *fakeAnnouncer) Lag() time.Duration { return time.Duration(a.lag.Load()) }
+
+func (a *fakeAnnouncer) Applied() *l2.State                   { return a.state.Load() }
+func (a *fakeAnnouncer) Subscribe() (<-chan struct{}, func()) { return a.changed, func() {} }
+
+// newStage has nodes a and b, a speaker on a only, and a Service default/web
+// with an address of each family.
+func newStage(t *testing.T) *stage {
+	cache, err := k8s.NewCache(k8s.CacheConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{
+		t: t, cache: cache,
+		objects: &apiObjects{
+			services: []*corev1.Service{loadBalancer("web", v4, v6)},
+			slices: []*discoveryv1.EndpointSlice{
+				sliceOf("web-4", "web", discoveryv1.AddressTypeIPv4, endpointIn("a", "ready")),
+				sliceOf("web-6", "web", discoveryv1.AddressTypeIPv6, endpointIn("a", "ready")),
+			},
+			nodes:   []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, {ObjectMeta: metav1.ObjectMeta{Name: "b"}}},
+			adverts: []*v1beta1.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}}},
+		},
+		group:  &fakeGroup{changes: make(chan struct{}, 1)},
+		links:  &fakeLinks{synced: make(chan struct{}), changed: make(chan struct{}, 1)},
+		l2:     &fakeAnnouncer{changed: make(chan struct{}, 1)},
+		writer: &fakeWriter{pending: map[k8s.Key][]byte{}},
+		health: daemon.NewHealth(clock.RealClock{}, 5*time.Second),
+	}
+	s.l2.state.Store(&l2.State{})
+	s.objects.fill(t, cache)
+	s.group.view = membership.View{Members: []membership.Member{{Node: "a", Known: true}}}
+	s.links.links = []netif.Link{kernelLink(1, "eth0", "192.0.2.1/24", "2001:db8::1/64")}
+	close(s.links.synced)
+	s.speaker = newSpeaker(speaker{
+		self: "a", changes: cache, world: newWorld(cache, k8s.Class{Default: true}, 7956),
+		links: s.links, members: s.group, announcer: s.l2,
+		reporter: newReporter(reporter{
+			self: "a", services: cache.Services, writer: s.writer, events: fakeEvents{&desk{}}, clock: clock.RealClock{},
+		}),
+		clock: clock.RealClock{}, logger: log.NewNopLogger(), health: s.health, metrics: newMetrics(prometheus.NewRegistry()),
+	})
+	return s
+}
+
+// start runs the loop and waits until it is idle.
+func (s *stage) start() {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	done := make(chan error, 3)
+	go func() { done <- s.cache.Run(ctx) }()
+	go func() { done <- s.speaker.pump(ctx) }()
+	go func() { done <- s.speaker.run(ctx) }()
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		for range 3 {
+			if err := <-done; err != nil {
+				s.t.Error(err)
+			}
+		}
+	})
+	s.t.Cleanup(s.stop)
+	s.idle()
+}
+
+// idle lets everything that is due happen.
+func (s *stage) idle() {
+	time.Sleep(50 * time.Millisecond)
+	synctest.Wait()
+}
+
+// change changes objects and tells of one.
+func (s *stage) change(key k8s.Key, change func(o *apiObjects)) {
+	s.t.Helper()
+	change(s.objects)
+	s.objects.fill(s.t, s.cache)
+	s.speaker.reporter.services = s.cache.Services
+	s.cache.Add(key)
+	s.idle()
+}
+
+func (s *stage) settle() {
+	s.group.set(func(v *membership.View) { v.Settled = true })
+	s.idle()
+}
+
+func (s *stage) want(addresses ...string) {
+	s.t.Helper()
+	var got []string
+	for a := range s.l2.desired {
+		got = append(got, a.String())
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, addresses) {
+		s.t.Errorf("answers for %q, want %q", got, addresses)
+	}
+}
