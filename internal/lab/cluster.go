@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/berth-lb/berth/internal/lab/network"
@@ -21,6 +23,9 @@ type Cluster struct {
 	// children are waited for by this process, which is the one that started them.
 	children *sync.WaitGroup
 }
+
+// stateFile is the file in a lab's folder that makes it a lab.
+const stateFile = "lab.json"
 
 // state is what lab.json holds: what cannot be found out from the kernel.
 type state struct {
@@ -45,9 +50,9 @@ func Open(name string) (*Cluster, error) {
 	if os.Geteuid() != 0 {
 		return nil, errNotRoot
 	}
-	content, err := os.ReadFile(stateFolder(name).join("lab.json"))
+	content, err := os.ReadFile(stateFolder(name).join(stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("lab %s: %w; start it with `lab up`", name, ErrNotUp)
+		return nil, notUp(name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", name, err)
@@ -57,6 +62,37 @@ func Open(name string) (*Cluster, error) {
 		return nil, fmt.Errorf("lab %s: lab.json: %w; remove the lab with `lab down`", name, err)
 	}
 	return newCluster(state)
+}
+
+// notUp says that a lab does not exist, and which do: most often it is the name
+// that is wrong.
+func notUp(name string) error {
+	command := "lab up"
+	if name != DefaultName {
+		command += " --name " + name
+	}
+	others, err := upNames()
+	switch {
+	case err != nil:
+		return errors.Join(fmt.Errorf("lab %s: %w; start it with `%s`", name, ErrNotUp, command), err)
+	case len(others) == 0:
+		return fmt.Errorf("lab %s: %w, nor is any other; start it with `%s`", name, ErrNotUp, command)
+	}
+	return fmt.Errorf("lab %s: %w; those that are: %s; choose one by --name or BERTH_LAB, or start this one with `%s`",
+		name, ErrNotUp, strings.Join(others, ", "), command)
+}
+
+// upNames returns the names of the labs that Open finds, in alphabetical order.
+func upNames() ([]string, error) {
+	files, err := filepath.Glob(stateFolder("*").join(stateFile))
+	if err != nil {
+		return nil, fmt.Errorf("list labs: %w", err)
+	}
+	var names []string
+	for _, file := range files {
+		names = append(names, filepath.Base(filepath.Dir(file)))
+	}
+	return names, nil
 }
 
 func newCluster(state state) (*Cluster, error) {
@@ -92,7 +128,7 @@ func (c *Cluster) save() error {
 	if err != nil {
 		return fmt.Errorf("lab.json: %w", err)
 	}
-	return writeFile(c.dir.join("lab.json"), content)
+	return writeFile(c.dir.join(stateFile), content)
 }
 
 // writeFile replaces a file in one step, so that no reader sees half of it.

@@ -123,6 +123,9 @@ func deleteNamespaces(name string) error {
 // Names returns the names of all labs of which anything exists, in alphabetical
 // order.
 func Names() ([]string, error) {
+	if os.Geteuid() != 0 {
+		return nil, errNotRoot // the folder is root's
+	}
 	found := map[string]bool{}
 	entries, err := os.ReadDir(stateRoot)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

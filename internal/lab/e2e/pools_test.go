@@ -167,7 +167,7 @@ func testPoolFull(e *env) {
 	e.createService("fourth")
 	c := e.waitCondition("fourth", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")
 	want := []string{
-		"pool " + small + " (2 of 2 assigned)", "pool " + smaller + " (1 of 1 assigned)",
+		"pool " + small + " (all 2 addresses are assigned)", "pool " + smaller + " (its one address is assigned)",
 		"not tried: ", "pool " + manual + " (autoAssign is false)", "pool " + foreign + " (",
 	}
 	if !containsAll(c.Message, want) {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/berth-lb/berth/internal/lab/probe"
 )
 
 func TestMisuseIsExplained(t *testing.T) {
@@ -27,6 +29,8 @@ func TestMisuseIsExplained(t *testing.T) {
 		"kubectl --name a-b get pods":     `"a-b" is not made of`,
 		"--name a-b kubectl get pods":     `"a-b" is not made of`,
 		"down --name ../../etc":           "is not made of",
+		"status -o yaml":                  "use text or json",
+		"probe http://192.0.2.1 -o yaml":  "use text or json",
 		"up --name x --nodes 0":           "berth: needs at least one node",
 		"up --name x --ip-family ipx":     `ip family: "ipx" is unknown`,
 		"up --name x --nodes=1000":        "nodes: 1000 is not between",
@@ -107,14 +111,41 @@ func (g greeting) WriteText(w io.Writer) error {
 func TestOutputFormats(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[string]string{"text": "hello\n", "json": "{\n  \"text\": \"hello\"\n}\n"} {
-		output := outputFlag{format: format}
+		var output outputFlag
+		if err := output.Set(format); err != nil {
+			t.Fatal(err)
+		}
 		var out bytes.Buffer
 		if err := output.write(&out, greeting{"hello"}); err != nil || out.String() != want {
 			t.Errorf("%s: %q, error %v; want %q", format, out.String(), err, want)
 		}
 	}
-	output := outputFlag{format: "yaml"}
-	if err := output.write(io.Discard, greeting{}); err == nil {
-		t.Error("yaml: accepted")
+}
+
+func TestProbeStatus(t *testing.T) {
+	t.Parallel()
+	for report, want := range map[*probe.Report]int{{Sent: 9, Failed: 9}: 1, {Sent: 9, OK: 1, Failed: 8}: 0, {Sent: 9, OK: 9}: 0} {
+		var status exitStatusError
+		if errors.As(probeStatus(*report), &status); int(status) != want {
+			t.Errorf("%d of %d succeeded: status %d, want %d", report.OK, report.Sent, status, want)
+		}
+	}
+}
+
+func TestNothingToRemove(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		names, existing []string
+		want            string
+	}{
+		{[]string{"a"}, nil, "there is no lab"},
+		{nil, nil, "there is no lab"},
+		{[]string{"a"}, []string{"b", "c"}, "lab a does not exist; those that do: b, c"},
+		{[]string{"b"}, []string{"b", "c"}, ""},
+		{[]string{"b", "c"}, []string{"b", "c"}, ""},
+	} {
+		if got := nothingToRemove(test.names, test.existing); !strings.HasSuffix(got, test.want) || (got == "") != (test.want == "") {
+			t.Errorf("remove %v of %v: %q, want %q", test.names, test.existing, got, test.want)
+		}
 	}
 }

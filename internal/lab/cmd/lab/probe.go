@@ -23,7 +23,9 @@ earlier attempts, and report how many failed and why, the longest time without a
 success and when it began, and who answered. Interrupt it to end it early.
 
 Paths of agnhost's server make the report say more: /hostname for the Pod that
-answers, /clientip for the source address that the Pod sees.`,
+answers, /clientip for the source address that the Pod sees.
+
+The exit status is 1 if no attempt at all succeeded, otherwise 0.`,
 		Example: `  lab probe http://172.20.128.0/hostname
   lab probe 'http://[fd00:172:20:0:1::]/clientip' --from wan-client --for 1m -o json`,
 		Args: arguments(1, 1),
@@ -39,7 +41,10 @@ answers, /clientip for the source address that the Pod sees.`,
 			if err != nil {
 				return err
 			}
-			return output.write(cmd.OutOrStdout(), report)
+			if err := output.write(cmd.OutOrStdout(), report); err != nil {
+				return err
+			}
+			return probeStatus(report)
 		},
 	}
 	flags := cmd.Flags()
@@ -49,4 +54,13 @@ answers, /clientip for the source address that the Pod sees.`,
 	flags.DurationVar(&options.Timeout, "timeout", probe.DefaultTimeout, "limit for each attempt")
 	output.add(flags)
 	return cmd
+}
+
+// probeStatus is the exit status of a probe: a script must not take a service
+// that was never there for one without gaps.
+func probeStatus(report probe.Report) error {
+	if report.OK == 0 {
+		return exitStatusError(1)
+	}
+	return nil
 }

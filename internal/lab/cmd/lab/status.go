@@ -2,7 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -36,22 +36,36 @@ background processes with their logs.`,
 	return cmd
 }
 
-// outputFlag is -o of the commands whose result people or programs may read.
-type outputFlag struct{ format string }
+// outputFlag is -o of the commands whose result people or programs may read. A
+// format that does not exist is refused before the command does anything.
+type outputFlag struct{ json bool }
 
 func (o *outputFlag) add(flags *pflag.FlagSet) {
-	flags.StringVarP(&o.format, "output", "o", "text", "text or json")
+	flags.VarP(o, "output", "o", "text or json")
 }
 
-func (o *outputFlag) write(w io.Writer, result interface{ WriteText(io.Writer) error }) error {
-	switch o.format {
-	case "text":
-		return result.WriteText(w)
-	case "json":
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(result)
-	default:
-		return fmt.Errorf("--output: %q is unknown; use text or json", o.format)
+func (o *outputFlag) String() string {
+	if o.json {
+		return "json"
 	}
+	return "text"
+}
+
+func (o *outputFlag) Set(format string) error {
+	if format != "text" && format != "json" {
+		return errors.New("use text or json")
+	}
+	o.json = format == "json"
+	return nil
+}
+
+func (o *outputFlag) Type() string { return "format" }
+
+func (o *outputFlag) write(w io.Writer, result interface{ WriteText(io.Writer) error }) error {
+	if !o.json {
+		return result.WriteText(w)
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(result)
 }

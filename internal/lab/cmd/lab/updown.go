@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,12 +66,16 @@ func newDownCommand(global *globalFlags) *cobra.Command {
 that did not start, was killed in part, or is still starting.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			names := []string{global.name}
-			if all {
-				var err error
-				if names, err = lab.Names(); err != nil {
-					return err
-				}
+			existing, err := lab.Names()
+			if err != nil {
+				return err
+			}
+			names := existing
+			if !all {
+				names = []string{global.name}
+			}
+			if text := nothingToRemove(names, existing); text != "" {
+				_, _ = fmt.Fprintln(cmd.OutOrStdout(), text)
 			}
 			var errs []error
 			for _, name := range names {
@@ -80,4 +86,16 @@ that did not start, was killed in part, or is still starting.`,
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all labs of this machine")
 	return cmd
+}
+
+// nothingToRemove tells of a lab that is to be removed and does not exist, or
+// that there is none at all. It is no error: the lab is gone, as is wanted.
+func nothingToRemove(names, existing []string) string {
+	switch {
+	case len(existing) == 0:
+		return "nothing to remove: there is no lab"
+	case len(names) == 1 && !slices.Contains(existing, names[0]):
+		return fmt.Sprintf("nothing to remove: lab %s does not exist; those that do: %s", names[0], strings.Join(existing, ", "))
+	}
+	return ""
 }

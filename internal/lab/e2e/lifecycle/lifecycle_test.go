@@ -285,6 +285,11 @@ func TestLabsDoNotTouchEachOther(t *testing.T) {
 	if _, err := lab.Up(t.Context(), other); err == nil || !strings.Contains(err.Error(), "exists already") {
 		t.Errorf("second lab of one name: error %v", err)
 	}
+	absent := labOptions(t, "absent", 0).Name
+	_, err := lab.Open(absent)
+	if !errors.Is(err, lab.ErrNotUp) || !strings.Contains(err.Error(), kept.Name()+", "+other.Name) || !strings.Contains(err.Error(), "lab up --name "+absent) {
+		t.Errorf("open of a lab that is not up: error %v, want both others and how to start it", err)
+	}
 	before := fmt.Sprint(members(t, kept.Name()))
 	if err := lab.Down(t.Context(), other.Name); err != nil {
 		t.Fatal(err)
