@@ -121,7 +121,7 @@ func TestFullPoolSaysWhatWasTried(t *testing.T) {
 	manual.Spec.AutoAssign = &off
 	c.putPool(manual)
 	c.service("late")
-	c.want("late", "", reasonPoolExhausted, "pool small (1 of 1 assigned); not tried: pool manual (autoAssign is false)")
+	c.want("late", "", reasonPoolExhausted, "pool small (its one address is assigned); not tried: pool manual (autoAssign is false)")
 	if got := c.events[len(c.events)-1]; !strings.HasPrefix(got, "Warning AllocationFailed default/late: no IPv4 address left") {
 		t.Errorf("last event: %s", got)
 	}

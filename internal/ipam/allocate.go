@@ -139,8 +139,8 @@ func (p *plan) take(addr netip.Addr) error {
 		return nil
 	}
 	at, ok := locate(p.a.index[FamilyOf(addr).index()], number(addr))
-	if !ok || !p.open(at.pool, p.a.reserved.of(FamilyOf(addr), number(addr))) {
-		e := &NotInPoolError{Address: addr, Pools: slices.Clone(p.req.Pools)}
+	if !ok || !p.open(at.pool, p.a.reserved.of(FamilyOf(addr), number(addr))) && !slices.Contains(p.req.OnRequest, at.pool.spec.Name) {
+		e := &NotInPoolError{Address: addr, Pools: slices.Concat(p.req.Pools, p.req.OnRequest)}
 		if ok {
 			e.Pool = at.pool.spec.Name
 		}
@@ -155,7 +155,7 @@ func (p *plan) take(addr netip.Addr) error {
 
 // open tells whether the request may use a pool for an address reserved by r, which is nil if by none.
 func (p *plan) open(in *pool, r *reservation) bool {
-	return slices.Contains(p.req.Pools, in.spec.Name) || r != nil && !p.req.Named && r.who == p.req.Owner
+	return slices.Contains(p.req.Pools, in.spec.Name) || r != nil && !p.req.Named && r.exactlyFor(p.req.Owner)
 }
 
 // refuse says why the owner may not have an address of a pool that is open to it; nil if it may.

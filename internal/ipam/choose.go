@@ -52,7 +52,7 @@ func (p *plan) chooseResting(f Family, reserved bool) bool {
 	for r := p.a.rests.byOwner[p.req.Owner]; r != nil; r = r.next {
 		in, by := r.h.pool, p.a.reserved.of(f, r.h.num)
 		switch {
-		case r.h.family != f, reserved && (by == nil || by.who != p.req.Owner):
+		case r.h.family != f, reserved && (by == nil || !by.exactlyFor(p.req.Owner)):
 		case !p.open(in, by) || p.refuse(r.h.addr(), r.h, in) != nil:
 		case p.tryAdd(target{r.h.addr(), r.h, in}):
 			return true
@@ -63,32 +63,33 @@ func (p *plan) chooseResting(f Family, reserved bool) bool {
 
 // chooseReserved takes the first address that is reserved for who: the owner or its namespace.
 func (p *plan) chooseReserved(f Family, who Owner) bool {
-	if !p.a.reserved.has(who) {
-		return false
-	}
-	for _, name := range p.req.Pools {
-		if in := p.a.pools[name]; in != nil && p.tryReserved(in, f, who) {
-			return true
+	whole := who != p.req.Owner
+	for _, under := range p.a.reserved.under(who) {
+		for _, name := range p.req.Pools {
+			if in := p.a.pools[name]; in != nil && p.tryReserved(in, f, under, whole) {
+				return true
+			}
 		}
-	}
-	if who != p.req.Owner || p.req.Named {
-		return false
-	}
-	for _, in := range p.a.order {
-		if !slices.Contains(p.req.Pools, in.spec.Name) && p.tryReserved(in, f, who) {
-			return true
+		if whole || p.req.Named {
+			continue
+		}
+		for _, in := range p.a.order {
+			if !slices.Contains(p.req.Pools, in.spec.Name) && p.tryReserved(in, f, under, whole) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-func (p *plan) tryReserved(in *pool, f Family, who Owner) bool {
+// tryReserved takes what a pool has reserved under a name. What is for the whole namespace comes after what can be shared.
+func (p *plan) tryReserved(in *pool, f Family, under Owner, whole bool) bool {
 	sp := in.space(f)
-	set := sp.reserved[who]
+	set := sp.reserved[under]
 	if set == nil || in.spec.Disabled {
 		return false
 	}
-	if h := p.fit(in, f); h != nil && who != p.req.Owner && p.tryAdd(target{h.addr(), h, in}) {
+	if h := p.fit(in, f); h != nil && whole && p.tryAdd(target{h.addr(), h, in}) {
 		return true
 	}
 	pos, ok := set.lowest()

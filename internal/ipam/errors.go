@@ -218,13 +218,19 @@ func (t PoolTried) why() string {
 	case LackPool:
 		return "does not exist"
 	}
-	assigned := t.Total.minus(t.Reserved).minus(CountOf(uint64(t.Resting)))
-	why := fmt.Sprintf("%s of %s assigned", assigned, t.Total)
-	if !t.Reserved.IsZero() {
-		why += fmt.Sprintf(", %s reserved", t.Reserved)
+	// Not how many of each: the message would change, and be sent again, whenever another Service comes or goes.
+	states := "assigned"
+	switch reserved, resting := !t.Reserved.IsZero(), t.Resting > 0; {
+	case reserved && resting:
+		states = "assigned, reserved or resting"
+	case reserved:
+		states = "assigned or reserved"
+	case resting:
+		states = "assigned or resting"
 	}
-	if t.Resting > 0 {
-		why += fmt.Sprintf(", %d resting", t.Resting)
+	why := fmt.Sprintf("all %s addresses are %s", t.Total, states)
+	if t.Total == CountOf(1) {
+		why = "its one address is " + states
 	}
 	if t.Key != "" {
 		why += fmt.Sprintf(", none can be shared under key %q", t.Key)

@@ -13,6 +13,8 @@ type Reservation struct {
 	Namespace, Service string
 	// Addresses are held as soon as a pool covers them, and pass from pool to pool with the configuration.
 	Addresses []Range
+	// Group is not empty if others of the same group may hold the same Addresses: those are for any of their Services.
+	Group string
 	// Count is how many addresses of Pool and Family to hold: those in Held, then the lowest that are available.
 	Count  int
 	Pool   string

@@ -9,12 +9,45 @@ import (
 
 // reservation is a Reservation that holds something.
 type reservation struct {
-	name string
-	who  Owner // Name is "" for a whole namespace
+	name  string
+	who   Owner // Name is "" for a whole namespace
+	group string
+	// joint is, where several of a group hold the same addresses, what each of them is; their first is this one's name and
+	// who. It is nil otherwise.
+	joint []*reservation
 }
 
 func (r *reservation) isFor(o Owner) bool {
-	return r.who.Namespace == o.Namespace && (r.who.Name == "" || r.who.Name == o.Name)
+	return covers(r.who, o) || slices.ContainsFunc(r.joint, func(one *reservation) bool { return covers(one.who, o) })
+}
+
+func covers(who, o Owner) bool {
+	return who.Namespace == o.Namespace && (who.Name == "" || who.Name == o.Name)
+}
+
+// exactlyFor tells whether o is a Service that r names.
+func (r *reservation) exactlyFor(o Owner) bool {
+	return r.who == o || slices.ContainsFunc(r.joint, func(one *reservation) bool { return one.who == o })
+}
+
+// is tells whether r is one, or one together with others.
+func (r *reservation) is(one *reservation) bool { return r == one || slices.Contains(r.joint, one) }
+
+// first returns the reservation that came first of those that r stands for.
+func (r *reservation) first() *reservation {
+	if len(r.joint) > 0 {
+		return r.joint[0]
+	}
+	return r
+}
+
+// with returns what stands for r and one more of its group.
+func (r *reservation) with(one *reservation) *reservation {
+	members := append(slices.Clone(r.joint), one)
+	if len(r.joint) == 0 {
+		members = []*reservation{r, one}
+	}
+	return &reservation{name: r.name, who: r.who, group: r.group, joint: members}
 }
 
 // admits tells whether o may be given an address that r holds. Beside one for whom it is reserved others may have it: that
@@ -32,7 +65,9 @@ type reservedRange struct {
 // reserved is what reservations hold.
 type reserved struct {
 	index [2][]reservedRange // per family, by address; they never overlap
-	whos  map[Owner]bool     // all whom something is reserved for
+	// whos are all whom something is reserved for, with those under whose name a space has it: themselves, or the first of
+	// a group.
+	whos map[Owner][]Owner
 	// counted are by name those that count.
 	counted map[string]counted
 }
@@ -44,8 +79,13 @@ type counted struct {
 	held   []netip.Addr // in the order in which they were chosen
 }
 
-// has tells whether anything is reserved for who.
-func (rs *reserved) has(who Owner) bool { return len(rs.whos) > 0 && rs.whos[who] }
+// under returns under whose names a space has what is reserved for who.
+func (rs *reserved) under(who Owner) []Owner {
+	if len(rs.whos) == 0 {
+		return nil
+	}
+	return rs.whos[who]
+}
 
 // of returns the reservation that holds an address, or nil.
 func (rs *reserved) of(f Family, n u128) *reservation {
@@ -105,7 +145,10 @@ func (b *bookings) conflict(r *reservation, f Family, from, to u128) (reservedRa
 	for _, tree := range b[f.index()] {
 		within := tree != b.tree(r, f)
 		for _, hit := range overlapping(tree, from, to) {
-			if hit.by != r && (!within || hit.by.who.Namespace != r.who.Namespace) {
+			switch {
+			case hit.by.is(r):
+			case !within && r.group != "" && r.group == hit.by.group:
+			case !within || hit.by.who.Namespace != r.who.Namespace:
 				return hit, true
 			}
 		}
@@ -118,11 +161,23 @@ func (b *bookings) free(f Family, n u128) bool {
 	return len(overlapping(b[f.index()][0], n, n)) == 0 && len(overlapping(b[f.index()][1], n, n)) == 0
 }
 
-// book books what of [from, to] r has not booked already. Nothing there may stand against it.
+// book books what of [from, to] r has not booked already, together with others of its group. Nothing there may stand
+// against it.
 func (b *bookings) book(r *reservation, f Family, from, to u128) {
 	tree := b.tree(r, f)
-	for _, part := range without(reservedRange{from, to, r}, overlapping(tree, from, to)) {
+	hits := overlapping(tree, from, to)
+	for _, part := range without(reservedRange{from, to, r}, hits) {
 		tree.ReplaceOrInsert(part)
+	}
+	for _, hit := range hits {
+		if hit.by.is(r) {
+			continue
+		}
+		both := reservedRange{larger(from, hit.from), smaller(to, hit.to), hit.by.with(r)}
+		tree.Delete(hit)
+		for _, part := range append(without(hit, []reservedRange{both}), both) {
+			tree.ReplaceOrInsert(part)
+		}
 	}
 }
 
@@ -195,10 +250,18 @@ func (a *Allocator) setReserved(index [2][]reservedRange) (changed bool) {
 }
 
 func (a *Allocator) indexReserved(index [2][]reservedRange) {
-	a.reserved.index, a.reserved.whos = index, map[Owner]bool{}
+	a.reserved.index, a.reserved.whos = index, map[Owner][]Owner{}
+	note := func(who, under Owner) {
+		if known := a.reserved.whos[who]; !slices.Contains(known, under) {
+			a.reserved.whos[who] = append(known, under)
+		}
+	}
 	for _, ranges := range index {
 		for _, r := range ranges {
-			a.reserved.whos[r.by.who] = true
+			note(r.by.who, r.by.who)
+			for _, one := range r.by.joint {
+				note(one.who, r.by.who)
+			}
 		}
 	}
 }

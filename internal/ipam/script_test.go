@@ -19,10 +19,10 @@ import (
 //	pools NAME=RANGE,RANGE NAME+=RANGE   SetPools (+ shares across namespaces; a range may also be off, delay:DURATION,
 //	                                     addresses:QUOTA or services:QUOTA); the result is the owners it reports
 //	get OWNER FAMILIES POOLS [OPTION..]  Allocate; families 4, 6, 46, 64, or 4?6 if partial; pools a,b or - for none, named
-//	                                     with a leading !; options ask=ADDR,.. key=KEY ports=tcp80,.. backend=B across renew;
+//	                                     with a leading !, those after a / on request only; options ask=ADDR,.. key=KEY ports=tcp80,.. backend=B across renew;
 //	                                     the result is ADDR@POOL .. [released ADDR ..] [freed] [missing: ERROR], or an error
 //	restore OWNER ADDR,.. [OPTION..]     Restore, or RestoreFrom if the addresses are ADDR@POOL
-//	reserve NAME=OWNER:RANGE,..          SetReservations; NAME=OWNER:COUNTxPOOL/FAMILY[,ADDR..] counts and held ADDR..;
+//	reserve NAME[~GROUP]=OWNER:RANGE,..  SetReservations; NAME=OWNER:COUNTxPOOL/FAMILY[,ADDR..] counts and held ADDR..;
 //	                                     the result is RANGE,.. [(ERROR)]; ..
 //	time DURATION                        Expire, so much later; the first call is at 12:00:00
 //	rest OWNER ADDR AGO                  RestoreRest
@@ -185,7 +185,8 @@ func (s *script) reserve(t *testing.T, args []string) string {
 	for _, arg := range args {
 		name, what, _ := strings.Cut(arg, "=")
 		who, list, _ := strings.Cut(what, ":")
-		r := Reservation{Name: name, Namespace: owner(who).Namespace, Service: owner(who).Name}
+		name, group, _ := strings.Cut(name, "~")
+		r := Reservation{Name: name, Group: group, Namespace: owner(who).Namespace, Service: owner(who).Name}
 		for _, part := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' }) {
 			number, pool, counts := strings.Cut(part, "x")
 			switch {
@@ -219,8 +220,12 @@ func (s *script) get(t *testing.T, args []string) string {
 	}
 	pools, named := strings.CutPrefix(args[2], "!")
 	req.Named = named
+	pools, onRequest, some := strings.Cut(pools, "/")
 	if pools != "-" {
 		req.Pools = strings.Split(pools, ",")
+	}
+	if some {
+		req.OnRequest = strings.Split(onRequest, ",")
 	}
 	options(t, &req, args[3:])
 	res, err := s.a.Allocate(req)

@@ -11,8 +11,9 @@ import (
 // address by it. The cost grows with the number of reservations and of the Services that have their addresses, not with
 // how many addresses they hold.
 //
-// Of two reservations with an address in common the earlier wins, and the other is refused as a whole. But one for a
-// Service may lie within one for its namespace, whatever their order: those addresses are for that Service alone. A count
+// Of two reservations with an address in common the earlier wins, and the other is refused as a whole. But those of a group
+// hold it together; and one for a Service may lie within one for its namespace, whatever their order: those addresses are
+// for that Service alone. A count
 // never takes what another reservation names; it chooses after all others. If it is short, it is not filled up by itself:
 // call SetReservations again when something was freed.
 //
@@ -58,7 +59,7 @@ type reserving struct {
 // add books what a reservation names, or what one that counts held before.
 func (s *reserving) add(spec *Reservation) Reserved {
 	out := Reserved{Name: spec.Name}
-	r := &reservation{name: spec.Name, who: spec.For()}
+	r := &reservation{name: spec.Name, who: spec.For(), group: spec.Group}
 	out.Err = s.check(r, spec)
 	if out.Err != nil {
 		s.accepted = append(s.accepted, nil)
@@ -183,7 +184,7 @@ func (a *Allocator) pending(accepted []*reservation) []*ReservationPendingError 
 	out := make([]*ReservationPendingError, len(accepted))
 	for _, f := range families {
 		for _, rr := range a.reserved.index[f.index()] {
-			if i := place[rr.by]; out[i] == nil {
+			if i := place[rr.by.first()]; out[i] == nil {
 				out[i] = a.pendingIn(f, rr)
 			}
 		}

@@ -180,6 +180,8 @@ type Request struct {
 	Addresses []netip.Addr
 	// Pools are the names of the pools that may give an address, most preferred first.
 	Pools []string
+	// OnRequest are the names of further pools that give no address unless Addresses has it.
+	OnRequest []string
 	// Named tells that the Service itself named Pools. When it names others than at the last successful call, it asks to
 	// move: an address outside the newly named pools is replaced. Any other change of Pools, and any change of what the
 	// pools contain, moves nothing.
