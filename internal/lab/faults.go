@@ -40,7 +40,25 @@ func (c *Cluster) Freeze(process string) error {
 			return err
 		}
 	}
-	return c.signal(process, syscall.SIGSTOP)
+	if err := c.signal(process, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return c.waitStopped(process)
+}
+
+// waitStopped returns when a process that was sent SIGSTOP answers no more.
+func (c *Cluster) waitStopped(process string) error {
+	record, err := proc.Load(c.dir.processes().Records, process)
+	if err != nil {
+		return err
+	}
+	for range 500 {
+		if record.Stopped() || !record.Alive() {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("process %s does not stop", process)
 }
 
 // Thaw lets a frozen process go on. With the API server the controller manager

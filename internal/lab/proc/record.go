@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -43,10 +44,25 @@ func (r Record) aliveIn(root string) bool {
 	return err == nil && status.startTime == r.StartTime && status.state != 'Z' && status.state != 'X'
 }
 
-// Stopped reports whether the process is frozen by SIGSTOP.
+// Stopped says whether the process is stopped, with all its threads: a signal
+// stops them one after the other.
 func (r Record) Stopped() bool {
-	status, err := readStat("/proc", r.PID)
-	return err == nil && status.startTime == r.StartTime && status.state == 'T'
+	if !r.Alive() {
+		return false
+	}
+	tasks := filepath.Join("/proc", strconv.Itoa(r.PID), "task")
+	entries, err := os.ReadDir(tasks)
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(entries, func(entry os.DirEntry) bool {
+		thread, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			return false
+		}
+		status, err := readStat(tasks, thread)
+		return err == nil && status.state != 'T'
+	})
 }
 
 // ErrNotRunning is returned when a process to be signalled has ended.
