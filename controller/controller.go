@@ -80,8 +80,13 @@ type controller struct {
 	seen map[ipam.Owner]time.Time
 	// reserved is what came of each reservation.
 	reserved map[string]ipam.Reserved
+	// retaining are the reservations of Services as they should be, where the
+	// cache does not show them so yet.
+	retaining map[ipam.Owner]reservationApply
 
 	configDirty, waitingDirty, poolsDirty bool
+	// reservationsDirty: there are reservations to read, at leisure.
+	reservationsDirty bool
 	// restored says that every existing allocation is known.
 	restored bool
 }
@@ -96,6 +101,7 @@ func newController(c controller) *controller {
 	c.contests = newContests()
 	c.handover = newHandover()
 	c.seen = map[ipam.Owner]time.Time{}
+	c.retaining = map[ipam.Owner]reservationApply{}
 	return &c
 }
 
@@ -141,16 +147,15 @@ func (c *controller) handle(key k8s.Key) error {
 	}
 	switch key.Kind {
 	case k8s.KindService:
-		if c.configDirty {
-			if err := c.configure(); err != nil {
-				return err
-			}
-		}
 		return c.reconcile(key)
 	case k8s.KindIPAddressPool, k8s.KindL2Advertisement, k8s.KindNode, k8s.KindServiceCIDR:
 		c.configDirty = true
 	case k8s.KindIPReservation:
-		c.configDirty = true
+		if c.ownReservation(key.Name) {
+			c.reservationsDirty = true
+		} else {
+			c.configDirty = true
+		}
 		return c.followRetained(key)
 	case k8s.KindNamespace:
 		c.waitingDirty = true // its labels may open a pool to its Services
@@ -169,6 +174,11 @@ func (c *controller) tick() error {
 	}
 	if err := c.endReservations(now); err != nil {
 		return err
+	}
+	if c.reservationsDirty {
+		if err := c.configure(); err != nil {
+			return err
+		}
 	}
 	return c.reportConfiguration()
 }
@@ -197,10 +207,10 @@ func (c *controller) settle() error {
 // configure reads the custom resources. No Service loses an address by it,
 // unless the pool says so.
 func (c *controller) configure() error {
-	c.configDirty, c.poolsDirty = false, true
+	c.configDirty, c.reservationsDirty, c.poolsDirty = false, false, true
 	snapshot, verdicts := config.Build(config.Objects{
 		IPAddressPools:   c.cache.IPAddressPools.List(),
-		IPReservations:   c.cache.IPReservations.List(),
+		IPReservations:   c.reservationObjects(),
 		L2Advertisements: c.cache.L2Advertisements.List(),
 		Taken:            takenByCluster(c.cache),
 		Now:              c.clock.Now(),
@@ -265,6 +275,11 @@ func (c *controller) reconcile(key k8s.Key) error {
 	svc, found := c.cache.Services.Get(key.Namespace, key.Name)
 	if !found || !c.class.Owns(svc) {
 		return c.dismiss(key, owner, svc)
+	}
+	if c.configDirty {
+		if err := c.configure(); err != nil {
+			return err
+		}
 	}
 	c.observeLatency(svc, owner)
 	result, err := c.allocate(svc)
@@ -350,6 +365,9 @@ func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service)
 	}
 	if err := c.retain(owner, nil); err != nil {
 		return err
+	}
+	if _, kept := c.retaining[owner]; kept || c.reservationsDirty {
+		c.configDirty = true // before another Service is given what is kept
 	}
 	if svc == nil {
 		c.writer.Set(key, nil)

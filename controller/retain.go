@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -34,7 +35,8 @@ func retainedOwner(object *v1beta1.IPReservation) (ipam.Owner, bool) {
 }
 
 // retain makes the reservation of a Service be what it should: there with the
-// Service's addresses, ending some time after it, or not there at all.
+// Service's addresses, ending some time after it, or not there at all. svc is nil
+// if there is no Service of that name that is ours.
 func (c *controller) retain(owner ipam.Owner, svc *corev1.Service) error {
 	key := k8s.Key{Kind: k8s.KindIPReservation, Name: retainedName(owner)}
 	object, exists := c.cache.IPReservations.Get("", key.Name)
@@ -43,12 +45,22 @@ func (c *controller) retain(owner ipam.Owner, svc *corev1.Service) error {
 			return nil // a user's, by chance of the same name
 		}
 	}
-	want, keep := c.wantedReservation(owner, svc, object)
+	last := c.lastRetained(owner, object)
+	if last != nil && svc != nil && !asksToRetain(svc) && (c.waiting[owner] || len(c.allocator.Allocation(owner)) == 0) {
+		return nil // it may yet get back what is kept for it
+	}
+	want := c.wantedReservation(owner, svc, last)
 	switch {
-	case !keep && exists:
+	case want == nil && exists:
+		delete(c.retaining, owner)
 		c.reservations.Set(key, k8s.DeleteReservation())
 		return nil
-	case !keep, exists && sameReservation(object, want):
+	case want == nil:
+		delete(c.retaining, owner)
+		c.reservations.Set(key, nil)
+		return nil
+	case exists && equality.Semantic.DeepEqual(*reservationOf(owner, object), *want):
+		delete(c.retaining, owner)
 		c.reservations.Set(key, nil)
 		return nil
 	}
@@ -56,8 +68,14 @@ func (c *controller) retain(owner ipam.Owner, svc *corev1.Service) error {
 	if err != nil {
 		return fmt.Errorf("composing %s: %w", key, err)
 	}
+	c.retaining[owner] = *want
 	c.reservations.Set(key, patch)
 	return nil
+}
+
+func asksToRetain(svc *corev1.Service) bool {
+	_, asks := svc.Annotations[v1beta1.AnnotationRetain]
+	return asks
 }
 
 // reservationApply is an IPReservation for server-side apply: what is not set
@@ -81,52 +99,122 @@ type reservationApplySpec struct {
 	Until     *metav1.Time              `json:"until,omitempty"`
 }
 
-// wantedReservation returns the reservation that a Service should have; svc is
-// nil when there is none of that name that is ours. object is what there is.
-func (c *controller) wantedReservation(owner ipam.Owner, svc *corev1.Service, object *v1beta1.IPReservation) (want reservationApply, keep bool) {
-	want = reservationApply{
+// newReservationApply returns the reservation of a Service without addresses.
+// Services that share an address each have a reservation of it, in which the
+// sharing key tells that these belong together.
+func newReservationApply(owner ipam.Owner, retain, sharedKey string) *reservationApply {
+	annotations := map[string]string{v1beta1.AnnotationRetain: retain}
+	if sharedKey != "" {
+		annotations[v1beta1.AnnotationSharedIPKey] = sharedKey
+	}
+	return &reservationApply{
 		APIVersion: v1beta1.GroupVersion().String(), Kind: string(k8s.KindIPReservation),
-		Metadata: reservationApplyMeta{Name: retainedName(owner), Labels: map[string]string{v1beta1.LabelRetained: "true"}},
+		Metadata: reservationApplyMeta{
+			Name: retainedName(owner), Labels: map[string]string{v1beta1.LabelRetained: "true"}, Annotations: annotations,
+		},
 		Spec: reservationApplySpec{For: v1beta1.ReservationTarget{
 			Namespace: v1beta1.ObjectName(owner.Namespace), Service: v1beta1.ObjectName(owner.Name),
 		}},
 	}
-	if svc == nil {
-		if object == nil {
-			return want, false
+}
+
+// reservationOf returns what there is as what could be applied.
+func reservationOf(owner ipam.Owner, object *v1beta1.IPReservation) *reservationApply {
+	r := newReservationApply(owner, object.Annotations[v1beta1.AnnotationRetain], object.Annotations[v1beta1.AnnotationSharedIPKey])
+	r.Spec.Addresses, r.Spec.Until = object.Spec.Addresses, object.Spec.Until
+	return r
+}
+
+// over returns object as it will be once r was applied to it.
+func (r reservationApply) over(object *v1beta1.IPReservation) *v1beta1.IPReservation {
+	object = object.DeepCopy()
+	object.Name, object.Labels, object.Annotations = r.Metadata.Name, r.Metadata.Labels, r.Metadata.Annotations
+	object.Spec = v1beta1.IPReservationSpec{Addresses: r.Spec.Addresses, For: r.Spec.For, Until: r.Spec.Until}
+	return object
+}
+
+// lastRetained returns the latest that was made of the reservation of a Service,
+// which the cache need not show yet; nil if there is none.
+func (c *controller) lastRetained(owner ipam.Owner, object *v1beta1.IPReservation) *reservationApply {
+	if last, found := c.retaining[owner]; found {
+		return &last
+	}
+	if object == nil {
+		return nil
+	}
+	return reservationOf(owner, object)
+}
+
+// reservationObjects returns all IPReservations as they are or soon will be:
+// what a Service had must be kept for it also before the API server has been told.
+func (c *controller) reservationObjects() []*v1beta1.IPReservation {
+	objects := c.cache.IPReservations.List()
+	shown := map[string]bool{}
+	for i, object := range objects {
+		shown[object.Name] = true
+		if owner, ours := retainedOwner(object); ours {
+			if want, found := c.retaining[owner]; found {
+				objects[i] = want.over(object)
+			}
 		}
-		value := object.Annotations[v1beta1.AnnotationRetain]
-		want.Metadata.Annotations = map[string]string{v1beta1.AnnotationRetain: value}
-		want.Spec.Addresses = object.Spec.Addresses
-		want.Spec.Until = c.endOf(object, value)
-		return want, want.Spec.Until == nil || c.clock.Now().Before(want.Spec.Until.Time)
+	}
+	for _, want := range c.retaining {
+		if !shown[want.Metadata.Name] {
+			created := metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(c.clock.Now())}
+			objects = append(objects, want.over(&v1beta1.IPReservation{ObjectMeta: created}))
+		}
+	}
+	return objects
+}
+
+// wantedReservation returns the reservation that a Service should have, nil if
+// none; last is what was made of it last.
+func (c *controller) wantedReservation(owner ipam.Owner, svc *corev1.Service, last *reservationApply) *reservationApply {
+	if svc == nil {
+		if last != nil {
+			last.Spec.Until = c.endOf(last)
+		}
+		if last != nil && last.Spec.Until != nil && !c.clock.Now().Before(last.Spec.Until.Time) {
+			return nil
+		}
+		return last
 	}
 	value, asked := svc.Annotations[v1beta1.AnnotationRetain]
 	if !asked {
-		return want, false
+		return nil
 	}
-	if _, err := config.ParseRetain(value); err != nil && object != nil {
-		value = object.Annotations[v1beta1.AnnotationRetain] // the last that made sense
+	if _, err := config.ParseRetain(value); err != nil && last != nil {
+		value = last.Metadata.Annotations[v1beta1.AnnotationRetain] // the last that made sense
 	} else if err != nil {
-		return want, false
+		return nil
 	}
-	want.Metadata.Annotations = map[string]string{v1beta1.AnnotationRetain: value}
-	for _, a := range c.allocator.Allocation(owner) {
+	held := c.allocator.Allocation(owner)
+	if len(held) == 0 && last == nil {
+		return nil
+	}
+	if len(held) == 0 {
+		want := newReservationApply(owner, value, last.Metadata.Annotations[v1beta1.AnnotationSharedIPKey])
+		want.Spec.Addresses = last.Spec.Addresses // what it is about to get back
+		return want
+	}
+	key := ""
+	if sharing := c.allocator.SharingOf(owner); sharing != nil {
+		key = sharing.Key
+	}
+	want := newReservationApply(owner, value, key)
+	for _, a := range held {
 		want.Spec.Addresses = append(want.Spec.Addresses, v1beta1.AddressRange(a.Address.String()))
 	}
-	if len(want.Spec.Addresses) == 0 && object != nil {
-		want.Spec.Addresses = object.Spec.Addresses // what it is about to get back
-	}
-	return want, len(want.Spec.Addresses) > 0
+	return want
 }
 
 // endOf returns when the reservation of a Service that is gone ends; nil is
 // never. The end is set once, when the Service is first found to be gone.
-func (c *controller) endOf(object *v1beta1.IPReservation, value string) *metav1.Time {
-	if object.Spec.Until != nil {
-		return object.Spec.Until
+func (c *controller) endOf(last *reservationApply) *metav1.Time {
+	if last.Spec.Until != nil {
+		return last.Spec.Until
 	}
-	retain, err := config.ParseRetain(value)
+	retain, err := config.ParseRetain(last.Metadata.Annotations[v1beta1.AnnotationRetain])
 	if err != nil || retain == config.RetainForever {
 		return nil
 	}
@@ -134,10 +222,17 @@ func (c *controller) endOf(object *v1beta1.IPReservation, value string) *metav1.
 	return &until
 }
 
-func sameReservation(object *v1beta1.IPReservation, want reservationApply) bool {
-	return slices.Equal(object.Spec.Addresses, want.Spec.Addresses) &&
-		object.Spec.Until.Equal(want.Spec.Until) &&
-		object.Annotations[v1beta1.AnnotationRetain] == want.Metadata.Annotations[v1beta1.AnnotationRetain]
+// ownReservation says that a reservation is one that Berth made, of what its
+// Service has. Then nothing depends on it before the Service gives that up.
+func (c *controller) ownReservation(name string) bool {
+	object, found := c.cache.IPReservations.Get("", name)
+	if !found {
+		return false
+	}
+	owner, ours := retainedOwner(object)
+	return ours && slices.EqualFunc(object.Spec.Addresses, c.allocator.Allocation(owner), func(r v1beta1.AddressRange, a ipam.Assigned) bool {
+		return string(r) == a.Address.String()
+	})
 }
 
 // followRetained keeps an eye on a reservation that Berth made: its Service may
@@ -184,7 +279,7 @@ func (c *controller) reserve() {
 	reservations := make([]ipam.Reservation, 0, len(c.snapshot.Reservations))
 	for _, r := range c.snapshot.Reservations {
 		reservations = append(reservations, ipam.Reservation{
-			Name: r.Name, Namespace: r.Namespace, Service: r.Service,
+			Name: r.Name, Namespace: r.Namespace, Service: r.Service, Group: r.Group,
 			Addresses: r.Ranges, Count: r.Count, Pool: r.Pool, Family: r.Family, Held: r.Held,
 		})
 	}

@@ -49,6 +49,9 @@ func newReservation(object *v1beta1.IPReservation, snapshot *Snapshot) (*Reserva
 		Namespace: string(spec.For.Namespace),
 		Service:   string(spec.For.Service),
 	}
+	if object.Labels[v1beta1.LabelRetained] == "true" {
+		r.Group = object.Annotations[v1beta1.AnnotationSharedIPKey]
+	}
 	if len(spec.Addresses) == 0 && r.Count == 0 {
 		errs = append(errs, field.Required(path, "give addresses or count"))
 	}

@@ -67,6 +67,8 @@ type Reservation struct {
 	Held []netip.Addr
 	// Namespace, and Service unless it is for the whole namespace.
 	Namespace, Service string
+	// Group is not empty if others of the same group may hold the same addresses.
+	Group string
 }
 
 // L2Advertisement is an L2Advertisement that is in force.

@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/k8s"
+)
+
+// object is anything that the API server holds.
+type object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// change is what a watch tells: an object as it is since the change, nil once
+// it is gone.
+type change struct {
+	key    k8s.Key
+	object object
+}
+
+// lagging is an API server whose watches tell of changes late: those of a kind
+// in their order, those of different kinds in any. It takes writes as the real
+// one does.
+type lagging struct {
+	fatalf  func(format string, args ...any)
+	now     func() time.Time
+	objects map[k8s.Key]object
+	// news are the changes that no watch has told of yet.
+	news    map[k8s.Kind][]change
+	version int
+	// onChange is called with every change.
+	onChange func(key k8s.Key, before, after object)
+}
+
+var watchedKinds = []k8s.Kind{
+	k8s.KindService, k8s.KindNamespace, k8s.KindNode, k8s.KindIPAddressPool, k8s.KindIPReservation, k8s.KindL2Advertisement,
+}
+
+func (a *lagging) next() int {
+	a.version++
+	return a.version
+}
+
+// create adds an object that was not there.
+func (a *lagging) create(key k8s.Key, o object) {
+	if a.objects[key] != nil {
+		a.fatalf("%s exists already", key)
+	}
+	o.SetNamespace(key.Namespace)
+	o.SetName(key.Name)
+	o.SetUID(types.UID("uid-" + strconv.Itoa(a.next())))
+	o.SetCreationTimestamp(metav1.NewTime(a.now().Truncate(time.Second)))
+	o.SetGeneration(1)
+	a.store(key, o)
+}
+
+// update replaces an object. What changes nothing makes no news.
+func (a *lagging) update(key k8s.Key, o object) {
+	before := a.objects[key]
+	if equality.Semantic.DeepEqual(before, o) {
+		return
+	}
+	if !equality.Semantic.DeepEqual(specOf(before), specOf(o)) {
+		o.SetGeneration(before.GetGeneration() + 1)
+	}
+	a.store(key, o)
+}
+
+func (a *lagging) store(key k8s.Key, o object) {
+	o.SetResourceVersion(strconv.Itoa(a.next()))
+	before := a.objects[key]
+	o = normal(a, o)
+	a.objects[key] = o
+	a.tell(key, before, o)
+}
+
+func (a *lagging) remove(key k8s.Key) {
+	if before := a.objects[key]; before != nil {
+		delete(a.objects, key)
+		a.tell(key, before, nil)
+	}
+}
+
+func (a *lagging) tell(key k8s.Key, before, after object) {
+	a.news[key.Kind] = append(a.news[key.Kind], change{key, after})
+	if a.onChange != nil {
+		a.onChange(key, before, after)
+	}
+}
+
+// patch takes a write of the controller. It tells whether the object was there
+// and the patch valid.
+func (a *lagging) patch(key k8s.Key, patch []byte) bool {
+	before := a.objects[key]
+	if before == nil {
+		return false
+	}
+	var after object
+	switch o := before.(type) {
+	case *corev1.Service:
+		var meta struct{ Metadata struct{ UID types.UID } }
+		a.decode(patch, &meta)
+		if meta.Metadata.UID != "" && meta.Metadata.UID != o.UID {
+			return false // a conflict
+		}
+		merged, err := strategicpatch.StrategicMergePatch(a.encode(o), patch, corev1.Service{})
+		if err != nil {
+			a.fatalf("applying %s: %v", patch, err)
+		}
+		svc := &corev1.Service{}
+		a.decode(merged, svc)
+		if len(svc.Status.LoadBalancer.Ingress) > 0 && svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+			return false // invalid
+		}
+		after = svc
+	default:
+		// RFC 7386: what the patch does not name stays as it is.
+		var doc, change map[string]any
+		a.decode(a.encode(o), &doc)
+		a.decode(patch, &change)
+		after = emptyLike(o)
+		a.decode(a.encode(mergePatch(doc, change)), after)
+	}
+	a.update(key, after)
+	return true
+}
+
+// apply takes what the controller applies to, or deletes of, IPReservations.
+func (a *lagging) apply(key k8s.Key, patch []byte) bool {
+	before, exists := a.objects[key].(*v1beta1.IPReservation)
+	if bytes.Equal(patch, k8s.DeleteReservation()) {
+		a.remove(key)
+		return exists
+	}
+	var applied v1beta1.IPReservation
+	a.decode(patch, &applied)
+	if !exists {
+		a.create(key, &applied)
+		return true
+	}
+	after := before.DeepCopy()
+	after.Spec = applied.Spec
+	after.Labels = merged(after.Labels, applied.Labels)
+	after.Annotations = merged(after.Annotations, applied.Annotations)
+	a.update(key, after)
+	return true
+}
+
+func merged(into, from map[string]string) map[string]string {
+	out := maps.Clone(into)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, from)
+	return out
+}
+
+// mergePatch is RFC 7386.
+func mergePatch(target, patch any) any {
+	changes, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	merged, ok := target.(map[string]any)
+	if !ok {
+		merged = map[string]any{}
+	}
+	for key, value := range changes {
+		if value == nil {
+			delete(merged, key)
+		} else {
+			merged[key] = mergePatch(merged[key], value)
+		}
+	}
+	return merged
+}
+
+func (a *lagging) encode(o any) []byte {
+	out, err := json.Marshal(o)
+	if err != nil {
+		a.fatalf("encoding: %v", err)
+	}
+	return out
+}
+
+func (a *lagging) decode(from []byte, into any) {
+	if err := json.Unmarshal(from, into); err != nil {
+		a.fatalf("decoding %s: %v", from, err)
+	}
+}
+
+// normal returns an object as the API server has it: times are in seconds.
+func normal(a *lagging, o object) object {
+	out := emptyLike(o)
+	a.decode(a.encode(o), out)
+	return out
+}
+
+func emptyLike(o object) object {
+	switch o.(type) {
+	case *corev1.Service:
+		return &corev1.Service{}
+	case *corev1.Namespace:
+		return &corev1.Namespace{}
+	case *corev1.Node:
+		return &corev1.Node{}
+	case *v1beta1.IPAddressPool:
+		return &v1beta1.IPAddressPool{}
+	case *v1beta1.IPReservation:
+		return &v1beta1.IPReservation{}
+	}
+	return &v1beta1.L2Advertisement{}
+}
+
+// specOf is what the generation of an object counts the changes of.
+func specOf(o object) any {
+	switch o := o.(type) {
+	case *v1beta1.IPAddressPool:
+		return o.Spec
+	case *v1beta1.IPReservation:
+		return o.Spec
+	case *v1beta1.L2Advertisement:
+		return o.Spec
+	}
+	return nil
+}
+
+// lateWriter is a writer to the API server as k8s.Writer is one, but each write
+// is sent, and arrives, when the test says so.
+type lateWriter struct {
+	latest map[k8s.Key][]byte
+	// sent are the writes on their way.
+	sent map[k8s.Key][]byte
+	// arrives writes to the API server.
+	arrives func(key k8s.Key, patch []byte) bool
+}
+
+func newLateWriter(arrives func(k8s.Key, []byte) bool) *lateWriter {
+	return &lateWriter{latest: map[k8s.Key][]byte{}, sent: map[k8s.Key][]byte{}, arrives: arrives}
+}
+
+func (w *lateWriter) Set(key k8s.Key, patch []byte) {
+	delete(w.latest, key)
+	if patch != nil {
+		w.latest[key] = patch
+	}
+}
+
+func (w *lateWriter) send(key k8s.Key) { w.sent[key] = w.latest[key] }
+
+// arrive lets a write that was sent take effect. If the answer is lost it will be
+// sent again.
+func (w *lateWriter) arrive(key k8s.Key, answered bool) {
+	patch := w.sent[key]
+	delete(w.sent, key)
+	w.arrives(key, patch)
+	if latest, found := w.latest[key]; answered && found && &latest[0] == &patch[0] {
+		delete(w.latest, key)
+	}
+}
+
+// fail loses a write that was sent; it will be sent again.
+func (w *lateWriter) fail(key k8s.Key) { delete(w.sent, key) }
+
+// unsent returns what can be sent: one write of an object at a time.
+func (w *lateWriter) unsent() []k8s.Key {
+	return slices.DeleteFunc(keysOf(w.latest), func(key k8s.Key) bool { return w.sent[key] != nil })
+}
+
+func keysOf[V any](m map[k8s.Key]V) []k8s.Key {
+	return slices.SortedFunc(maps.Keys(m), compareKeys)
+}
+
+func compareKeys(a, b k8s.Key) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
