@@ -180,6 +180,9 @@ func (c *cluster) apply(key k8s.Key, patch []byte) {
 	case k8s.KindIPReservation:
 		var body struct{ Status v1beta1.IPReservationStatus }
 		c.decode(patch, &body)
+		if c.reservations[key.Name] == nil {
+			return // deleted meanwhile
+		}
 		c.reservations[key.Name] = c.reservations[key.Name].DeepCopy()
 		c.reservations[key.Name].Status = body.Status
 	case k8s.KindL2Advertisement:
@@ -307,6 +310,11 @@ func (c *cluster) now() metav1.Time {
 // service creates a single-stack IPv4 Service, changed by change.
 func (c *cluster) service(name string, change ...func(*corev1.Service)) {
 	c.t.Helper()
+	c.put(loadBalancer(c, name, change...))
+}
+
+// loadBalancer returns a Service that was not created yet.
+func loadBalancer(c *cluster, name string, change ...func(*corev1.Service)) *corev1.Service {
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, CreationTimestamp: c.now(), UID: types.UID(fmt.Sprintf("uid-%d", c.created))},
 		Spec: corev1.ServiceSpec{
@@ -317,7 +325,7 @@ func (c *cluster) service(name string, change ...func(*corev1.Service)) {
 	for _, f := range change {
 		f(svc)
 	}
-	c.put(svc)
+	return svc
 }
 
 func (c *cluster) put(svc *corev1.Service) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -66,7 +67,7 @@ func TestRequests(t *testing.T) {
 		"IPv6":                        {families(corev1.IPFamilyPolicySingleStack, corev1.IPv6Protocol), "2001:db8::", reasonAllocated, ""},
 		"both families required":      {families(corev1.IPFamilyPolicyRequireDualStack, dualStack...), "192.0.2.1 2001:db8::", reasonAllocated, "2001:db8:: from pool six"},
 		"both preferred":              {families(corev1.IPFamilyPolicyPreferDualStack, dualStack...), "192.0.2.1 2001:db8::", reasonAllocated, ""},
-		"a pool that is not there":    {annotate("berth.dev/address-pool", "nope"), "", reasonUnknownPool, "no pool of that name"},
+		"a pool that is not there":    {annotate("berth.dev/address-pool", "nope"), "", reasonUnknownPool, "no IPAddressPool of that name"},
 		"a pool for others":           {annotate("berth.dev/address-pool", "team"), "", reasonPoolNotAllowed, "other namespaces than default"},
 		"an address for others":       {annotate("berth.dev/load-balancer-ips", "203.0.113.1"), "", reasonAddressNotInPool, "other namespaces than default"},
 		"an address of no pool":       {annotate("berth.dev/load-balancer-ips", "10.0.0.1"), "", reasonAddressNotInPool, "10.0.0.1"},
@@ -445,4 +446,21 @@ func TestNamespaceOpensPool(t *testing.T) {
 	c.controller.cache.Add(k8s.Key{Kind: k8s.KindNamespace, Name: "default"})
 	c.settle()
 	c.want("a", "192.0.2.1", reasonAllocated, "")
+}
+
+// TestStatusPatchSaysWhatGoes: a field that a status has no more is null in the
+// patch, and no number loses digits.
+func TestStatusPatchSaysWhatGoes(t *testing.T) {
+	t.Parallel()
+	has := v1beta1.IPAddressPoolStatus{
+		AssignedIPv4: 1, IPv4: &v1beta1.PoolFamilyStatus{Total: 1}, OutOfPool: []v1beta1.OutOfPoolAddress{{Address: "192.0.2.1"}},
+	}
+	patch, err := statusPatch(has, v1beta1.IPAddressPoolStatus{AvailableIPv6: math.MaxInt64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"status":{"assignedIPv4":0,"assignedIPv6":0,"availableIPv4":0,"availableIPv6":9223372036854775807,"ipv4":null,"outOfPool":null}}`
+	if string(patch) != want {
+		t.Errorf("patch\n%s, want\n%s", patch, want)
+	}
 }

@@ -152,7 +152,7 @@ func (l *leadership) lead(ctx context.Context) error {
 		if !errors.Is(context.Cause(ctx), k8s.ErrLeaseLost) {
 			flushing, cancel := context.WithTimeout(writing, flushTimeout)
 			defer cancel()
-			err = errors.Join(err, writer.Flush(flushing), reservations.Flush(flushing))
+			err = errors.Join(err, c.finish(), writer.Flush(flushing), reservations.Flush(flushing))
 		}
 		stopWriting()
 		return err

@@ -11,6 +11,13 @@ type metrics struct {
 	failures  *prometheus.CounterVec // by reason
 	latency   prometheus.Histogram
 	queue     prometheus.Gauge
+	// pools are the pools and families that addresses has.
+	pools map[poolFamily]bool
+}
+
+type poolFamily struct {
+	pool   string
+	family ipam.Family
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -40,12 +47,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 func (m *metrics) refused(reason string) { m.failures.WithLabelValues(reason).Inc() }
 
 func (m *metrics) observe(a *ipam.Allocator) {
-	m.addresses.Reset()
+	gone := m.pools
+	m.pools = map[poolFamily]bool{}
 	for _, pool := range a.Stats() {
 		for family, s := range map[ipam.Family]ipam.FamilyStats{ipam.IPv4: pool.IPv4, ipam.IPv6: pool.IPv6} {
 			if s.Total.IsZero() && s.OutOfPool == 0 {
 				continue
 			}
+			m.pools[poolFamily{pool.Pool, family}] = true
+			delete(gone, poolFamily{pool.Pool, family})
 			for state, n := range map[string]float64{
 				"assigned": float64(s.Assigned), "reserved": s.Reserved.Float64(), "resting": float64(s.Resting),
 				"available": s.Available.Float64(), "out_of_pool": float64(s.OutOfPool),
@@ -53,5 +63,8 @@ func (m *metrics) observe(a *ipam.Allocator) {
 				m.addresses.WithLabelValues(pool.Pool, family.String(), state).Set(n)
 			}
 		}
+	}
+	for g := range gone {
+		m.addresses.DeletePartialMatch(prometheus.Labels{"pool": g.pool, "family": g.family.String()})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +50,9 @@ func (c *controller) reportConfiguration() error {
 	c.metrics.observe(c.allocator)
 	outOfPool, resting := c.outOfPool(), c.resting()
 	for _, object := range c.cache.IPAddressPools.List() {
+		if _, judged := c.verdicts.IPAddressPools[object.Name]; !judged {
+			continue // it came just now: its event is on its way
+		}
 		status := c.poolStatus(object)
 		status.OutOfPool, status.Resting = outOfPool[object.Name], resting[object.Name]
 		if err := c.report(k8s.KindIPAddressPool, object.Name, object.Status, status); err != nil {
@@ -56,19 +60,35 @@ func (c *controller) reportConfiguration() error {
 		}
 	}
 	for _, object := range c.cache.IPReservations.List() {
+		if _, judged := c.verdicts.IPReservations[object.Name]; !judged {
+			continue
+		}
 		if err := c.report(k8s.KindIPReservation, object.Name, object.Status, c.reservationStatus(object)); err != nil {
 			return err
 		}
 	}
 	for _, object := range c.cache.L2Advertisements.List() {
+		verdict, judged := c.verdicts.L2Advertisements[object.Name]
+		if !judged {
+			continue
+		}
 		status := v1beta1.L2AdvertisementStatus{
-			Conditions: c.acceptance(object.Status.Conditions, object.Generation, c.verdicts.L2Advertisements[object.Name]),
+			Conditions: c.acceptance(object.Status.Conditions, object.Generation, verdict),
 		}
 		if err := c.report(k8s.KindL2Advertisement, object.Name, object.Status, status); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// finish writes what the next leader is to know of the last second: which
+// addresses rest.
+func (c *controller) finish() error {
+	if !c.restored {
+		return nil
+	}
+	return c.reportConfiguration()
 }
 
 // report writes a status unless the object has it already.
@@ -78,11 +98,7 @@ func (c *controller) report(kind k8s.Kind, name string, has, want any) error {
 		c.writer.Set(key, nil)
 		return nil
 	}
-	return c.writeStatus(key, want)
-}
-
-func (c *controller) writeStatus(key k8s.Key, status any) error {
-	patch, err := json.Marshal(map[string]any{"status": status})
+	patch, err := statusPatch(has, want)
 	if err != nil {
 		return fmt.Errorf("composing the status of %s: %w", key, err)
 	}
@@ -90,8 +106,41 @@ func (c *controller) writeStatus(key k8s.Key, status any) error {
 	return nil
 }
 
+// statusPatch returns a JSON merge patch that makes a status be want. What has
+// has and want leaves out must be said to go (RFC 7396 section 2).
+func statusPatch(has, want any) ([]byte, error) {
+	old, err := fieldsOf(has)
+	if err != nil {
+		return nil, err
+	}
+	status, err := fieldsOf(want)
+	if err != nil {
+		return nil, err
+	}
+	for name := range old {
+		if _, stays := status[name]; !stays {
+			status[name] = json.RawMessage("null")
+		}
+	}
+	return json.Marshal(map[string]any{"status": status})
+}
+
+// fieldsOf returns the fields of a status as JSON has them.
+func fieldsOf(status any) (map[string]json.RawMessage, error) {
+	text, err := json.Marshal(status)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]json.RawMessage
+	err = json.Unmarshal(text, &fields)
+	return fields, err
+}
+
 func (c *controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddressPoolStatus {
-	stats, _ := c.allocator.StatsOf(object.Name) // zero for a pool that is not in force
+	stats, found := c.allocator.StatsOf(object.Name)
+	if !found {
+		stats = c.keptOf(object.Name) // it is not in force
+	}
 	return v1beta1.IPAddressPoolStatus{
 		Assigned:      column(stats, func(f ipam.FamilyStats) ipam.Count { return ipam.CountOf(uint64(f.Assigned)) }),
 		Available:     column(stats, func(f ipam.FamilyStats) ipam.Count { return f.Available }),
@@ -103,6 +152,21 @@ func (c *controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddress
 		IPv6:          familyStatus(stats.IPv6),
 		Conditions:    c.acceptance(object.Status.Conditions, object.Generation, c.verdicts.IPAddressPools[object.Name]),
 	}
+}
+
+// keptOf counts what is kept of a pool that is not in force.
+func (c *controller) keptOf(pool string) ipam.PoolStats {
+	var stats ipam.PoolStats
+	for _, a := range c.allocator.OutOfPoolAddresses() {
+		switch {
+		case a.Pool != pool:
+		case a.Address.Is4():
+			stats.IPv4.OutOfPool++
+		default:
+			stats.IPv6.OutOfPool++
+		}
+	}
+	return stats
 }
 
 func familyStatus(s ipam.FamilyStats) *v1beta1.PoolFamilyStatus {
@@ -179,10 +243,24 @@ func (c *controller) reservationStatus(object *v1beta1.IPReservation) v1beta1.IP
 			verdict = config.Verdict{Reason: v1beta1.ReasonConflict, Message: result.Err.Error()}
 		case result.Err != nil:
 			verdict.Reason, verdict.Message = v1beta1.ReasonPartlyHeld, result.Err.Error()
+		default:
+			verdict.Message += c.notInPool(result.Held)
 		}
 	}
 	status.Conditions = c.acceptance(object.Status.Conditions, object.Generation, verdict)
 	return status
+}
+
+// notInPool adds to the message about a reservation that it is of no use yet.
+func (c *controller) notInPool(held []ipam.Range) string {
+	for _, r := range held {
+		for _, end := range []netip.Addr{r.From, r.To} {
+			if _, found := c.allocator.PoolOf(end); !found {
+				return fmt.Sprintf("; no pool in force has %s: nobody is given it before one does", end)
+			}
+		}
+	}
+	return ""
 }
 
 // acceptance returns the conditions of an object with the verdict about it.

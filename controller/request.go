@@ -24,7 +24,7 @@ type request struct {
 
 // newRequest reads what a Service asks for. An error is a *refusal.
 // The namespace is nil if it is not known.
-func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *config.Snapshot) (request, error) {
+func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *config.Snapshot, verdicts config.Verdicts) (request, error) {
 	var namespaceLabels labels.Set
 	if namespace != nil {
 		namespaceLabels = namespace.Labels
@@ -44,35 +44,36 @@ func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *conf
 	req.Addresses = wishes.Addresses
 	req.renew = wishes.Renew
 	req.Sharing = sharingOf(svc, namespace, wishes.SharingKey)
-	switch {
-	case wishes.Pool != "":
+	if wishes.Pool != "" {
 		req.named = wishes.Pool
 		req.Named = true
-		if err := permitted(wishes.Pool, req.service, snapshot); err != nil {
+		if err := permitted(wishes.Pool, req.service, snapshot, verdicts); err != nil {
 			return req, err
 		}
 		req.Pools = []string{wishes.Pool}
-	case len(wishes.Addresses) > 0:
-		// An address may be asked for wherever it is, also in a pool that does
-		// not assign by itself.
-		for _, pool := range snapshot.Pools {
-			if pool.Serves(req.service) {
-				req.Pools = append(req.Pools, pool.Name)
-			}
-		}
-	default:
-		for _, pool := range snapshot.AutoAssignPools(req.service) {
-			req.Pools = append(req.Pools, pool.Name)
+		return req, nil
+	}
+	for _, pool := range snapshot.AutoAssignPools(req.service) {
+		req.Pools = append(req.Pools, pool.Name)
+	}
+	// An address may be asked for wherever it is, also in a pool that does not
+	// assign by itself.
+	for _, pool := range snapshot.Pools {
+		if len(wishes.Addresses) > 0 && !pool.AutoAssign && pool.Serves(req.service) {
+			req.OnRequest = append(req.OnRequest, pool.Name)
 		}
 	}
 	return req, nil
 }
 
 // permitted says whether a Service may have addresses of the pool it names.
-func permitted(name string, svc config.Service, snapshot *config.Snapshot) error {
+func permitted(name string, svc config.Service, snapshot *config.Snapshot, verdicts config.Verdicts) error {
 	pool, found := snapshot.Pool(name)
+	if verdict, exists := verdicts.IPAddressPools[name]; !found && exists {
+		return &refusal{reason: reasonUnknownPool, message: fmt.Sprintf("it asks for pool %s, which is not in force: %s", name, verdict.Message)}
+	}
 	if !found {
-		return &refusal{reason: reasonUnknownPool, message: fmt.Sprintf("it asks for pool %s, and no pool of that name is in force", name)}
+		return &refusal{reason: reasonUnknownPool, message: fmt.Sprintf("it asks for pool %s, and there is no IPAddressPool of that name", name)}
 	}
 	if why := pool.Excludes(svc); why != "" {
 		return &refusal{reason: reasonPoolNotAllowed, message: fmt.Sprintf("it asks for pool %s, which it may not use: %s", name, why)}
