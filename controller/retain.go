@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,7 +29,16 @@ func retainedName(owner ipam.Owner) string {
 	return "retained." + owner.Namespace + "." + owner.Name
 }
 
-// retainedOwner is the inverse of retainedName for reservations that Berth made.
+// ownerOfRetained is the inverse of retainedName.
+func ownerOfRetained(name string) (ipam.Owner, bool) {
+	parts := strings.Split(name, ".")
+	if len(parts) != 3 || parts[0] != "retained" {
+		return ipam.Owner{}, false
+	}
+	return ipam.Owner{Namespace: parts[1], Name: parts[2]}, true
+}
+
+// retainedOwner returns whose addresses a reservation keeps, if Berth made it.
 func retainedOwner(object *v1beta1.IPReservation) (ipam.Owner, bool) {
 	owner := ipam.Owner{Namespace: string(object.Spec.For.Namespace), Name: string(object.Spec.For.Service)}
 	return owner, object.Labels[v1beta1.LabelRetained] == "true" && object.Name == retainedName(owner)
@@ -238,17 +248,20 @@ func (c *controller) ownReservation(name string) bool {
 // followRetained keeps an eye on a reservation that Berth made: its Service may
 // be gone by the time that the reservation shows up.
 func (c *controller) followRetained(key k8s.Key) error {
+	owner, named := ownerOfRetained(key.Name)
 	object, found := c.cache.IPReservations.Get("", key.Name)
-	if !found {
+	if found {
+		owner, named = retainedOwner(object)
+	}
+	if !named {
 		return nil
 	}
-	owner, ours := retainedOwner(object)
-	if !ours {
-		return nil
-	}
-	svc, found := c.cache.Services.Get(owner.Namespace, owner.Name)
-	if !found || !c.class.Owns(svc) {
+	svc, lives := c.cache.Services.Get(owner.Namespace, owner.Name)
+	if !lives || !c.class.Owns(svc) {
 		svc = nil
+	}
+	if !found && svc == nil {
+		return nil // deleted when its time was over, or by a user who wants the address back
 	}
 	return c.retain(owner, svc)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ipam"
+	"github.com/berth-lb/berth/internal/k8s"
 )
 
 func TestRetain(t *testing.T) {
@@ -167,6 +168,28 @@ func TestRetainManyReadsOnce(t *testing.T) {
 	c.tick()
 	c.wantReservation("retained.default.a", v1beta1.ReasonAccepted, "in force")
 	c.delete("a")
+	c.service("b")
+	c.want("b", "192.0.2.1", reasonAllocated, "")
+}
+
+// TestRetainedDeletedByHand: the reservation of a Service that lives is made
+// anew.
+func TestRetainedDeletedByHand(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1")
+	c.service("a", annotate("berth.dev/retain", "1h"))
+	deleteByHand := func() {
+		delete(c.reservations, "retained.default.a")
+		c.controller.cache.Add(k8s.Key{Kind: k8s.KindIPReservation, Name: "retained.default.a"})
+		c.settle()
+	}
+	deleteByHand()
+	if c.reservations["retained.default.a"] == nil {
+		t.Error("the reservation is gone while the Service lives")
+	}
+	c.delete("a")
+	deleteByHand()
 	c.service("b")
 	c.want("b", "192.0.2.1", reasonAllocated, "")
 }
