@@ -3,17 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
 	"github.com/go-kit/log"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"k8s.io/utils/clock"
 
-	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/k8s"
 )
@@ -23,75 +19,49 @@ var version = "dev"
 
 // options are the controller's flags.
 type options struct {
-	namespace, identity, kubeconfig string
-	class                           k8s.Class
-	metricsAddr                     string
-	logFormat, logLevel             string
-	leaseDuration, renewDeadline    time.Duration
+	daemon                       daemon.Options
+	k8s                          k8s.Options
+	namespace, identity          string
+	leaseDuration, renewDeadline time.Duration
 }
 
 func main() {
 	var o options
 	cmd := &cobra.Command{
-		Use:           "controller",
-		Short:         "Gives Services of type LoadBalancer their external addresses",
-		Version:       version,
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
+		Use:     "controller",
+		Short:   "Gives Services of type LoadBalancer their external addresses",
+		Version: version,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
+	o.daemon.AddFlags(f, ":7958")
+	o.k8s.AddFlags(f)
 	f.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of Berth itself ($POD_NAMESPACE)")
 	f.StringVar(&o.identity, "identity", os.Getenv("POD_NAME"), "name of this replica among the candidates for the lead ($POD_NAME)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty uses the Pod's ServiceAccount")
-	f.StringVar(&o.class.Name, "load-balancer-class", v1beta1.LoadBalancerClass, "loadBalancerClass of the Services that are Berth's")
-	f.BoolVar(&o.class.Default, "default-load-balancer", true, "serve Services without a loadBalancerClass as well")
-	f.StringVar(&o.metricsAddr, "metrics-addr", ":7958", "address of the HTTP server of /metrics, /healthz and /readyz")
-	f.StringVar(&o.logFormat, "log-format", "logfmt", "logfmt or json")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.DurationVar(&o.leaseDuration, "lease-duration", 6*time.Second, "how long a dead leader keeps its successor waiting")
 	f.DurationVar(&o.renewDeadline, "renew-deadline", 4*time.Second, "how long a leader goes on when it cannot renew its Lease; less than --lease-duration")
-
-	ctx, stop := daemon.UntilSignalled(context.Background())
-	defer stop()
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "controller:", err)
-		os.Exit(1)
-	}
+	os.Exit(daemon.Main(cmd))
 }
 
 func run(ctx context.Context, o options) error {
 	if o.namespace == "" || o.identity == "" {
 		return errors.New("--namespace and --identity (or $POD_NAMESPACE and $POD_NAME) must be set")
 	}
-	logger, err := daemon.NewLogger(os.Stderr, o.logFormat, o.logLevel)
+	base, err := o.daemon.Setup(30 * time.Second)
 	if err != nil {
 		return err
 	}
-	daemon.CaptureClientGo(logger)
-	restConfig, err := k8s.LoadConfig(o.kubeconfig, "berth-controller/"+version)
+	base.Health.SetReady(true) // a standby is ready to lead
+	clients, err := o.k8s.Connect("berth-controller/" + version)
 	if err != nil {
 		return err
 	}
-	clients, err := k8s.NewClients(restConfig)
-	if err != nil {
-		return err
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	health := daemon.NewHealth(clock.RealClock{}, 30*time.Second)
-	health.SetReady(true) // a standby is ready to lead
-
 	l := leadership{
-		clients: clients, logger: logger, health: health, options: o,
-		metrics: newMetrics(registry), writerMetrics: k8s.NewWriterMetrics(registry),
+		clients: clients, logger: base.Logger, health: base.Health, options: o,
+		metrics: newMetrics(base.Registry), writerMetrics: k8s.NewWriterMetrics(base.Registry),
 	}
-	server := &daemon.Server{Addr: o.metricsAddr, Gatherer: registry, Health: health}
-	return daemon.Run(ctx,
-		daemon.Task{Name: "metrics and health", Run: server.Run},
-		daemon.Task{Name: "leadership", Run: l.run},
-	)
+	return daemon.Run(ctx, base.Serving, daemon.Task{Name: "leadership", Run: l.run})
 }
 
 // leadership does the controller's work whenever this replica has the lead.
@@ -134,7 +104,7 @@ func (l *leadership) lead(ctx context.Context) error {
 	reservations := k8s.NewWriter(k8s.ApplyReservation(l.clients, "berth-controller"), l.logger, l.writerMetrics)
 	events := k8s.NewEvents(l.clients.Kube, "berth-controller", l.logger)
 	c := newController(controller{
-		cache: cache, writer: writer, reservations: reservations, events: events, class: l.options.class,
+		cache: cache, writer: writer, reservations: reservations, events: events, class: l.options.k8s.Class,
 		clock: clock.RealClock{}, logger: l.logger, health: l.health, metrics: l.metrics,
 	})
 

@@ -12,15 +12,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/berth-lb/berth/internal/k8s"
 )
 
-// The Secret with the key that encrypts what the speakers tell each other.
 const (
-	membershipSecret = "berth-membership"
-	membershipField  = "key"
-	membershipBytes  = 32 // AES-256
-	membershipRetry  = 2 * time.Second
-	membershipCheck  = 30 * time.Second
+	membershipRetry = 2 * time.Second
+	membershipCheck = 30 * time.Second
 )
 
 // keepMembershipKey makes the Secret whenever there is none, until ctx is done.
@@ -32,12 +30,12 @@ func keepMembershipKey(ctx context.Context, client kubernetes.Interface, namespa
 		if err != nil {
 			next = membershipRetry
 			if !failing && ctx.Err() == nil {
-				level.Warn(logger).Log("msg", "cannot make the key of the speakers' membership, retrying", "secret", namespace+"/"+membershipSecret, "err", err)
+				level.Warn(logger).Log("msg", "cannot make the key of the speakers' membership, retrying", "secret", namespace+"/"+k8s.MembershipSecret, "err", err)
 			}
 		}
 		failing = err != nil
 		if created {
-			level.Info(logger).Log("msg", "made the key of the speakers' membership", "secret", namespace+"/"+membershipSecret)
+			level.Info(logger).Log("msg", "made the key of the speakers' membership", "secret", namespace+"/"+k8s.MembershipSecret)
 		}
 		select {
 		case <-ctx.Done():
@@ -49,20 +47,20 @@ func keepMembershipKey(ctx context.Context, client kubernetes.Interface, namespa
 
 func ensureMembershipKey(ctx context.Context, client kubernetes.Interface, namespace string) (created bool, err error) {
 	secrets := client.CoreV1().Secrets(namespace)
-	_, err = secrets.Get(ctx, membershipSecret, metav1.GetOptions{})
+	_, err = secrets.Get(ctx, k8s.MembershipSecret, metav1.GetOptions{})
 	if err == nil || !apierrors.IsNotFound(err) {
 		return false, err
 	}
-	key := make([]byte, membershipBytes)
+	key := make([]byte, k8s.MembershipBytes)
 	if _, err := rand.Read(key); err != nil {
 		return false, fmt.Errorf("reading random bytes: %w", err)
 	}
 	_, err = secrets.Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:   membershipSecret,
+			Name:   k8s.MembershipSecret,
 			Labels: map[string]string{"app.kubernetes.io/name": "berth"},
 		},
-		Data: map[string][]byte{membershipField: key},
+		Data: map[string][]byte{k8s.MembershipField: key},
 	}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return false, nil

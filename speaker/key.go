@@ -14,18 +14,13 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/berth-lb/berth/internal/k8s"
 )
 
-// The Secret with the key that encrypts what the speakers tell each other. The
-// controller makes it.
-const (
-	membershipSecret = "berth-membership"
-	membershipField  = "key"
-	membershipBytes  = 32 // AES-256
-	// keyPatience is how long the key may be missing before that is reported: at
-	// the installation the controller may just not be up yet.
-	keyPatience = 2 * time.Second
-)
+// keyPatience is how long the key may be missing before that is reported: at
+// the installation the controller may just not be up yet.
+const keyPatience = 2 * time.Second
 
 // keyWatch follows the key in the Secret. That the Secret is gone means nothing:
 // the last key stays in force until there is another.
@@ -45,7 +40,7 @@ func newKeyWatch(client kubernetes.Interface, namespace string, logger log.Logge
 func (w *keyWatch) run(ctx context.Context) error {
 	secrets := w.client.CoreV1().Secrets(w.namespace)
 	narrow := func(o metav1.ListOptions) metav1.ListOptions {
-		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, membershipSecret).String()
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, k8s.MembershipSecret).String()
 		return o
 	}
 	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{
@@ -71,13 +66,13 @@ func (w *keyWatch) run(ctx context.Context) error {
 // outdated.
 func (w *keyWatch) take(object any) {
 	secret, ok := object.(*corev1.Secret)
-	if !ok || secret.Name != membershipSecret {
+	if !ok || secret.Name != k8s.MembershipSecret {
 		return
 	}
-	key := secret.Data[membershipField]
-	if len(key) != membershipBytes {
+	key := secret.Data[k8s.MembershipField]
+	if len(key) != k8s.MembershipBytes {
 		level.Error(w.logger).Log("msg", "the key of the speakers' membership is not usable; delete the secret to have it made anew",
-			"secret", w.namespace+"/"+membershipSecret, "field", membershipField, "bytes", len(key), "want", membershipBytes)
+			"secret", w.namespace+"/"+k8s.MembershipSecret, "field", k8s.MembershipField, "bytes", len(key), "want", k8s.MembershipBytes)
 		return
 	}
 	select {
@@ -106,7 +101,7 @@ func (w *keyWatch) first(ctx context.Context) []byte {
 // waiting says what a speaker without a key waits for.
 func (w *keyWatch) waiting() string {
 	return fmt.Sprintf("waiting for the key of the speakers' membership in secret %s/%s, which the controller makes",
-		w.namespace, membershipSecret)
+		w.namespace, k8s.MembershipSecret)
 }
 
 // keyTaker is where changed keys go; *membership.Membership is one.

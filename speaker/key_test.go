@@ -12,15 +12,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/berth-lb/berth/internal/k8s"
 )
 
 func keySecret(name string, key []byte) *corev1.Secret {
 	return &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "berth-system", Name: name}, Data: map[string][]byte{membershipField: key},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "berth-system", Name: name}, Data: map[string][]byte{k8s.MembershipField: key},
 	}
 }
 
-func keyOf(fill byte) []byte { return bytes.Repeat([]byte{fill}, membershipBytes) }
+func keyOf(fill byte) []byte { return bytes.Repeat([]byte{fill}, k8s.MembershipBytes) }
 
 // keyRing notes the keys that it is given.
 type keyRing chan []byte
@@ -79,23 +81,23 @@ func TestKeyIsFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(secrets.Create(ctx, keySecret(membershipSecret, keyOf(1)[:16]), metav1.CreateOptions{}))
+	must(secrets.Create(ctx, keySecret(k8s.MembershipSecret, keyOf(1)[:16]), metav1.CreateOptions{}))
 	for !strings.Contains(logs.String(), "bytes=16") {
 		time.Sleep(time.Millisecond)
 	}
-	must(secrets.Update(ctx, keySecret(membershipSecret, keyOf(1)), metav1.UpdateOptions{}))
+	must(secrets.Update(ctx, keySecret(k8s.MembershipSecret, keyOf(1)), metav1.UpdateOptions{}))
 	if key := w.first(ctx); !bytes.Equal(key, keyOf(1)) {
 		t.Fatalf("first key %x", key)
 	}
 
 	ring := make(keyRing)
 	wg.Go(func() { _ = w.follow(ctx, ring) })
-	if err := secrets.Delete(ctx, membershipSecret, metav1.DeleteOptions{}); err != nil {
+	if err := secrets.Delete(ctx, k8s.MembershipSecret, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	must(secrets.Create(ctx, keySecret(membershipSecret, keyOf(2)), metav1.CreateOptions{}))
+	must(secrets.Create(ctx, keySecret(k8s.MembershipSecret, keyOf(2)), metav1.CreateOptions{}))
 	ring.want(t, 2)
-	must(secrets.Update(ctx, keySecret(membershipSecret, keyOf(3)), metav1.UpdateOptions{}))
+	must(secrets.Update(ctx, keySecret(k8s.MembershipSecret, keyOf(3)), metav1.UpdateOptions{}))
 	ring.want(t, 3)
 }
 

@@ -11,12 +11,10 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/clock"
 
-	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
@@ -29,45 +27,32 @@ var version = "dev"
 
 // options are the speaker's flags.
 type options struct {
-	node, namespace, kubeconfig string
-	bindAddr                    string
-	port                        uint16
-	podSelector                 string
-	class                       k8s.Class
-	metricsAddr                 string
-	logFormat, logLevel         string
+	daemon          daemon.Options
+	k8s             k8s.Options
+	node, namespace string
+	bindAddr        string
+	port            uint16
+	podSelector     string
 }
 
 func main() {
 	var o options
 	cmd := &cobra.Command{
-		Use:           "speaker",
-		Short:         "Answers on this node for the external addresses of Services",
-		Version:       version,
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
+		Use:     "speaker",
+		Short:   "Answers on this node for the external addresses of Services",
+		Version: version,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
+	o.daemon.AddFlags(f, ":7957")
+	o.k8s.AddFlags(f)
 	f.StringVar(&o.node, "node-name", os.Getenv("NODE_NAME"), "name of this node ($NODE_NAME)")
 	f.StringVar(&o.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of Berth itself ($POD_NAMESPACE)")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; empty uses the Pod's ServiceAccount")
 	f.StringVar(&o.bindAddr, "membership-bind-addr", cmp.Or(os.Getenv("POD_IP"), os.Getenv("HOST_IP")), "address of this node to which the other speakers connect ($POD_IP or $HOST_IP)")
 	f.Uint16Var(&o.port, "membership-port", 7956, "TCP and UDP port of all speakers' membership")
 	f.StringVar(&o.podSelector, "speaker-selector", "app.kubernetes.io/component=speaker", "label selector of the speakers' Pods")
-	f.StringVar(&o.class.Name, "load-balancer-class", v1beta1.LoadBalancerClass, "loadBalancerClass of the Services that are Berth's")
-	f.BoolVar(&o.class.Default, "default-load-balancer", true, "serve Services without a loadBalancerClass as well")
-	f.StringVar(&o.metricsAddr, "metrics-addr", ":7957", "address of the HTTP server of /metrics, /healthz and /readyz")
-	f.StringVar(&o.logFormat, "log-format", "logfmt", "logfmt or json")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-
-	ctx, stop := daemon.UntilSignalled(context.Background())
-	defer stop()
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "speaker:", err)
-		os.Exit(1)
-	}
+	os.Exit(daemon.Main(cmd))
 }
 
 func run(ctx context.Context, o options) error {
@@ -78,43 +63,33 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("--membership-bind-addr (or $POD_IP) must be an address of this node: %w", err)
 	}
-	logger, err := daemon.NewLogger(os.Stderr, o.logFormat, o.logLevel)
+	base, err := o.daemon.Setup(10 * time.Second)
 	if err != nil {
 		return err
 	}
-	daemon.CaptureClientGo(logger)
-	restConfig, err := k8s.LoadConfig(o.kubeconfig, "berth-speaker/"+version)
+	clients, err := o.k8s.Connect("berth-speaker/" + version)
 	if err != nil {
 		return err
 	}
-	clients, err := k8s.NewClients(restConfig)
-	if err != nil {
-		return err
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	health := daemon.NewHealth(clock.RealClock{}, 10*time.Second)
-	server := &daemon.Server{Addr: o.metricsAddr, Gatherer: registry, Health: health}
-
-	keys := newKeyWatch(clients.Kube, o.namespace, logger)
+	keys := newKeyWatch(clients.Kube, o.namespace, base.Logger)
 
 	// A signal asks the speaker to hand over; its parts go on until it has.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	return daemon.Run(working,
-		daemon.Task{Name: "metrics and health", Run: server.Run},
+		base.Serving,
 		daemon.Task{Name: "membership key", Run: keys.run},
 		daemon.Task{Name: "speaker", Run: func(working context.Context) error {
 			defer stop()
-			health.NotReady(keys.waiting())
+			base.Health.NotReady(keys.waiting())
 			key := keys.first(ctx)
 			if key == nil {
 				return nil // asked to stop before there was anything to announce
 			}
-			health.NotReady("finding out who the other speakers are")
+			base.Health.NotReady("finding out who the other speakers are")
 			return speak(ctx, working, deps{
 				options: o, bind: netip.AddrPortFrom(bind, o.port), key: key, keys: keys, clients: clients,
-				logger: logger, registry: registry, health: health,
+				logger: base.Logger, registry: base.Registry, health: base.Health,
 			})
 		}},
 	)
@@ -168,7 +143,7 @@ func speak(asked, working context.Context, d deps) error {
 	writer := k8s.NewWriter(k8s.PatchStatus(d.clients), d.logger, k8s.NewWriterMetrics(d.registry))
 	events := k8s.NewEvents(d.clients.Kube, "berth-speaker", d.logger)
 	s := newSpeaker(speaker{
-		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.class, d.options.port),
+		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.k8s.Class, d.options.port),
 		links: watcher, members: group, announcer: answering,
 		reporter: newReporter(reporter{
 			self: d.options.node, services: cache.Services, writer: writer, events: events, clock: clock.RealClock{},
