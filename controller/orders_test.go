@@ -138,3 +138,35 @@ func TestNamespaceAllowsLater(t *testing.T) {
 		}
 	}
 }
+
+// TestGivenUpBeforeItWasSeen: a Service gives up an address whose write is still
+// on its way. Nobody else shows it before that has landed and was taken back.
+func TestGivenUpBeforeItWasSeen(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.noDoubles = true
+	c.pool("default", "192.0.2.1-192.0.2.2")
+	a := loadBalancer(c, "a", annotate("berth.dev/load-balancer-ips", "192.0.2.1"))
+	c.services[ownerOf(a)] = a
+	c.handleOnly("a")
+	onItsWay := c.pending[keyOf(ownerOf(a))]
+	c.pending = map[k8s.Key][]byte{}
+	c.service("b", annotate("berth.dev/load-balancer-ips", "192.0.2.1"))
+	c.want("b", "", reasonAddressInUse, "")
+
+	edited := c.services[ownerOf(a)].DeepCopy()
+	annotate("berth.dev/load-balancer-ips", "192.0.2.2")(edited)
+	c.services[ownerOf(a)] = edited
+	c.handleOnly("a")
+	if err := c.controller.settle(); err != nil {
+		t.Fatal(err)
+	}
+	second := c.pending
+	c.pending = map[k8s.Key][]byte{}
+	c.apply(keyOf(ownerOf(a)), onItsWay)
+	c.pending = second
+	c.settle()
+	c.want("a", "192.0.2.2", reasonAllocated, "")
+	c.tick()
+	c.want("b", "192.0.2.1", reasonAllocated, "")
+}
