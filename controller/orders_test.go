@@ -9,6 +9,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/ipam"
 	"github.com/berth-lb/berth/internal/k8s"
 )
 
@@ -164,6 +165,9 @@ func TestGivenUpBeforeItWasSeen(t *testing.T) {
 	second := c.pending
 	c.pending = map[k8s.Key][]byte{}
 	c.apply(keyOf(ownerOf(a)), onItsWay)
+	if patch, early := second[keyOf(ipam.Owner{Namespace: "default", Name: "b"})]; early {
+		c.apply(keyOf(ipam.Owner{Namespace: "default", Name: "b"}), patch) // before a has let go
+	}
 	c.pending = second
 	c.settle()
 	c.want("a", "192.0.2.2", reasonAllocated, "")

@@ -68,6 +68,30 @@ func testReservedCount(e *env) {
 	}
 }
 
+// testReservedNamespace: what is reserved for a namespace goes to any of its
+// Services, before what is free for all, and to none of another namespace.
+func testReservedNamespace(e *env) {
+	there := e.otherNamespace()
+	e.createPool(e.namespace, e.ranges(0, 3), forNamespaces(there.namespace))
+	name := e.reservation("whole", func(s *v1beta1.IPReservationSpec) { s.Addresses = e.ranges(0, 2) })
+	e.waitReservation(name, v1beta1.ReasonAccepted)
+	there.createService("theirs")
+	there.expectAddresses("theirs", 2)
+	there.createService("waits")
+	there.expectRefused("waits", "PoolExhausted", "reserved")
+	for i, name := range []string{"a", "b"} {
+		e.createService(name)
+		e.expectAddresses(name, i)
+	}
+	e.deleteService("a")
+	e.waitGone("a")
+	e.createService("c")
+	e.expectAddresses("c", 0)
+	e.deleteReservation(name)
+	e.deleteService("c")
+	there.expectAddresses("waits", 0)
+}
+
 // testPoolRules: excluded addresses, quota, reuseDelay, disabled.
 func testPoolRules(e *env) {
 	e.createPool(e.namespace, e.ranges(0, 4), func(p *v1beta1.IPAddressPool) {
@@ -298,6 +322,7 @@ func addressCases() []testCase {
 		{name: "Moves", run: testMoves},
 		{name: "Reservations", run: testReservations},
 		{name: "ReservedCount", run: testReservedCount},
+		{name: "ReservedNamespace", run: testReservedNamespace},
 		{name: "Retain", run: testRetain},
 		{name: "RetainShared", run: testRetainShared},
 		{name: "RetainRefused", run: testRetainRefused},
