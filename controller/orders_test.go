@@ -159,9 +159,7 @@ func TestGivenUpBeforeItWasSeen(t *testing.T) {
 	annotate("berth.dev/load-balancer-ips", "192.0.2.2")(edited)
 	c.services[ownerOf(a)] = edited
 	c.handleOnly("a")
-	if err := c.controller.settle(); err != nil {
-		t.Fatal(err)
-	}
+	c.handleOnly("b")
 	second := c.pending
 	c.pending = map[k8s.Key][]byte{}
 	c.apply(keyOf(ownerOf(a)), onItsWay)
