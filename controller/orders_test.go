@@ -9,7 +9,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
-	"github.com/berth-lb/berth/internal/ipam"
 	"github.com/berth-lb/berth/internal/k8s"
 )
 
@@ -151,22 +150,17 @@ func TestGivenUpBeforeItWasSeen(t *testing.T) {
 	c.services[ownerOf(a)] = a
 	c.handleOnly("a")
 	onItsWay := c.pending[keyOf(ownerOf(a))]
-	c.pending = map[k8s.Key][]byte{}
-	c.service("b", annotate("berth.dev/load-balancer-ips", "192.0.2.1"))
-	c.want("b", "", reasonAddressInUse, "")
+	b := loadBalancer(c, "b", annotate("berth.dev/load-balancer-ips", "192.0.2.1"))
+	c.services[ownerOf(b)] = b
+	c.handleOnly("b")
 
 	edited := c.services[ownerOf(a)].DeepCopy()
 	annotate("berth.dev/load-balancer-ips", "192.0.2.2")(edited)
 	c.services[ownerOf(a)] = edited
 	c.handleOnly("a")
 	c.handleOnly("b")
-	second := c.pending
-	c.pending = map[k8s.Key][]byte{}
 	c.apply(keyOf(ownerOf(a)), onItsWay)
-	if patch, early := second[keyOf(ipam.Owner{Namespace: "default", Name: "b"})]; early {
-		c.apply(keyOf(ipam.Owner{Namespace: "default", Name: "b"}), patch) // before a has let go
-	}
-	c.pending = second
+	c.apply(keyOf(ownerOf(b)), c.pending[keyOf(ownerOf(b))]) // before a has let go
 	c.settle()
 	c.want("a", "192.0.2.2", reasonAllocated, "")
 	c.tick()
