@@ -55,6 +55,9 @@ func (c *controller) retain(owner ipam.Owner, svc *corev1.Service) error {
 			return nil // a user's, by chance of the same name
 		}
 	}
+	if pending, sent := c.retaining[owner]; sent && exists && equality.Semantic.DeepEqual(*reservationOf(owner, object), pending) {
+		delete(c.retaining, owner) // it has landed
+	}
 	last := c.lastRetained(owner, object)
 	if last != nil && svc != nil && !asksToRetain(svc) && c.wantsBack(owner, last) {
 		return nil
