@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-kit/log"
@@ -288,13 +289,16 @@ func (c *controller) reconcile(key k8s.Key) error {
 		}
 	}
 	c.observeLatency(svc, owner)
-	result, err := c.allocate(svc)
+	result, unknown, err := c.allocate(svc)
 	var o outcome
 	switch {
 	case err != nil:
 		o = refusedOutcome(result.Addresses, err)
 	default:
 		o = allocatedOutcome(result.Addresses, result.Missing)
+	}
+	if len(unknown) > 0 {
+		o.message += "; ignored, because Berth has no such annotation: " + strings.Join(unknown, ", ")
 	}
 	if err != nil || result.Missing != nil {
 		c.waiting[owner] = true
@@ -329,8 +333,8 @@ func (c *controller) observeLatency(svc *corev1.Service, owner ipam.Owner) {
 }
 
 // allocate asks the allocator. The refusal is nil if the Service has all it
-// asks for.
-func (c *controller) allocate(svc *corev1.Service) (ipam.Result, *refusal) {
+// asks for. It also returns the Service's annotations that mean nothing.
+func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refusal) {
 	owner := ownerOf(svc)
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
 	req, err := newRequest(svc, ns, c.snapshot, c.verdicts)
@@ -352,9 +356,9 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, *refusal) {
 	if err != nil {
 		refused := explain(err, req, c.snapshot)
 		c.metrics.refused(refused.reason)
-		return result, refused
+		return result, req.unknown, refused
 	}
-	return result, nil
+	return result, req.unknown, nil
 }
 
 // dismiss frees what a Service has that is gone, or not ours any more.

@@ -464,3 +464,14 @@ func TestStatusPatchSaysWhatGoes(t *testing.T) {
 		t.Errorf("patch\n%s, want\n%s", patch, want)
 	}
 }
+
+// TestMisspeltAnnotation: what Berth ignores though it seems to be meant for it.
+func TestMisspeltAnnotation(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1")
+	c.service("a", annotate("berth.dev/adress-pool", "default"))
+	c.want("a", "192.0.2.1", reasonAllocated, "192.0.2.1 from pool default; ignored, because Berth has no such annotation: berth.dev/adress-pool")
+	c.edit("a", func(s *corev1.Service) { delete(s.Annotations, "berth.dev/adress-pool") })
+	c.want("a", "192.0.2.1", reasonAllocated, "192.0.2.1 from pool default")
+}

@@ -20,6 +20,8 @@ type request struct {
 	named   string
 	// renew is the value of the annotation berth.dev/renew.
 	renew string
+	// unknown are annotations that are ignored.
+	unknown []string
 }
 
 // newRequest reads what a Service asks for. An error is a *refusal.
@@ -38,6 +40,7 @@ func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *conf
 		service: config.Service{Namespace: svc.Namespace, Labels: svc.Labels, NamespaceLabels: namespaceLabels},
 	}
 	wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
+	req.unknown = wishes.Unknown
 	if err != nil {
 		return req, &refusal{reason: reasonInvalidRequest, message: err.Error()}
 	}
