@@ -337,7 +337,7 @@ func (c *controller) observeLatency(svc *corev1.Service, owner ipam.Owner) {
 func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refusal) {
 	owner := ownerOf(svc)
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
-	req, err := newRequest(svc, ns, c.snapshot, c.verdicts)
+	req, err := newRequest(svc, ns, c.snapshot, c.verdicts, c.allocator.Allocation(owner))
 	var result ipam.Result
 	if err == nil {
 		req.Renew = c.renew(req)

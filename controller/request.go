@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -25,8 +26,8 @@ type request struct {
 }
 
 // newRequest reads what a Service asks for. An error is a *refusal.
-// The namespace is nil if it is not known.
-func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *config.Snapshot, verdicts config.Verdicts) (request, error) {
+// The namespace is nil if it is not known; held is what the Service has.
+func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *config.Snapshot, verdicts config.Verdicts, held []ipam.Assigned) (request, error) {
 	var namespaceLabels labels.Set
 	if namespace != nil {
 		namespaceLabels = namespace.Labels
@@ -50,7 +51,7 @@ func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *conf
 	if wishes.Pool != "" {
 		req.named = wishes.Pool
 		req.Named = true
-		if err := permitted(wishes.Pool, req.service, snapshot, verdicts); err != nil {
+		if err := permitted(wishes.Pool, req.service, snapshot, verdicts); err != nil && !heldFrom(wishes.Pool, held, snapshot) {
 			return req, err
 		}
 		req.Pools = []string{wishes.Pool}
@@ -67,6 +68,13 @@ func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *conf
 		}
 	}
 	return req, nil
+}
+
+// heldFrom says that a pool in force gave a Service what it has. That the pool is
+// for others by now takes nothing away.
+func heldFrom(pool string, held []ipam.Assigned, snapshot *config.Snapshot) bool {
+	_, inForce := snapshot.Pool(pool)
+	return inForce && slices.ContainsFunc(held, func(a ipam.Assigned) bool { return a.From == pool })
 }
 
 // permitted says whether a Service may have addresses of the pool it names.

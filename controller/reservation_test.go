@@ -337,3 +337,18 @@ func TestContest(t *testing.T) {
 	c.tick()
 	c.want("a", "192.0.2.1", reasonAllocated, "")
 }
+
+// TestContestLetsUsersThrough: what a user asks for while another controller is
+// quiet does not wait for the end of the contest.
+func TestContestLetsUsersThrough(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1-192.0.2.9")
+	c.service("a")
+	c.edit("a", func(s *corev1.Service) {
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "10.0.0.1"}}
+	})
+	c.want("a", "192.0.2.1", reasonContested, "")
+	c.edit("a", annotate("berth.dev/renew", "1"))
+	c.want("a", "192.0.2.2", reasonContested, "")
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/go-kit/log/level"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
@@ -51,7 +52,7 @@ func (c *controller) restore() error {
 			c.lost[owner] = err
 			level.Warn(c.logger).Log("msg", "a Service cannot keep its address", "service", owner, "err", err)
 		}
-		if waitsToMove(svc) {
+		if waitsToMove(svc, addrs) {
 			c.allocator.AsksToMove(owner)
 		}
 		restored++
@@ -123,12 +124,13 @@ func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
 	return assigned
 }
 
-// waitsToMove says that a Service names a pool that none of its addresses came
-// from, and was refused: it wants to move once that pool has room.
-func waitsToMove(svc *corev1.Service) bool {
-	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
-	return wishes.Pool != "" && meta.IsStatusConditionFalse(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) &&
-		!slices.Contains(strings.Split(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool], ","), wishes.Pool)
+// waitsToMove says that a Service names a pool that not all of its addresses came
+// from, and was refused for want of room there: it is to move once there is some.
+func waitsToMove(svc *corev1.Service, addrs []ipam.Assigned) bool {
+	wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
+	condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
+	return err == nil && wishes.Pool != "" && condition != nil && condition.Status == metav1.ConditionFalse && condition.Reason != reasonInvalidRequest &&
+		slices.ContainsFunc(addrs, func(a ipam.Assigned) bool { return a.Pool != wishes.Pool })
 }
 
 func parseAddresses(text string) []netip.Addr {

@@ -127,3 +127,40 @@ func TestRestartKnowsWhereFrom(t *testing.T) {
 		c.restart()
 	}
 }
+
+// TestWaitsToMoveInPart: one of two addresses is of the pool that is asked for.
+func TestWaitsToMoveInPart(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("four", "192.0.2.1")
+	six := c.pool("six", "2001:db8::1")
+	c.service("a", func(s *corev1.Service) {
+		s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+		s.Spec.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicyRequireDualStack)
+	})
+	c.edit("a", annotate("berth.dev/address-pool", "six"))
+	c.want("a", "192.0.2.1 2001:db8::1", reasonPoolExhausted, "")
+	c.restart()
+	c.want("a", "192.0.2.1 2001:db8::1", reasonPoolExhausted, "")
+	six = six.DeepCopy()
+	six.Spec.Addresses = append(six.Spec.Addresses, "198.51.100.1")
+	c.putPool(six)
+	c.want("a", "198.51.100.1 2001:db8::1", reasonAllocated, "")
+}
+
+// TestPoolForOthersNow: a pool that a Service names, and has an address of, is
+// given to others. Nothing changes, before a restart and after.
+func TestPoolForOthersNow(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	p := c.pool("p", "192.0.2.1")
+	c.service("a", annotate("berth.dev/address-pool", "p"))
+	p = p.DeepCopy()
+	p.Spec.ServiceAllocation = &v1beta1.ServiceAllocation{Namespaces: []v1beta1.ObjectName{"other"}}
+	c.putPool(p)
+	c.edit("a", func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })
+	c.want("a", "192.0.2.1", reasonAllocated, "")
+	c.restart()
+	c.want("a", "192.0.2.1", reasonAllocated, "")
+	c.wantQuiet()
+}
