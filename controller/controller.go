@@ -354,6 +354,9 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 	}
 	c.poolsDirty = true
 	if err != nil {
+		if c.allocator.Reshare(owner, req.Sharing) {
+			c.waitingDirty = true
+		}
 		refused := explain(err, req, c.snapshot)
 		c.metrics.refused(refused.reason)
 		return result, req.unknown, refused

@@ -42,12 +42,12 @@ func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *conf
 	}
 	wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
 	req.unknown = wishes.Unknown
+	req.Sharing = sharingOf(svc, namespace, wishes.SharingKey)
 	if err != nil {
 		return req, &refusal{reason: reasonInvalidRequest, message: err.Error()}
 	}
 	req.Addresses = wishes.Addresses
 	req.renew = wishes.Renew
-	req.Sharing = sharingOf(svc, namespace, wishes.SharingKey)
 	if wishes.Pool != "" {
 		req.named = wishes.Pool
 		req.Named = true

@@ -33,7 +33,7 @@ func (c *controller) restore() error {
 			a.CreationTimestamp.Compare(b.CreationTimestamp.Time), ownerOf(a).Compare(ownerOf(b)),
 		)
 	})
-	restored := 0
+	restored, joined := 0, joinedUnder(services)
 	for _, svc := range services {
 		if !c.class.Owns(svc) {
 			continue
@@ -48,7 +48,7 @@ func (c *controller) restore() error {
 		if len(addrs) == 0 {
 			continue
 		}
-		if err := c.restoreOne(svc, addrs); err != nil {
+		if err := c.restoreOne(svc, addrs, joined); err != nil {
 			c.lost[owner] = err
 			level.Warn(c.logger).Log("msg", "a Service cannot keep its address", "service", owner, "err", err)
 		}
@@ -80,14 +80,35 @@ func compareBools(a, b bool) int {
 	return 1
 }
 
+// sharedAddress is an address that a Service shows and shares under a key.
+type sharedAddress struct {
+	address netip.Addr
+	key     string
+}
+
+func joinedUnder(services []*corev1.Service) map[sharedAddress]bool {
+	joined := map[sharedAddress]bool{}
+	for _, svc := range services {
+		if key := svc.Annotations[v1beta1.AnnotationSharedIPKey]; key != "" {
+			for _, addr := range ingressOf(svc) {
+				joined[sharedAddress{addr, key}] = true
+			}
+		}
+	}
+	return joined
+}
+
 // restoreOne records the addresses of one Service. What it was granted may be
 // other than what it asks for by now, and counts: Services that had an address
 // together keep it together, and what was refused is not granted by a restart.
-func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned) error {
+func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned, joined map[sharedAddress]bool) error {
 	owner := ownerOf(svc)
 	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
 	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP) // the key is there also if the rest is wrong
-	if _, ours := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]; ours || granted != "" {
+	// Writes of different Services are not ordered: one that has joined another
+	// shows that the other was granted its key, also if it does not say so yet.
+	isJoined := slices.ContainsFunc(addrs, func(a ipam.Assigned) bool { return joined[sharedAddress{a.Address, wishes.SharingKey}] })
+	if _, ours := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]; ours && !isJoined || granted != "" {
 		wishes.SharingKey = granted
 	}
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)

@@ -7,6 +7,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/k8s"
 )
 
 // TestRestartAdoptsNothingForeign: what another controller has written is not
@@ -163,4 +164,41 @@ func TestPoolForOthersNow(t *testing.T) {
 	c.restart()
 	c.want("a", "192.0.2.1", reasonAllocated, "")
 	c.wantQuiet()
+}
+
+// TestRestoreBetweenTheWritesOfSharers: the write of the Service that joins lands,
+// that of the one it joins does not.
+func TestRestoreBetweenTheWritesOfSharers(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1-192.0.2.2")
+	c.service("b")
+	shared := c.get("b").DeepCopy()
+	annotate("berth.dev/allow-shared-ip", "k")(shared)
+	c.services[ownerOf(shared)] = shared
+	c.handleOnly("b")
+	c.pending = map[k8s.Key][]byte{}
+	a := loadBalancer(c, "a", annotate("berth.dev/allow-shared-ip", "k"), func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 })
+	c.services[ownerOf(a)] = a
+	c.handleOnly("a")
+	c.apply(keyOf(ownerOf(a)), c.pending[keyOf(ownerOf(a))])
+	c.restart()
+	c.want("a", "192.0.2.1", reasonAllocated, "")
+	c.want("b", "192.0.2.1", reasonAllocated, "")
+}
+
+// TestPortsOfARefusedRequest: a Service serves what its spec says, also while
+// what it asks for is refused.
+func TestPortsOfARefusedRequest(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1-192.0.2.2")
+	key := annotate("berth.dev/allow-shared-ip", "k")
+	c.service("b", key)
+	c.edit("b", func(s *corev1.Service) {
+		annotate("berth.dev/load-balancer-ips", "nonsense")(s)
+		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Port: 443, Protocol: corev1.ProtocolTCP})
+	})
+	c.service("a", key, func(s *corev1.Service) { s.Spec.Ports[0].Port = 443 })
+	c.want("a", "192.0.2.2", reasonAllocated, "")
 }
