@@ -32,6 +32,12 @@ const (
 	memoryLimit   = 200 << 20
 )
 
+// busy is when a machine is too busy to tell by the limit of latency how fast Berth
+// is: when the API server itself takes longer to create one Service in a hundred.
+// An address takes a watch, a write and a watch; it must still be there sooner than
+// that.
+const busy = time.Second
+
 // quiet is how long a controller that has restarted is watched for writes.
 const quiet = 5 * time.Second
 
@@ -89,9 +95,7 @@ func (s scale) row(what string) string { return fmt.Sprintf("%d Services at once
 
 func (s scale) measure(what string, result time.Duration) { measured.add(s.row(what), result) }
 
-// expectLatency judges how long the Services waited for their addresses. How long
-// the API server took to answer their creator, which is not Berth's doing, tells
-// how busy the machine was.
+// expectLatency judges how long the Services waited for their addresses.
 func (s scale) expectLatency(created map[string]creation, latencies []time.Duration) {
 	s.Helper()
 	var answers []time.Duration
@@ -103,8 +107,13 @@ func (s scale) expectLatency(created map[string]creation, latencies []time.Durat
 	s.measure("API server creates one, 99th percentile", answer)
 	s.measure("creation to EXTERNAL-IP, median", latencies[s.n/2])
 	s.measure("creation to EXTERNAL-IP, 99th percentile", worst)
-	if worst > latencyLimit {
-		s.Errorf("99th percentile from creation to EXTERNAL-IP is %s, more than %s; that of the API server to create a Service was %s", worst, latencyLimit, answer)
+	limit := latencyLimit
+	if answer > busy {
+		limit = answer
+		s.Logf("the machine is busy: the API server took %s to create a Service (99th percentile)", answer)
+	}
+	if worst > limit {
+		s.Errorf("99th percentile from creation to EXTERNAL-IP is %s, more than %s; that of the API server to create a Service was %s", worst, limit, answer)
 	}
 }
 
