@@ -215,6 +215,9 @@ func (c *controller) configure() error {
 		Taken:            takenByCluster(c.cache),
 		Now:              c.clock.Now(),
 	})
+	if !reflect.DeepEqual(verdicts.IPAddressPools, c.verdicts.IPAddressPools) {
+		c.waitingDirty = true // it is part of what those are told who wait
+	}
 	c.verdicts = verdicts
 	if reflect.DeepEqual(snapshot, c.snapshot) {
 		return nil // only a status changed, most likely by our own hand
@@ -276,15 +279,15 @@ func (c *controller) reconcile(key k8s.Key) error {
 	if !found || !c.class.Owns(svc) {
 		return c.dismiss(key, owner, svc)
 	}
-	if c.configDirty {
-		if err := c.configure(); err != nil {
-			return err
-		}
-	}
 	if uid, known := c.contests.uids[owner]; known && uid != svc.UID {
 		// Deleted and created again before anybody looked: what the old one had by
 		// way of its history is not the new one's.
 		if err := c.dismiss(key, owner, nil); err != nil {
+			return err
+		}
+	}
+	if c.configDirty {
+		if err := c.configure(); err != nil {
 			return err
 		}
 	}
@@ -357,7 +360,7 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 		if c.allocator.Reshare(owner, req.Sharing) {
 			c.waitingDirty = true
 		}
-		refused := explain(err, req, c.snapshot)
+		refused := explain(err, req, c.snapshot, c.verdicts)
 		c.metrics.refused(refused.reason)
 		return result, req.unknown, refused
 	}
@@ -405,10 +408,10 @@ func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 	if wasLost {
 		c.events.Warning(svc, eventLost, lost.Error())
 	}
-	if c.told[owner] == o.message {
+	if c.told[owner] == news(o.message) {
 		return
 	}
-	c.told[owner] = o.message
+	c.told[owner] = news(o.message)
 	switch {
 	case o.reason == reasonOutOfPool:
 		c.events.Warning(svc, eventOutOfPool, o.message)
@@ -419,11 +422,17 @@ func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 	}
 }
 
+// news is the part of a message that is worth an event when it changes: which
+// pools are for others is not.
+func news(message string) string {
+	text, _, _ := strings.Cut(message, notTried)
+	return text
+}
+
 func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error {
 	contest, begun, leave := c.contests.judge(svc, o.ingress(), c.clock.Now())
 	if contest != nil {
-		o.allocated, o.reason, o.message = false, reasonContested, contest.message
-		o.contested = join(addressesOf(o.addresses))
+		o.allocated, o.reason, o.message = false, reasonContested, keeping(o.addresses)+contest.message
 	}
 	if begun {
 		c.events.Warning(svc, eventContested, contest.message)

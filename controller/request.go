@@ -127,7 +127,10 @@ func sharingOf(svc *corev1.Service, namespace *corev1.Namespace, key string) *ip
 		sharing.Ports = append(sharing.Ports, ipam.Port{Protocol: protocol, Number: uint16(p.Port)})
 	}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		sharing.Backend = labels.Set(svc.Spec.Selector).String()
+		sharing.Backend = "the Pods " + labels.Set(svc.Spec.Selector).String()
+		if len(svc.Spec.Selector) == 0 { // whoever writes its EndpointSlices knows
+			sharing.Backend = "the endpoints of Service " + ownerOf(svc).String()
+		}
 	}
 	return sharing
 }

@@ -149,7 +149,7 @@ func TestQuota(t *testing.T) {
 	c.putPool(p)
 	c.service("a")
 	c.service("b")
-	c.want("b", "", reasonPoolExhausted, "quota")
+	c.want("b", "", reasonQuotaExceeded, "quota")
 	c.delete("a")
 	c.want("b", "192.0.2.0", reasonAllocated, "")
 }
@@ -163,7 +163,7 @@ func TestDisabledPool(t *testing.T) {
 	c.putPool(p)
 	c.want("a", "192.0.2.0", reasonAllocated, "")
 	c.service("b")
-	c.want("b", "", reasonPoolExhausted, "disabled")
+	c.want("b", "", reasonPoolDisabled, "disabled")
 }
 
 func TestExcludedAndTakenAddresses(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -201,4 +202,45 @@ func TestPortsOfARefusedRequest(t *testing.T) {
 	})
 	c.service("a", key, func(s *corev1.Service) { s.Spec.Ports[0].Port = 443 })
 	c.want("a", "192.0.2.2", reasonAllocated, "")
+}
+
+// TestForgedAnnotations: what users can write takes nothing from others.
+func TestForgedAnnotations(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1-192.0.2.2")
+	c.service("old")
+	c.service("victim")
+	forged := c.get("old").DeepCopy()
+	annotate("berth.dev/contested-ips", "192.0.2.2")(forged)
+	annotate("berth.dev/ip-allocated-from-pool", "x")(forged)
+	annotate("berth.dev/shared-ip-key", "k")(forged)
+	c.services[ownerOf(forged)] = forged
+	c.restart()
+	c.want("old", "192.0.2.1", reasonAllocated, "192.0.2.1 from pool default")
+	c.want("victim", "192.0.2.2", reasonAllocated, "")
+}
+
+// TestOverwrittenWhileNobodyLeads: what another controller writes meanwhile is
+// not adopted, costs nobody an address, and is told.
+func TestOverwrittenWhileNobodyLeads(t *testing.T) {
+	t.Parallel()
+	for name, ingress := range map[string]corev1.LoadBalancerIngress{"an address": {IP: "203.0.113.99"}, "a host name": {Hostname: "lb.example.com"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t)
+			c.pool("default", "192.0.2.1-192.0.2.9")
+			c.service("first")
+			c.service("a")
+			c.delete("first")
+			overwritten := c.get("a").DeepCopy()
+			overwritten.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{ingress}
+			c.services[ownerOf(overwritten)] = overwritten
+			c.restart()
+			c.want("a", "192.0.2.2", reasonContested, "another controller has replaced 192.0.2.2 by")
+			if all := strings.Join(c.events, "\n"); !strings.Contains(all, "Warning StatusOverwritten default/a") {
+				t.Errorf("events: %s", all)
+			}
+		})
+	}
 }

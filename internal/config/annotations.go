@@ -49,7 +49,7 @@ func known(annotation string) bool {
 	switch annotation {
 	case v1beta1.AnnotationAddressPool, v1beta1.AnnotationLoadBalancerIPs, v1beta1.AnnotationAllowSharedIP,
 		v1beta1.AnnotationRetain, v1beta1.AnnotationRenew, v1beta1.AnnotationRenewed, v1beta1.AnnotationSharedIPKey,
-		v1beta1.AnnotationContestedIPs, v1beta1.AnnotationIPAllocatedFromPool:
+		v1beta1.AnnotationIPAllocatedFromPool:
 		return true
 	}
 	return false
