@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"testing"
 	"time"
@@ -19,6 +20,12 @@ import (
 // for what is checked.
 func TestRandomLife(t *testing.T) {
 	t.Parallel()
+	if seed := flag.Lookup("rapid.seed"); seed.Value.String() == "0" {
+		// The same lives every time. To see others: -rapid.seed=N -rapid.checks=20000.
+		if err := seed.Value.Set("1"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	rapid.Check(t, func(t *rapid.T) {
 		c := newChaos(t)
 		t.Repeat(map[string]func(*rapid.T){

@@ -88,9 +88,18 @@ func explainExhausted(err *ipam.ExhaustedError, req request, snapshot *config.Sn
 		message, reason = "no pool is for this Service", reasonNoPool
 	}
 	if untried := append(untriedPools(req, snapshot), refused...); len(untried) > 0 && !req.Named {
-		message += notTried + strings.Join(untried, ", ")
+		message += notTried + some(untried)
 	}
 	return &refusal{reason: reason, message: message}
+}
+
+// some joins texts, leaving out those beyond the first few.
+func some(texts []string) string {
+	const few = 8
+	if more := len(texts) - few; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(texts[:few], ", "), more)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // reasonOf returns what stands against all pools that were tried, if that is one
