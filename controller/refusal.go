@@ -95,7 +95,7 @@ func explainExhausted(err *ipam.ExhaustedError, req request, snapshot *config.Sn
 
 // some joins texts, leaving out those beyond the first few.
 func some(texts []string) string {
-	const few = 8
+	const few = 32
 	if more := len(texts) - few; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(texts[:few], ", "), more)
 	}
