@@ -475,9 +475,9 @@ func TestMisspeltAnnotation(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.pool("default", "192.0.2.1")
-	c.service("a", annotate("berth.dev/adress-pool", "default"))
-	c.want("a", "192.0.2.1", reasonAllocated, "192.0.2.1 from pool default; ignored, because Berth has no such annotation: berth.dev/adress-pool")
-	c.edit("a", func(s *corev1.Service) { delete(s.Annotations, "berth.dev/adress-pool") })
+	c.service("a", annotate("berth.dev/pool-of-addresses", "default"))
+	c.want("a", "192.0.2.1", reasonAllocated, "192.0.2.1 from pool default; ignored, because Berth has no such annotation: berth.dev/pool-of-addresses")
+	c.edit("a", func(s *corev1.Service) { delete(s.Annotations, "berth.dev/pool-of-addresses") })
 	c.want("a", "192.0.2.1", reasonAllocated, "192.0.2.1 from pool default")
 }
 

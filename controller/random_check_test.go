@@ -151,7 +151,7 @@ func (c *chaos) checkRest() {
 	}
 	c.checkSharing()
 	c.checkNothingToDo()
-	if len(c.replica.controller.contests.open) == 0 && !(known("R3") && c.wantsToMove()) {
+	if len(c.replica.controller.contests.open) == 0 && (!known("R3") || !c.wantsToMove()) {
 		c.checkSuccessor()
 	}
 	c.reassigned, c.recent, c.held = map[string]bool{}, nil, map[string]*v1beta1.IPReservation{}
