@@ -23,6 +23,7 @@ import (
 const (
 	// loopback is where the transport's end of the connection is for GoBGP.
 	loopback  = "127.0.0.1"
+	prefix    = loopback + "/32"
 	groupName = "router"
 )
 
@@ -46,9 +47,12 @@ type engine struct {
 	conn    *net.TCPConn
 	accept  chan *net.TCPConn
 	serving sync.WaitGroup
-	// known tells that the server knows of the peer, leave that it is to end.
-	known bool
-	leave atomic.Bool
+	// connected tells that the server was given conn, leave that it is to end.
+	connected bool
+	leave     atomic.Bool
+	// lost is closed when the session has ended, freed when a deleted peer's
+	// goroutines have.
+	lost, freed chan struct{}
 
 	// reading tells that the server's goroutine holds selection for reading.
 	reading bool
@@ -70,6 +74,8 @@ func startEngine(cfg engineConfig, routes bgp.Routes, conn *net.TCPConn) (*engin
 		conn:   conn,
 		paths:  pathMaker{internal: cfg.localASN == cfg.remoteASN, asn: cfg.localASN, nextHops: cfg.nextHops},
 		accept: make(chan *net.TCPConn, 1),
+		lost:   make(chan struct{}),
+		freed:  make(chan struct{}),
 	}
 	hooks := &hooks{engine: e, logger: cfg.logger}
 	e.server = server.NewBgpServer(server.LoggerOption(hooks), server.TimingHookOption(hooks))
@@ -88,6 +94,7 @@ func startEngine(cfg engineConfig, routes bgp.Routes, conn *net.TCPConn) (*engin
 			return nil, err
 		}
 	}
+	e.connected = true
 	e.accept <- conn
 	return e, nil
 }
@@ -132,9 +139,8 @@ func (e *engine) configure(cfg engineConfig) error {
 	if err := e.server.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: group}); err != nil {
 		return err
 	}
-	e.known = true
 	return e.server.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
-		DynamicNeighbor: &api.DynamicNeighbor{Prefix: loopback + "/32", PeerGroup: groupName},
+		DynamicNeighbor: &api.DynamicNeighbor{Prefix: prefix, PeerGroup: groupName},
 	})
 }
 
@@ -195,18 +201,23 @@ func (e *engine) refresh() error {
 }
 
 // stop ends the server and all of its goroutines, and closes the connection. It
-// may be called once.
+// may be called once. It lets the session end by itself first, because GoBGP
+// leaks a goroutine when a peer is deleted while it takes up a message, and does
+// without StopBgp, which clears what the peer's goroutines may still read.
 func (e *engine) stop() {
 	ctx := context.Background()
-	if e.known {
-		// So that the last connection is nobody's.
-		_ = e.server.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: loopback + "/32", PeerGroup: groupName})
+	_ = e.conn.Close()
+	if e.connected {
+		<-e.lost
+		// So that the connection that follows is nobody's.
+		_ = e.server.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: prefix, PeerGroup: groupName})
+		if e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: loopback}) == nil {
+			<-e.freed
+		}
 	}
-	_ = e.server.StopBgp(ctx, &api.StopBgpRequest{}) // fails only without a request
 	e.leave.Store(true)
 	e.accept <- e.conn
 	e.serving.Wait()
-	_ = e.conn.Close()
 }
 
 // done is called by the server's goroutine after each thing that it has done. A

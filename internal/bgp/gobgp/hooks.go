@@ -3,6 +3,7 @@ package gobgp
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-kit/log"
@@ -18,16 +19,25 @@ import (
 type hooks struct {
 	engine *engine
 	logger log.Logger
+	lost   sync.Once
 }
 
 // Observe implements server.FSMTimingHook.
 func (h *hooks) Observe(op server.FSMOperation, _, _ time.Duration) { h.engine.done(op) }
 
 // Debug implements log.Logger of GoBGP. It drops the lines, one per message and
-// more, and picks out the one that tells of a new session.
+// more, and picks out those that tell of a new session and of a peer's end.
 func (h *hooks) Debug(msg string, fields gobgplog.Fields) {
-	if msg == "state changed" && fields["new"] == bgppacket.BGP_FSM_ESTABLISHED.String() {
-		h.engine.establishing()
+	switch msg {
+	case "state changed":
+		switch fields["new"] {
+		case bgppacket.BGP_FSM_ESTABLISHED.String():
+			h.engine.establishing()
+		case bgppacket.BGP_FSM_IDLE.String():
+			h.lost.Do(func() { close(h.engine.lost) })
+		}
+	case "freed fsm.h":
+		close(h.engine.freed)
 	}
 }
 
