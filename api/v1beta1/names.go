@@ -50,6 +50,9 @@ const (
 	// ConditionAnnounced on a Service: True when its addresses are announced;
 	// the message says by which node, interface and protocol.
 	ConditionAnnounced = "berth.dev/Announced"
+	// ConditionBGPReady on a NodeState: True when every BGP session that the
+	// BGPPeers ask of the node is established.
+	ConditionBGPReady = "BGPReady"
 )
 
 // Reasons of ConditionAccepted.
@@ -69,6 +72,21 @@ const (
 	ReasonExpired = "Expired"
 	// ReasonUnknownPool: the advertisement names pools of which none is in force.
 	ReasonUnknownPool = "UnknownPool"
+	// ReasonPartlyAccepted: the object is in force, but for something that the
+	// message names.
+	ReasonPartlyAccepted = "PartlyAccepted"
+	// ReasonUnknownPeer: the advertisement names peers of which none is in force.
+	ReasonUnknownPeer = "UnknownPeer"
+	// ReasonUnknownCommunity: the advertisement uses a name that no Community in
+	// force gives to a community.
+	ReasonUnknownCommunity = "UnknownCommunity"
+	// ReasonUnknownBFDProfile: the peer names a BFDProfile that is not in force.
+	ReasonUnknownBFDProfile = "UnknownBFDProfile"
+	// ReasonSecretNotUsable: the peer names a Secret that is not there or that
+	// holds no password.
+	ReasonSecretNotUsable = "SecretNotUsable"
+	// ReasonDuplicate: an older peer is the same.
+	ReasonDuplicate = "Duplicate"
 )
 
 // LoadBalancerClass is the class of Services that are Berth's even when it is

@@ -1,0 +1,214 @@
+package bfd
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// reopen is the pause before a socket that failed is opened again.
+	reopen = time.Second
+	// recheck is how often a session that sends nothing makes sure that its
+	// interface is still the same one.
+	recheck = 5 * time.Second
+)
+
+// keep makes a session, or changes the parameters of the one there is.
+func (m *Monitor) keep(now time.Time, k key, w *want) {
+	l := m.links[k]
+	if l != nil && l.leaving.Equal(never) {
+		l.names = w.names
+		l.session.configure(now, w.cfg, l.session.reflects)
+		m.attend(now, l)
+		return
+	}
+	port := m.usePort(k.port())
+	if l != nil {
+		m.drop(l) // its peer must not hear two stories at the same time
+	}
+	number := rand.Uint32()
+	for number == 0 || m.byNumber[number] != nil {
+		number = rand.Uint32()
+	}
+	l = &link{
+		key: k, names: w.names, session: newSession(w.cfg, number, rand.Float64), metrics: m.metrics.forLink(k),
+		port: port, retry: now, leaving: never, since: now, due: now,
+	}
+	l.session.echo.secret = rand.Uint64()
+	m.links[k], m.byNumber[number] = l, l
+	m.queue.add(l)
+}
+
+// retire ends a session in order: its peer is told, more than once.
+func (m *Monitor) retire(now time.Time, l *link) {
+	before := l.session.state
+	l.leaving = now.Add(l.session.disable(now))
+	l.names = nil
+	m.transition(now, l, before)
+	m.attend(now, l)
+}
+
+// drop ends a session at once.
+func (m *Monitor) drop(l *link) {
+	m.shut(l)
+	m.queue.remove(l)
+	m.releasePort(l.port)
+	delete(m.links, l.key)
+	delete(m.byNumber, l.session.local)
+	m.metrics.forget(l.key)
+}
+
+// tend does what is due for a link.
+func (m *Monitor) tend(now time.Time, l *link) {
+	if !l.leaving.After(now) {
+		m.drop(l)
+		return
+	}
+	if !l.retry.After(now) {
+		m.open(now, l)
+	}
+	if !l.checking && l.session.expired(now) {
+		// If it was this process that slept, what tells of the peer's life is
+		// waiting to be read. The reader knows, and says when it has read all.
+		if l.port.check(l) {
+			l.checking = true
+		} else {
+			m.expire(now, l)
+		}
+	}
+	m.attend(now, l)
+}
+
+func (m *Monitor) expire(now time.Time, l *link) {
+	before := l.session.state
+	l.session.expire(now)
+	m.transition(now, l, before)
+}
+
+// attend sends what a link has to send and sets its alarm.
+func (m *Monitor) attend(now time.Time, l *link) {
+	for l.session.transmit(now, &m.packet) {
+		m.send(now, l, m.packet.AppendTo(m.buf[:0]))
+	}
+	m.queue.set(l, l.nextDue())
+	if l.due.Before(m.sleeping) {
+		notify(m.wake)
+	}
+}
+
+// transition tells of a change of state, if it is one.
+func (m *Monitor) transition(now time.Time, l *link, before State) {
+	s := l.session
+	if s.state == before {
+		return
+	}
+	l.since = now
+	switch {
+	case s.state == Up:
+		l.metrics.up.Set(1)
+		l.metrics.ups.Inc()
+	case before == Up:
+		l.metrics.up.Set(0)
+		l.metrics.downs.Inc()
+		if s.state == Down && (s.diag != NeighborDown || s.remoteState != AdminDown) {
+			l.failures++
+		}
+	}
+	m.logger.Log("msg", "BFD session changed its state", "peer", l.key, "state", s.state, "was", before,
+		"reason", s.diag, "peerState", s.remoteState, "peerReason", s.remoteDiag)
+	notify(m.changes)
+}
+
+// open opens the socket of a link, or looks whether it is still good.
+func (m *Monitor) open(now time.Time, l *link) {
+	index := 0
+	if l.key.ifname != "" {
+		ifi, err := net.InterfaceByName(l.key.ifname)
+		if err != nil {
+			m.shut(l)
+			m.fail(now, l, fmt.Errorf("interface %s: %w", l.key.ifname, err))
+			return
+		}
+		index = ifi.Index
+	}
+	l.retry = never
+	if index != 0 && l.session.transmitInterval() == 0 {
+		l.retry = now.Add(recheck)
+	}
+	if l.conn != nil && l.ifindex == index {
+		return
+	}
+	m.shut(l)
+	conn, err := openSender(l.key, index, l.source)
+	if err != nil {
+		m.fail(now, l, err)
+		return
+	}
+	l.conn, l.source, l.ifindex = conn, conn.source, index
+	m.byMatch[l.match()] = l
+	l.session.changed = true // whatever it said before was not heard
+	m.setError(l, nil)
+}
+
+// shut closes the socket of a link.
+func (m *Monitor) shut(l *link) {
+	if l.conn == nil {
+		return
+	}
+	l.conn.close()
+	l.conn = nil
+	if m.byMatch[l.match()] == l {
+		delete(m.byMatch, l.match())
+	}
+}
+
+// fail notes that a link's socket is not open and when to try again.
+func (m *Monitor) fail(now time.Time, l *link, err error) {
+	l.retry = now.Add(reopen)
+	m.setError(l, err)
+}
+
+// setError tells of an error that is new, or of its end.
+func (m *Monitor) setError(l *link, err error) {
+	if err == nil && l.err == nil || err != nil && l.err != nil && err.Error() == l.err.Error() {
+		return
+	}
+	l.err = err
+	notify(m.changes)
+	if err != nil {
+		m.logger.Log("msg", "BFD session cannot send", "peer", l.key, "err", err)
+	} else {
+		m.logger.Log("msg", "BFD session can send again", "peer", l.key)
+	}
+}
+
+// send sends a control packet.
+func (m *Monitor) send(now time.Time, l *link, b []byte) {
+	if l.conn == nil {
+		return
+	}
+	err := l.conn.send(b)
+	if err == nil {
+		l.metrics.sent.Inc()
+		if l.err != nil {
+			m.setError(l, nil)
+		}
+		return
+	}
+	l.metrics.sendErrors.Inc()
+	for _, passing := range []error{unix.EAGAIN, unix.ENOBUFS, unix.ECONNREFUSED, unix.EHOSTUNREACH} {
+		if errors.Is(err, passing) {
+			return
+		}
+	}
+	m.setError(l, err)
+	if !errors.Is(err, unix.EPERM) { // a packet filter's verdict
+		m.shut(l)
+		l.retry = now.Add(reopen)
+	}
+}
