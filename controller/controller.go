@@ -281,6 +281,13 @@ func (c *controller) reconcile(key k8s.Key) error {
 			return err
 		}
 	}
+	if uid, known := c.contests.uids[owner]; known && uid != svc.UID {
+		// Deleted and created again before anybody looked: what the old one had by
+		// way of its history is not the new one's.
+		if err := c.dismiss(key, owner, nil); err != nil {
+			return err
+		}
+	}
 	c.observeLatency(svc, owner)
 	result, err := c.allocate(svc)
 	var o outcome
@@ -329,7 +336,7 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, *refusal) {
 	req, err := newRequest(svc, ns, c.snapshot, c.verdicts)
 	var result ipam.Result
 	if err == nil {
-		req.Renew = c.renew(svc, req)
+		req.Renew = c.renew(req)
 		result, err = c.allocator.Allocate(req.Request)
 	} else {
 		result.Addresses = c.allocator.Allocation(owner)

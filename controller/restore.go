@@ -50,6 +50,9 @@ func (c *controller) restore() error {
 			c.lost[owner] = err
 			level.Warn(c.logger).Log("msg", "a Service cannot keep its address", "service", owner, "err", err)
 		}
+		if waitsToMove(svc) {
+			c.allocator.AsksToMove(owner)
+		}
 		restored++
 	}
 	c.restoreRests()
@@ -76,13 +79,13 @@ func compareBools(a, b bool) int {
 }
 
 // restoreOne records the addresses of one Service. What it was granted may be
-// other than what it asks for by now: Services that had an address together
-// keep it together, whatever they ask for.
+// other than what it asks for by now, and counts: Services that had an address
+// together keep it together, and what was refused is not granted by a restart.
 func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned) error {
 	owner := ownerOf(svc)
 	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
 	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP) // the key is there also if the rest is wrong
-	if granted != "" {
+	if _, ours := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]; ours || granted != "" {
 		wishes.SharingKey = granted
 	}
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
@@ -107,16 +110,24 @@ func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
 	if contested, found := svc.Annotations[v1beta1.AnnotationContestedIPs]; found {
 		shown = parseAddresses(contested) // another controller's are in the status
 	}
-	for _, addr := range shown {
+	for i, addr := range shown {
 		pool, found := c.snapshot.PoolOf(addr)
 		switch {
-		case found && (marked(svc) || pool.MayAssign(addr)):
+		case found && pool.MayAssign(addr):
 			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: pool.Name})
 		case marked(svc):
-			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: c.poolBefore(svc, addr)})
+			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: c.poolBefore(svc, shown, i)})
 		}
 	}
 	return assigned
+}
+
+// waitsToMove says that a Service names a pool that none of its addresses came
+// from, and was refused: it wants to move once that pool has room.
+func waitsToMove(svc *corev1.Service) bool {
+	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
+	return wishes.Pool != "" && meta.IsStatusConditionFalse(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) &&
+		!slices.Contains(strings.Split(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool], ","), wishes.Pool)
 }
 
 func parseAddresses(text string) []netip.Addr {
@@ -129,18 +140,15 @@ func parseAddresses(text string) []netip.Addr {
 	return addrs
 }
 
-// poolBefore returns the pool that an address came from which is in no pool any
-// more, as far as the annotation tells: of the pools it names, one that has
-// none of the Service's other addresses.
-func (c *controller) poolBefore(svc *corev1.Service, addr netip.Addr) string {
+// poolBefore returns the pool that the i-th of the addresses came from, as the
+// annotation has it (see outcome.pools).
+func (c *controller) poolBefore(svc *corev1.Service, shown []netip.Addr, i int) string {
 	names := strings.Split(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool], ",")
-	for _, other := range ingressOf(svc) {
-		if pool, found := c.snapshot.PoolOf(other); found && other != addr && len(names) > 1 {
-			names = slices.DeleteFunc(names, func(name string) bool { return name == pool.Name })
-		}
-	}
-	if len(names) == 0 {
-		return ""
+	switch pool, found := c.snapshot.PoolOf(shown[i]); {
+	case len(names) == len(shown):
+		return names[i]
+	case names[0] == "" && found:
+		return pool.Name
 	}
 	return names[0]
 }

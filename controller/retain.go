@@ -306,7 +306,7 @@ func (c *controller) reserve() {
 
 // renew says whether a Service is to have other addresses than it has: because
 // it asks for them, or because the pool of one of its addresses wants that.
-func (c *controller) renew(svc *corev1.Service, req request) bool {
+func (c *controller) renew(req request) bool {
 	held := c.allocator.Allocation(req.Owner)
 	if len(held) == 0 {
 		return false
@@ -321,7 +321,7 @@ func (c *controller) renew(svc *corev1.Service, req request) bool {
 		if a.Pool != "" || asked {
 			return false
 		}
-		pool, found := c.snapshot.Pool(c.poolBefore(svc, a.Address))
+		pool, found := c.snapshot.Pool(a.From)
 		return found && pool.Reassign
 	})
 }

@@ -77,24 +77,19 @@ func (o outcome) ingress() []corev1.LoadBalancerIngress {
 	return ingress
 }
 
-// pools renders the pools of the addresses for the annotation. A pool that is
-// gone stays in it, because advertisements may name it.
+// pools renders for the annotation which pools the addresses came from: the one
+// of all, or one for each address in their order. A pool that is gone stays in
+// it, because advertisements may name it. before is what it said so far.
 func (o outcome) pools(before string) string {
-	var names []string
-	outOfPool := false
-	for _, a := range o.addresses {
-		if a.Pool == "" {
-			outOfPool = true
-		} else if !slices.Contains(names, a.Pool) {
-			names = append(names, a.Pool)
+	names := make([]string, len(o.addresses))
+	for i, a := range o.addresses {
+		if a.From == "" {
+			return before // of an address that came before anybody took notes
 		}
+		names[i] = a.From
 	}
-	if outOfPool {
-		for name := range strings.SplitSeq(before, ",") {
-			if name != "" && !slices.Contains(names, name) {
-				names = append(names, name)
-			}
-		}
+	if len(slices.Compact(slices.Clone(names))) == 1 {
+		return names[0]
 	}
 	return strings.Join(names, ",")
 }
@@ -218,8 +213,9 @@ func (m *patchMetadata) set(key, value string) {
 }
 
 // marked says that Berth, or MetalLB before it, gave the Service its addresses.
+// That Berth had something to say about it does not mean that it gave any.
 func marked(svc *corev1.Service) bool {
-	if meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) != nil {
+	if meta.IsStatusConditionTrue(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) {
 		return true
 	}
 	return slices.ContainsFunc(slices.Collect(maps.Keys(svc.Annotations)), func(key string) bool {

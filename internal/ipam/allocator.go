@@ -241,11 +241,22 @@ func (al *allocation) assigned() []Assigned {
 	out := make([]Assigned, len(al.holdings))
 	for i, h := range al.holdings {
 		out[i].Address = h.addr()
+		if h.pool != nil {
+			out[i].From = h.pool.spec.Name
+		}
 		if h.inPool {
-			out[i].Pool = h.pool.spec.Name
+			out[i].Pool = out[i].From
 		}
 	}
 	return out
+}
+
+// AsksToMove tells of an owner that was restored and not dealt with since that it names other pools than those which its
+// addresses came from: it waits for these, and is moved as soon as they can be had.
+func (a *Allocator) AsksToMove(o Owner) {
+	if al := a.owners[o]; al != nil {
+		al.restored = false
+	}
 }
 
 // SharingOf returns a copy of the sharing under which an owner holds its addresses, with sorted ports; nil if it shares

@@ -22,6 +22,8 @@ import (
 //	                                     with a leading !, those after a / on request only; options ask=ADDR,.. key=KEY ports=tcp80,.. backend=B across renew;
 //	                                     the result is ADDR@POOL .. [released ADDR ..] [freed] [missing: ERROR], or an error
 //	restore OWNER ADDR,.. [OPTION..]     Restore, or RestoreFrom if the addresses are ADDR@POOL
+//	moves OWNER                          AsksToMove
+//	from OWNER                           Allocation: which pools its addresses came from
 //	reserve NAME[~GROUP]=OWNER:RANGE,..  SetReservations; NAME=OWNER:COUNTxPOOL/FAMILY[,ADDR..] counts and held ADDR..;
 //	                                     the result is RANGE,.. [(ERROR)]; ..
 //	time DURATION                        Expire, so much later; the first call is at 12:00:00
@@ -93,6 +95,15 @@ func (s *script) run(t *testing.T, command string, args []string) string {
 		return join(s.a.Release(owner(args[0])))
 	case "show":
 		return join(s.a.Allocation(owner(args[0])))
+	case "moves":
+		s.a.AsksToMove(owner(args[0]))
+		return "ok"
+	case "from":
+		var from []string
+		for _, a := range s.a.Allocation(owner(args[0])) {
+			from = append(from, cmp.Or(a.From, "unknown"))
+		}
+		return strings.Join(from, " ")
 	case "owners":
 		return join(s.a.Owners(netip.MustParseAddr(args[0])))
 	case "stats":
@@ -175,7 +186,7 @@ func (s *script) restore(t *testing.T, args []string) string {
 	var assigned []Assigned
 	for _, part := range strings.Split(args[1], ",") {
 		addr, pool, _ := strings.Cut(part, "@")
-		assigned = append(assigned, Assigned{netip.MustParseAddr(addr), pool})
+		assigned = append(assigned, Assigned{Address: netip.MustParseAddr(addr), Pool: pool})
 	}
 	return say(s.a.RestoreFrom(owner(args[0]), assigned, req.Sharing))
 }

@@ -200,6 +200,8 @@ type Assigned struct {
 	// Pool is the pool that covers the address now. It is "" if none does: the address is out of pool, because the pool
 	// was edited or deleted while its owner lived.
 	Pool string
+	// From is Pool or, out of pool, the one that last covered the address; "" if that is not known.
+	From string
 }
 
 // Result is what came of an Allocate.

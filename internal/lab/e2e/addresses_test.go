@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -254,70 +252,6 @@ func testContested(e *env) {
 			e.Errorf("reported %d times", event.Count)
 		}
 	}
-}
-
-// testBurst: creates and deletes with the controller killed in their middle
-// lose, double or move nothing.
-func testBurst(e *env) {
-	const n = 1000
-	e.createPool(e.namespace, e.largeRanges(n), nil)
-	e.createService("steady")
-	e.waitAllocated("steady")
-	steady := join(e.addressesOf("steady"))
-	g, ctx := errgroup.WithContext(e.ctx)
-	g.SetLimit(8)
-	services := e.lab.kube.CoreV1().Services(e.namespace)
-	for i := range n {
-		if i == n/2 {
-			leader := e.leader()
-			if err := e.lab.Kill(leader.Spec.NodeName, "controller", syscall.SIGKILL); err != nil {
-				e.Fatal(err)
-			}
-		}
-		g.Go(func() error {
-			service := e.newService(fmt.Sprintf("s-%d", i))
-			service.Spec.Selector, service.Spec.AllocateLoadBalancerNodePorts = nil, ptr.To(false)
-			if _, err := services.Create(ctx, service, metav1.CreateOptions{}); err != nil || i%3 > 0 {
-				return err
-			}
-			return services.Delete(ctx, service.Name, metav1.DeleteOptions{})
-		})
-	}
-	if err := g.Wait(); err != nil {
-		e.Fatal(err)
-	}
-	e.waitFor("every Service to have an address of its own", 2*time.Minute, func(ctx context.Context) (bool, string) {
-		list, err := services.List(ctx, listAll)
-		if err != nil {
-			return false, err.Error()
-		}
-		holders := map[string]string{}
-		for _, service := range list.Items {
-			if !meta.IsStatusConditionTrue(service.Status.Conditions, v1beta1.ConditionAddressAllocated) {
-				return false, service.Name + " has none"
-			}
-			for _, ingress := range service.Status.LoadBalancer.Ingress {
-				if other := holders[ingress.IP]; other != "" {
-					e.Fatalf("%s and %s both have %s", other, service.Name, ingress.IP)
-				}
-				holders[ingress.IP] = service.Name
-			}
-		}
-		return len(list.Items) == n-(n+2)/3+1, fmt.Sprintf("%d Services", len(list.Items))
-	})
-	if got := join(e.addressesOf("steady")); got != steady {
-		e.Errorf("a Service that was there before moved from %s to %s", steady, got)
-	}
-}
-
-// largeRanges returns room for n Services far behind the slots of the tests.
-func (e *env) largeRanges(n int) []v1beta1.AddressRange {
-	var ranges []v1beta1.AddressRange
-	for _, free := range e.lab.Plan().FreeRanges {
-		from := advance(free.Addr(), 20_000)
-		ranges = append(ranges, v1beta1.AddressRange(from.String()+"-"+advance(from, n+n/2).String()))
-	}
-	return ranges
 }
 
 // expectAddresses waits until a Service has the nth addresses of the test's slot.

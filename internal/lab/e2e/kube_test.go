@@ -39,20 +39,17 @@ func (e *env) createService(name string, changes ...func(*corev1.Service)) {
 }
 
 func (e *env) tryService(name string, changes ...func(*corev1.Service)) error {
-	service := e.newService(name)
-	for _, change := range changes {
-		change(service)
-	}
+	service := e.newService(name, changes...)
 	_, err := e.lab.kube.CoreV1().Services(e.namespace).Create(e.ctx, service, metav1.CreateOptions{})
 	return err
 }
 
-func (e *env) newService(name string) *corev1.Service {
+func (e *env) newService(name string, changes ...func(*corev1.Service)) *corev1.Service {
 	policy := corev1.IPFamilyPolicySingleStack
 	if len(e.families()) > 1 {
 		policy = corev1.IPFamilyPolicyRequireDualStack
 	}
-	return &corev1.Service{
+	service := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}, Labels: map[string]string{}},
 		Spec: corev1.ServiceSpec{
 			Type:           corev1.ServiceTypeLoadBalancer,
@@ -62,6 +59,10 @@ func (e *env) newService(name string) *corev1.Service {
 			Ports:          []corev1.ServicePort{{Name: "http", Port: servicePort, TargetPort: intstr.FromInt32(podPort)}},
 		},
 	}
+	for _, change := range changes {
+		change(service)
+	}
+	return service
 }
 
 // Changes of a Service for createService.

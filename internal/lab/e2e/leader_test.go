@@ -168,13 +168,7 @@ func (e *env) waitOtherLeader(before string, limit time.Duration) *corev1.Pod {
 // which no watch shows.
 func (e *env) statusWrites(pod *corev1.Pod) int {
 	e.Helper()
-	total := 0.0
-	for series, value := range e.metrics(pod, 7958) {
-		if strings.HasPrefix(series, "berth_api_writes_total{") && strings.Contains(series, `kind="Service"`) {
-			total += value
-		}
-	}
-	return int(total)
+	return writesOf(e.metrics(pod, 7958), "Service")
 }
 
 // metrics returns the metrics of a Pod by their full names.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,7 +22,9 @@ type change struct {
 
 // recorder keeps everything that happens to the Services of a namespace.
 type recorder struct {
-	e       *env
+	e *env
+	// before are the Services as they were when the recording began.
+	before  []change
 	watch   watch.Interface
 	done    chan struct{}
 	mu      sync.Mutex
@@ -41,6 +44,9 @@ func (e *env) record() *recorder {
 		e.Fatal(err)
 	}
 	r := &recorder{e: e, watch: w, done: make(chan struct{})}
+	for i := range list.Items {
+		r.before = append(r.before, change{at: time.Now(), kind: watch.Added, service: &list.Items[i]})
+	}
 	go r.run()
 	e.Cleanup(func() {
 		w.Stop()
@@ -108,9 +114,9 @@ func (r *recorder) writes(name string) []change {
 // expectNone fails the test if any of the named Services was written to at all.
 func (r *recorder) expectNone(during string, names ...string) {
 	r.e.Helper()
-	for _, name := range names {
-		for _, c := range r.writes(name) {
-			r.e.Errorf("%s: Service %s was written at %s (%s): %+v", during, name, c.at.Format("15:04:05.000"), c.kind, c.service.Status)
+	for _, c := range r.writes("") {
+		if slices.Contains(names, c.service.Name) {
+			r.e.Errorf("%s: Service %s was written at %s (%s): %+v", during, c.service.Name, c.at.Format("15:04:05.000"), c.kind, c.service.Status)
 		}
 	}
 }

@@ -24,18 +24,16 @@ import (
 	"github.com/berth-lb/berth/internal/lab/network"
 )
 
-// What a burst of Services may cost at the most. These bounds are for machines
-// that do other things too, and tell work that grows with the square of the
-// Services from work that does not; what is measured is in the table.
+// What a burst of Services may cost at the most, and a restart among them.
 const (
-	latencyBound  = 5 * time.Second
-	readyBound    = 10 * time.Second
-	logLinesBound = 50
-	memoryBound   = 200 << 20
+	latencyLimit  = 250 * time.Millisecond // 99th percentile
+	readyLimit    = 2 * time.Second
+	logLinesLimit = 50
+	memoryLimit   = 200 << 20
 )
 
-// poolWritesSeries counts the writes of pool statuses.
-const poolWritesSeries = `berth_api_writes_total{kind="IPAddressPool",result="ok"}`
+// quiet is how long a controller that has restarted is watched for writes.
+const quiet = 5 * time.Second
 
 // scaleServices is how many Services the burst has, unless $BERTH_E2E_SERVICES
 // says otherwise.
@@ -43,50 +41,133 @@ func scaleServices() int {
 	if n, err := strconv.Atoi(os.Getenv("BERTH_E2E_SERVICES")); err == nil && n > 0 {
 		return n
 	}
-	return 1000
+	return 5000
+}
+
+// scale is a burst of n Services.
+type scale struct {
+	*env
+	n int
 }
 
 // TestScale creates many Services at once and restarts the controller among
 // them.
 func TestScale(t *testing.T) {
 	l := startScaleLab(t)
-	e := newEnv(t, l)
-	e.createPool(e.namespace, []v1beta1.AddressRange{v1beta1.AddressRange(l.Plan().FreeRanges[0].String())}, nil)
-	n := scaleServices()
-	arrivals := watchArrivals(e)
-	leader := e.leader()
-	before := e.metrics(leader, 7958)
+	s := scale{env: newEnv(t, l), n: scaleServices()}
+	s.createPool(s.namespace, []v1beta1.AddressRange{v1beta1.AddressRange(l.Plan().FreeRanges[0].String())}, nil)
+	leader, speaker := s.leader(), s.speaker()
+	before, speakerBefore, written := s.metrics(leader, 7958), s.metrics(speaker, 7957), l.apiWrites(s.env)
+	arrivals := watchArrivals(s.env)
 	began := time.Now()
-	created := e.burst(n)
-	t.Logf("%d Services created in %s", n, time.Since(began).Round(time.Millisecond))
-	latencies := arrivals.wait(e, created)
-	slices.Sort(latencies)
-	name := func(what string) string { return fmt.Sprintf("%d Services at once: %s", n, what) }
-	measured.add(name("creation to EXTERNAL-IP, median"), latencies[n/2])
-	measured.add(name("creation to EXTERNAL-IP, 99th percentile"), latencies[n*99/100])
-	if worst := latencies[n*99/100]; worst > latencyBound {
-		t.Errorf("99th percentile from creation to EXTERNAL-IP is %s, more than %s", worst, latencyBound)
-	}
-	var after map[string]float64
-	e.waitFor("the controller to have counted its writes", 10*time.Second, func(context.Context) (bool, string) {
-		after = e.metrics(leader, 7958)
-		written := writesOf(after) - writesOf(before)
-		return written >= n, fmt.Sprintf("%d of %d", written, n)
-	})
-	if written := writesOf(after) - writesOf(before); written != n {
-		t.Errorf("the controller sent %d writes for %d Services, want one for each", written, n)
-	}
-	poolWrites := int(after[poolWritesSeries] - before[poolWritesSeries])
-	if most := int(time.Since(began)/time.Second) + 2; poolWrites > most {
-		t.Errorf("%d writes of the pool's status in %s, want at most one a second", poolWrites, time.Since(began).Round(time.Second))
-	}
+	created := s.burst(s.n)
+	t.Logf("%d Services created in %s", s.n, time.Since(began).Round(time.Millisecond))
+	s.expectLatency(created, arrivals.wait(s.env, created))
+	s.waitPoolStatus(func(status v1beta1.IPAddressPoolStatus) bool { return status.AssignedIPv4 == int64(s.n) })
+	// The speaker writes to each Service that nothing announces it.
+	s.waitWrites(speaker, 7957, speakerBefore)
+	after := s.waitWrites(leader, 7958, before)
+	s.expectWrites(l.apiWrites(s.env).since(written), time.Since(began))
 	cpu := time.Duration((after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) * float64(time.Second))
-	measured.add(name("controller CPU, all together"), cpu)
-	t.Logf("controller: %s of CPU, %s for each Service; %d MiB resident", cpu, (cpu / time.Duration(n)).Round(time.Microsecond), int(after["process_resident_memory_bytes"])>>20)
-	if rss := after["process_resident_memory_bytes"]; rss > memoryBound {
-		t.Errorf("the controller has %d MiB resident, more than %d", int(rss)>>20, memoryBound>>20)
+	s.measure("controller CPU, all together", cpu)
+	t.Logf("controller: %s of CPU for each Service", (cpu / time.Duration(s.n)).Round(time.Microsecond))
+	s.measureMemory("controller's peak memory", leader)
+	s.restart()
+}
+
+func (s scale) row(what string) string { return fmt.Sprintf("%d Services at once: %s", s.n, what) }
+
+func (s scale) measure(what string, result time.Duration) { measured.add(s.row(what), result) }
+
+// expectLatency judges how long the Services waited for their addresses. How long
+// the API server took to answer their creator, which is not Berth's doing, tells
+// how busy the machine was.
+func (s scale) expectLatency(created map[string]creation, latencies []time.Duration) {
+	s.Helper()
+	var answers []time.Duration
+	for _, c := range created {
+		answers = append(answers, c.there.Sub(c.asked))
 	}
-	restartAmongMany(e, n)
+	slices.Sort(answers)
+	worst, answer := latencies[s.n*99/100], answers[s.n*99/100]
+	s.measure("API server creates one, 99th percentile", answer)
+	s.measure("creation to EXTERNAL-IP, median", latencies[s.n/2])
+	s.measure("creation to EXTERNAL-IP, 99th percentile", worst)
+	if worst > latencyLimit {
+		s.Errorf("99th percentile from creation to EXTERNAL-IP is %s, more than %s; that of the API server to create a Service was %s", worst, latencyLimit, answer)
+	}
+}
+
+// waitWrites returns the metrics of the controller or the speaker once it has
+// written the status of every Service, which it may do once.
+func (s scale) waitWrites(pod *corev1.Pod, port int, before map[string]float64) map[string]float64 {
+	s.Helper()
+	var after map[string]float64
+	count := func() int { return writesOf(after, "Service") - writesOf(before, "Service") }
+	s.waitFor(pod.Name+" to have counted its writes", 10*time.Second, func(context.Context) (bool, string) {
+		after = s.metrics(pod, port)
+		return count() >= s.n, fmt.Sprintf("%d of %d", count(), s.n)
+	})
+	if count() != s.n {
+		s.Errorf("%s sent %d writes for %d Services by its own account, want one for each", pod.Name, count(), s.n)
+	}
+	return after
+}
+
+// expectWrites judges what the API server says was written in a burst: one status
+// each by controller and speaker for every Service, nothing to its metadata, and
+// the pool's status at most once a second.
+func (s scale) expectWrites(written apiWrites, took time.Duration) {
+	s.Helper()
+	s.Logf("written in %s: %s", took.Round(time.Millisecond), written)
+	for what, want := range map[string]int{"POST services": s.n, "PATCH services/status": 2 * s.n} {
+		if written[what] != want {
+			s.Errorf("the API server has counted %d %s for %d Services, want %d", written[what], what, s.n, want)
+		}
+		delete(written, what)
+	}
+	const pools = "PATCH ipaddresspools/status"
+	if most := int(took/time.Second) + 2; written[pools] > most {
+		s.Errorf("the API server has counted %d %s in %s, want at most one a second", written[pools], pools, took)
+	}
+	delete(written, pools)
+	if len(written) > 0 {
+		s.Errorf("the API server has also counted %s", written)
+	}
+}
+
+// speaker returns the only one there is.
+func (s scale) speaker() *corev1.Pod {
+	s.Helper()
+	pods, err := s.lab.kube.CoreV1().Pods(berthNamespace).List(s.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=speaker"})
+	if err != nil || len(pods.Items) != 1 {
+		s.Fatalf("want one speaker, found %d (error %v)", len(pods.Items), err)
+	}
+	return &pods.Items[0]
+}
+
+// measureMemory notes the most memory that a controller has had resident.
+func (s scale) measureMemory(what string, pod *corev1.Pod) {
+	s.Helper()
+	status, err := s.lab.Exec(s.ctx, berthNamespace+"/"+pod.Name, "cat", "/proc/1/status")
+	if err != nil {
+		s.Fatal(err)
+	}
+	var kibibytes int64
+	for line := range strings.Lines(string(status)) {
+		if value, found := strings.CutPrefix(line, "VmHWM:"); found {
+			if kibibytes, err = strconv.ParseInt(strings.Fields(value)[0], 10, 64); err != nil {
+				s.Fatal(err)
+			}
+		}
+	}
+	if kibibytes == 0 {
+		s.Fatalf("the status of the controller's process has no VmHWM: %s", status)
+	}
+	measured.addBytes(s.row(what), kibibytes<<10)
+	if kibibytes<<10 > memoryLimit {
+		s.Errorf("the controller has had %d MiB resident, more than %d", kibibytes>>10, memoryLimit>>20)
+	}
 }
 
 // startScaleLab is a lab of one node and one family: what is measured is the
@@ -100,82 +181,116 @@ func startScaleLab(t *testing.T) *testLab {
 	return startLabWith(t, options)
 }
 
-// restartAmongMany kills the leader and checks that its successor finds all as
-// it was: it writes nothing, says little, and is ready at once.
-func restartAmongMany(e *env, n int) {
-	e.Helper()
-	before := e.leader()
-	if err := e.lab.Kill(before.Spec.NodeName, "controller", syscall.SIGKILL); err != nil {
-		e.Fatal(err)
+// restart kills the leader and checks that its successor finds all as it was: it
+// is ready at once, says little, and writes nothing, not even a while later.
+func (s scale) restart() {
+	s.Helper()
+	events := s.waitEventsSent()
+	written := s.lab.apiWrites(s.env)
+	before := s.leader()
+	if err := s.lab.Kill(before.Spec.NodeName, "controller", syscall.SIGKILL); err != nil {
+		s.Fatal(err)
 	}
-	var leader *corev1.Pod
-	var lines []string
-	e.waitFor("a controller to have dealt with every Service again", time.Minute, func(ctx context.Context) (bool, string) {
-		pod, err := e.tryLeader(ctx)
+	began := time.Now()
+	leader, took := s.waitDealtWith()
+	measured.add(fmt.Sprintf("controller killed among %d Services: until it leads again", s.n), time.Since(began))
+	measured.add(fmt.Sprintf("controller restarted with %d Services: caches filled to ready", s.n), took)
+	if took > readyLimit {
+		s.Errorf("ready %s after its caches were filled, more than %s", took, readyLimit)
+	}
+	s.stays("no write after a restart", quiet, func(context.Context) (bool, string) {
+		n := writesOf(s.metrics(leader, 7958), "")
+		return n == 0, fmt.Sprintf("%d writes", n)
+	})
+	if later := s.lab.apiWrites(s.env).since(written); len(later) > 0 {
+		s.Errorf("after a restart the API server has counted %s, want no write at all", later)
+	}
+	if sent := s.eventsOfController() - events; sent != 0 {
+		s.Errorf("%d events after a restart, want none", sent)
+	}
+	if lines := s.logLines(leader); len(lines) >= logLinesLimit {
+		s.Errorf("%d log lines after a restart, want less than %d; the last: %s", len(lines), logLinesLimit, lines[len(lines)-1])
+	}
+	s.measureMemory("controller's peak memory after a restart", leader)
+}
+
+// waitEventsSent returns how many events the controller has sent once it sends no
+// more: they follow in the background.
+func (s scale) waitEventsSent() int {
+	s.Helper()
+	sent, since := -1, time.Now()
+	s.waitFor("the controller to have sent its events", time.Minute, func(context.Context) (bool, string) {
+		if now := s.eventsOfController(); now != sent {
+			sent, since = now, time.Now()
+		}
+		return time.Since(since) > 2*time.Second, fmt.Sprintf("%d events", sent)
+	})
+	return sent
+}
+
+// waitDealtWith returns the leader and how long it took to be ready, from when its
+// caches were filled, as soon as it says that it has dealt with every Service.
+func (s scale) waitDealtWith() (leader *corev1.Pod, took time.Duration) {
+	s.Helper()
+	s.waitFor("a controller to have dealt with every Service again", time.Minute, func(ctx context.Context) (bool, string) {
+		pod, err := s.tryLeader(ctx)
 		if err != nil {
 			return false, err.Error()
 		}
 		leader = pod
-		content, err := e.lab.kube.CoreV1().Pods(berthNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
-		if err != nil {
-			return false, err.Error()
+		lines := s.logLines(pod)
+		for _, line := range lines {
+			if strings.Contains(line, fmt.Sprintf(`msg="every Service is dealt with" services=%d `, s.n)) {
+				_, text, _ := strings.Cut(line, "took=")
+				took, err = time.ParseDuration(strings.TrimSpace(text))
+				return err == nil, line
+			}
 		}
-		lines = strings.Split(strings.TrimSpace(string(content)), "\n")
-		return strings.Contains(string(content), fmt.Sprintf(`msg="every Service is dealt with" services=%d `, n)), lines[len(lines)-1]
+		return false, lines[len(lines)-1]
 	})
-	took := tookOf(lines)
-	measured.add(fmt.Sprintf("controller restarted with %d Services: caches filled to ready", n), took)
-	if took > readyBound {
-		e.Errorf("ready %s after its caches were filled, more than %s", took, readyBound)
-	}
-	if len(lines) > logLinesBound {
-		e.Errorf("%d log lines after a restart, more than %d", len(lines), logLinesBound)
-	}
-	if written := writesOf(e.metrics(leader, 7958)); written != 0 {
-		e.Errorf("%d writes after a restart, want none", written)
-	}
+	return leader, took
 }
 
-// tookOf returns what the controller says it took to be ready.
-func tookOf(lines []string) time.Duration {
-	for _, line := range lines {
-		if _, rest, found := strings.Cut(line, "every Service is dealt with"); found {
-			_, text, _ := strings.Cut(rest, "took=")
-			took, _ := time.ParseDuration(strings.TrimSpace(text))
-			return took
-		}
+func (e *env) logLines(pod *corev1.Pod) []string {
+	e.Helper()
+	content, err := e.lab.kube.CoreV1().Pods(berthNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{}).DoRaw(e.ctx)
+	if err != nil {
+		return []string{err.Error()} // the container may be about to start
 	}
-	return 0
+	return strings.Split(strings.TrimSpace(string(content)), "\n")
 }
 
-// writesOf counts the writes of Service statuses in a controller's metrics.
-func writesOf(metrics map[string]float64) int {
+// writesOf counts the writes of a kind in a controller's metrics, or of all kinds
+// if kind is empty.
+func writesOf(metrics map[string]float64, kind string) int {
 	total := 0.0
 	for series, value := range metrics {
-		if strings.HasPrefix(series, "berth_api_writes_total{") && strings.Contains(series, `kind="Service"`) {
+		if strings.HasPrefix(series, "berth_api_writes_total{") && (kind == "" || strings.Contains(series, `kind="`+kind+`"`)) {
 			total += value
 		}
 	}
 	return int(total)
 }
 
-// burst creates n Services as fast as the API server takes them, and returns
-// when each was there.
-func (e *env) burst(n int) map[string]time.Time {
+// creation is of one Service: when it was asked for, and when it was there.
+type creation struct{ asked, there time.Time }
+
+// burst creates n Services as fast as the API server takes them.
+func (e *env) burst(n int) map[string]creation {
 	e.Helper()
 	var mu sync.Mutex
-	created := map[string]time.Time{}
+	created := map[string]creation{}
 	g, ctx := errgroup.WithContext(e.ctx)
 	g.SetLimit(8)
 	for i := range n {
 		g.Go(func() error {
-			service := e.newService(fmt.Sprintf("s-%d", i))
-			service.Spec.Selector = nil                                // no Pods: only the controller is at work
-			service.Spec.AllocateLoadBalancerNodePorts = ptr.To(false) // there are fewer than 3,000
+			service := e.newService(fmt.Sprintf("s-%d", i), withoutPods)
+			asked := time.Now()
 			_, err := e.lab.kube.CoreV1().Services(e.namespace).Create(ctx, service, metav1.CreateOptions{})
+			there := time.Now()
 			mu.Lock()
 			defer mu.Unlock()
-			created[service.Name] = time.Now()
+			created[service.Name] = creation{asked, there}
 			return err
 		})
 	}
@@ -185,10 +300,16 @@ func (e *env) burst(n int) map[string]time.Time {
 	return created
 }
 
-// arrivals notes when each Service was first seen with an address.
+// withoutPods leaves a Service to the controller alone, and needs none of the node
+// ports, of which there are fewer than 3,000.
+func withoutPods(s *corev1.Service) {
+	s.Spec.Selector, s.Spec.AllocateLoadBalancerNodePorts = nil, ptr.To(false)
+}
+
+// arrivals notes when each Service was first seen, and when with an address.
 type arrivals struct {
-	mu sync.Mutex
-	at map[string]time.Time
+	mu       sync.Mutex
+	seen, at map[string]time.Time
 }
 
 func watchArrivals(e *env) *arrivals {
@@ -198,28 +319,33 @@ func watchArrivals(e *env) *arrivals {
 		e.Fatal(err)
 	}
 	e.Cleanup(watching.Stop)
-	a := &arrivals{at: map[string]time.Time{}}
+	a := &arrivals{seen: map[string]time.Time{}, at: map[string]time.Time{}}
 	go func() {
 		for event := range watching.ResultChan() {
-			service, ok := event.Object.(*corev1.Service)
-			if !ok || event.Type == watch.Deleted || len(service.Status.LoadBalancer.Ingress) == 0 {
-				continue
+			if service, ok := event.Object.(*corev1.Service); ok && event.Type != watch.Deleted {
+				a.note(service, time.Now())
 			}
-			if !meta.IsStatusConditionTrue(service.Status.Conditions, v1beta1.ConditionAddressAllocated) {
-				continue
-			}
-			a.mu.Lock()
-			if _, seen := a.at[service.Name]; !seen {
-				a.at[service.Name] = time.Now()
-			}
-			a.mu.Unlock()
 		}
 	}()
 	return a
 }
 
-// wait returns how long each Service waited for its address.
-func (a *arrivals) wait(e *env, created map[string]time.Time) []time.Duration {
+func (a *arrivals) note(service *corev1.Service, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, known := a.seen[service.Name]; !known {
+		a.seen[service.Name] = now
+	}
+	allocated := meta.IsStatusConditionTrue(service.Status.Conditions, v1beta1.ConditionAddressAllocated)
+	if _, known := a.at[service.Name]; !known && allocated && len(service.Status.LoadBalancer.Ingress) > 0 {
+		a.at[service.Name] = now
+	}
+}
+
+// wait returns how long each Service waited for its address, from the moment when
+// it was there: when the API server said so to its creator or to the watch,
+// whichever came first.
+func (a *arrivals) wait(e *env, created map[string]creation) []time.Duration {
 	e.Helper()
 	e.waitFor("every Service to have an address", 2*time.Minute, func(context.Context) (bool, string) {
 		a.mu.Lock()
@@ -229,8 +355,13 @@ func (a *arrivals) wait(e *env, created map[string]time.Time) []time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var latencies []time.Duration
-	for name, at := range created {
-		latencies = append(latencies, max(0, a.at[name].Sub(at)))
+	for name, c := range created {
+		there := c.there
+		if seen := a.seen[name]; seen.Before(there) {
+			there = seen
+		}
+		latencies = append(latencies, a.at[name].Sub(there))
 	}
+	slices.Sort(latencies)
 	return latencies
 }
