@@ -10,7 +10,7 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,categories=berth
 // +kubebuilder:subresource:status
-// +kubebuilder:printcolumn:name="Names",type=string,JSONPath=`.spec.communities[*].name`
+// +kubebuilder:printcolumn:name="Communities",type=string,JSONPath=`.spec.communities`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`

@@ -11,8 +11,7 @@ import (
 // +kubebuilder:resource:scope=Cluster,categories=berth
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="BGP Up",type=string,JSONPath=`.status.bgpUp`
-// +kubebuilder:printcolumn:name="Peers",type=string,JSONPath=`.status.bgpSessions[*].peer`
-// +kubebuilder:printcolumn:name="States",type=string,JSONPath=`.status.bgpSessions[*].state`
+// +kubebuilder:printcolumn:name="BGP Down",type=string,JSONPath=`.status.bgpDown`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="BGPReady")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="BGPReady")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -30,6 +29,11 @@ type NodeStateStatus struct {
 	// bgpUp is how many of the node's BGP sessions are established: "2/3".
 	// +optional
 	BGPUp string `json:"bgpUp,omitempty"`
+	// bgpDown are the names of those that are not.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	BGPDown []string `json:"bgpDown,omitempty"`
 
 	// bgpSessions of the node, in the order of their names, the first 128.
 	// +optional

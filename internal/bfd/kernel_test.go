@@ -13,14 +13,14 @@ import (
 // A kernelPair is two network namespaces joined by a veth pair, eth0 on both
 // sides, with a Monitor in each.
 type kernelPair struct {
-	t          *testing.T
+	t          testing.TB
 	ns         [2]*netnstest.NS
 	monitors   [2]*Monitor
 	registries [2]*prometheus.Registry
 	stop       [2]func()
 }
 
-func newKernelPair(t *testing.T) *kernelPair {
+func newKernelPair(t testing.TB) *kernelPair {
 	t.Helper()
 	p := &kernelPair{t: t, ns: [2]*netnstest.NS{netnstest.New(t), netnstest.New(t)}}
 	netnstest.Connect(p.ns[0], "eth0", p.ns[1], "eth0")
@@ -43,7 +43,7 @@ func (p *kernelPair) start(i int) {
 // state returns the only session of side i, or that with the given name.
 func (p *kernelPair) state(i int, name string) Status { return stateOf(p.t, p.monitors[i], name) }
 
-func stateOf(t *testing.T, m *Monitor, name string) Status {
+func stateOf(t testing.TB, m *Monitor, name string) Status {
 	t.Helper()
 	for _, s := range m.States() {
 		if s.Name == name {

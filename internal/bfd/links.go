@@ -151,7 +151,7 @@ func (m *Monitor) open(now time.Time, l *link) {
 	}
 	l.conn, l.source, l.ifindex = conn, conn.source, index
 	m.byMatch[l.match()] = l
-	l.session.changed = true // whatever it said before was not heard
+	l.session.repeat()
 	m.setError(l, nil)
 }
 

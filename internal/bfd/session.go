@@ -43,8 +43,8 @@ type session struct {
 	poll      bool // a Poll Sequence is being transmitted
 	pollAgain bool // our values changed meanwhile: another one is to follow
 	final     bool // a Poll of the peer's is to be answered
-	changed   bool // what we have to say differs from what we last said
 
+	said     Packet        // what was last sent, without Poll and Final
 	sent     time.Time     // when the last packet was sent that was no Final
 	interval time.Duration // the one that next was computed from, 0 if none
 	next     time.Time     // of the next periodic packet
@@ -58,7 +58,7 @@ type session struct {
 func newSession(cfg Config, discriminator uint32, random func() float64) *session {
 	s := &session{
 		cfg: cfg, random: random, local: discriminator,
-		state: Down, remoteState: Down, remoteRx: time.Microsecond, changed: true, next: never,
+		state: Down, remoteState: Down, remoteRx: time.Microsecond, next: never,
 	}
 	s.echo.next = never
 	s.desiredTx, s.requiredRx = max(cfg.Transmit, slowest), cfg.Receive
@@ -68,9 +68,6 @@ func newSession(cfg Config, discriminator uint32, random func() float64) *sessio
 
 // configure changes the parameters of a running session (section 6.8.3).
 func (s *session) configure(now time.Time, cfg Config, reflects bool) {
-	if s.cfg.DetectMultiplier != cfg.DetectMultiplier || s.offeredEcho() != offeredEcho(cfg, reflects) {
-		s.changed = true
-	}
 	s.cfg, s.reflects = cfg, reflects
 	s.updateEcho(now)
 	s.negotiate()
@@ -83,7 +80,6 @@ func (s *session) receive(now time.Time, p *Packet) {
 	if s.state == AdminDown {
 		return
 	}
-	s.changed = s.changed || s.remote != p.MyDiscriminator
 	s.remote, s.remoteState, s.remoteDiag = p.MyDiscriminator, p.State, p.Diagnostic
 	s.remoteDemand, s.remoteMult = p.Demand, p.DetectMultiplier
 	s.remoteRx, s.remoteTx, s.remoteEcho = p.RequiredMinRx, p.DesiredMinTx, p.RequiredMinEchoRx
@@ -139,7 +135,6 @@ func (s *session) expire(now time.Time) {
 // bfd.RemoteDiscr). Whatever comes next may be a peer that has restarted, so
 // that a wish of the former one not to be sent packets is dropped too.
 func (s *session) forget() {
-	s.changed = s.changed || s.remote != 0
 	s.remote, s.remoteState = 0, Down
 	s.remoteRx, s.remoteTx, s.remoteEcho = time.Microsecond, 0, 0
 	s.remoteDemand, s.remoteMult = false, 0
@@ -162,7 +157,6 @@ func (s *session) disable(now time.Time) time.Duration {
 }
 
 func (s *session) enter(state State, diag Diagnostic) {
-	s.changed = s.changed || s.state != state || s.diag != diag
 	s.state, s.diag = state, diag
 }
 
@@ -177,7 +171,7 @@ func (s *session) negotiate() {
 		rx = max(rx, slowest)
 	}
 	if tx != s.desiredTx || rx != s.requiredRx {
-		s.desiredTx, s.requiredRx, s.changed = tx, rx, true
+		s.desiredTx, s.requiredRx = tx, rx
 		s.startPoll()
 	}
 	// A slower rate of ours must not be used, nor a faster one of the peer's be
@@ -263,15 +257,14 @@ func (s *session) transmit(now time.Time, p *Packet) bool {
 	switch {
 	case s.final:
 		// At once, whatever the timers say; it carries all we have to say.
-		s.final, s.changed = false, false
-		s.fill(p)
+		*p = s.content()
+		s.final, s.said = false, *p
 		p.Final = true
 		return true
-	case s.changed && (s.remote != 0 || !s.cfg.Passive), !now.Before(s.next):
-		s.changed = false
-		s.fill(p)
+	case s.hasNews(), !now.Before(s.next):
+		*p = s.content()
+		s.sent, s.said, s.next = now, *p, never
 		p.Poll = s.poll
-		s.sent, s.next = now, never
 		if s.interval = s.transmitInterval(); s.interval != 0 {
 			s.next = now.Add(s.jitter(s.interval))
 		}
@@ -280,8 +273,9 @@ func (s *session) transmit(now time.Time, p *Packet) bool {
 	return false
 }
 
-func (s *session) fill(p *Packet) {
-	*p = Packet{
+// content is what we have to say at present.
+func (s *session) content() Packet {
+	return Packet{
 		Diagnostic:        s.diag,
 		State:             s.state,
 		DetectMultiplier:  s.cfg.DetectMultiplier,
@@ -293,10 +287,19 @@ func (s *session) fill(p *Packet) {
 	}
 }
 
+// hasNews reports whether what we have to say differs from what we last said; a
+// passive session has nothing to say to a peer that it does not know.
+func (s *session) hasNews() bool {
+	return s.content() != s.said && (s.remote != 0 || !s.cfg.Passive)
+}
+
+// repeat makes the session say anew what may not have been heard.
+func (s *session) repeat() { s.said = Packet{} }
+
 // sendAt is when the session next has a packet to send, expireAt when it is next
 // to be asked whether it has expired.
 func (s *session) sendAt() time.Time {
-	if s.final || s.changed && (s.remote != 0 || !s.cfg.Passive) {
+	if s.final || s.hasNews() {
 		return time.Time{}
 	}
 	return earliest(s.next, s.echo.next)

@@ -1,0 +1,146 @@
+package bfd
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/berth-lb/berth/internal/netnstest"
+)
+
+// A lab is a Monitor and another's router on one Ethernet.
+type lab struct {
+	t       testing.TB
+	ns      [2]*netnstest.NS
+	monitor *Monitor
+	router  router
+	stop    func()
+}
+
+func newLab(t testing.TB, start func(testing.TB, *netnstest.NS) router) *lab {
+	t.Helper()
+	l := &lab{t: t, ns: [2]*netnstest.NS{netnstest.New(t), netnstest.New(t)}}
+	netnstest.Connect(l.ns[0], "eth0", l.ns[1], "eth0")
+	for i, ns := range l.ns {
+		ns.AddAddress("eth0", []string{"192.0.2.1/24", "192.0.2.2/24"}[i])
+		ns.AddAddress("eth0", []string{"2001:db8::1/64", "2001:db8::2/64"}[i])
+		ns.AddAddress("eth0", []string{"fe80::1/64", "fe80::2/64"}[i])
+	}
+	l.router = start(t, l.ns[1])
+	l.monitor = New(Options{Metrics: NewMetrics(prometheus.NewRegistry())})
+	l.stop = l.ns[0].Run(l.monitor.Run)
+	return l
+}
+
+func (l *lab) state() Status { return stateOf(l.t, l.monitor, "s") }
+
+func (l *lab) await(what string, cond func() bool) {
+	l.t.Helper()
+	defer func() {
+		if l.t.Failed() {
+			l.t.Logf("we: %+v", l.state())
+		}
+	}()
+	netnstest.Eventually(l.t, what, cond)
+}
+
+// interop are sessions as we have them and as the router has them.
+func interop() map[string]struct {
+	ours   Config
+	theirs routerSession
+} {
+	type both = struct {
+		ours   Config
+		theirs routerSession
+	}
+	theirs := routerSession{peer: ip("192.0.2.1"), receive: 200 * ms, transmit: 100 * ms, multiplier: 4}
+	ours := Config{Name: "s", Peer: ip("192.0.2.2"), Receive: 60 * ms, Transmit: 60 * ms, DetectMultiplier: 5}
+	v6, local, multi, multi6, weArePassive, theyArePassive := both{ours, theirs}, both{ours, theirs}, both{ours, theirs}, both{ours, theirs}, both{ours, theirs}, both{ours, theirs}
+	v6.ours.Peer, v6.theirs.peer, v6.theirs.local = ip("2001:db8::2"), ip("2001:db8::1"), ip("2001:db8::2")
+	local.ours.Peer, local.theirs.peer, local.theirs.local = ip("fe80::2%eth0"), ip("fe80::1%eth0"), ip("fe80::2")
+	multi.ours.Multihop, multi.theirs.multihop, multi.theirs.local = true, true, ip("192.0.2.2")
+	multi6.ours.Multihop, multi6.theirs.multihop = true, true
+	multi6.ours.Peer, multi6.theirs.peer, multi6.theirs.local = ip("2001:db8::2"), ip("2001:db8::1"), ip("2001:db8::2")
+	weArePassive.ours.Passive = true
+	theyArePassive.theirs.passive = true
+	return map[string]both{
+		"IPv4": {ours, theirs}, "IPv6": v6, "link-local": local, "multihop": multi, "multihop6": multi6,
+		"we are passive": weArePassive, "they are passive": theyArePassive,
+	}
+}
+
+// TestInterop takes sessions of every kind with other implementations through
+// their life: both come up and agree on rates and detection times, either end's
+// changes are negotiated without a failure, a peer that hangs is noticed in time
+// and an orderly end on either side is understood as such.
+func TestInterop(t *testing.T) {
+	t.Parallel()
+	for kind, start := range routers() {
+		for name, tc := range interop() {
+			t.Run(kind+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t, start)
+				live(l, tc.ours, tc.theirs)
+			})
+		}
+	}
+}
+
+func live(l *lab, ours Config, theirs routerSession) {
+	t := l.t
+	l.router.configure([]routerSession{theirs})
+	l.monitor.Apply([]Config{ours})
+	agreed := func(interval, detection, theirInterval, theirDetection time.Duration) func() bool {
+		return func() bool {
+			we, they := l.state(), l.router.state(theirs.peer)
+			return we.State == Up && we.TransmitInterval == interval && we.DetectionTime == detection &&
+				they.state == "up" && they.interval == theirInterval && they.detection == theirDetection
+		}
+	}
+	l.await("agreement", agreed(200*ms, 400*ms, 100*ms, time.Second))
+	up := l.state()
+	time.Sleep(2 * time.Second) // nothing must happen while it passes
+
+	ours.Receive, ours.Transmit = 150*ms, 250*ms
+	l.monitor.Apply([]Config{ours})
+	l.await("agreement after our change", agreed(250*ms, 600*ms, 150*ms, 1250*ms))
+	theirs.receive, theirs.transmit = 300*ms, 50*ms
+	l.router.configure([]routerSession{theirs})
+	l.await("agreement after the router's change", agreed(300*ms, 600*ms, 150*ms, 1500*ms))
+	if now := l.state(); now.Failures != 0 || !now.Since.Equal(up.Since) {
+		t.Errorf("the session failed on a good path: %+v, then %+v", up, now)
+	}
+
+	stopped := time.Now()
+	l.router.pause(true)
+	l.await("detection", func() bool { return l.state().State != Up })
+	if d := time.Since(stopped); d > 600*ms+100*ms {
+		t.Errorf("the failure was detected after %v, 600ms are agreed", d)
+	}
+	if s := l.state(); s.Failures != 1 || s.Diagnostic != DetectionExpired {
+		t.Errorf("after a failure: %+v", s)
+	}
+	l.router.pause(false)
+	l.await("recovery", agreed(300*ms, 600*ms, 150*ms, 1500*ms))
+
+	failures := l.state().Failures
+	theirs.shutdown = true
+	l.router.configure([]routerSession{theirs})
+	l.await("the router's orderly end", func() bool { return l.state().State == Down })
+	t.Logf("the router's orderly end: %+v", l.state())
+	_ = failures
+	theirs.shutdown = false
+	l.router.configure([]routerSession{theirs})
+	l.await("recovery", agreed(300*ms, 600*ms, 150*ms, 1500*ms))
+
+	ended := time.Now()
+	l.monitor.Apply(nil)
+	l.await("the router to notice our orderly end", func() bool { return l.router.state(theirs.peer).state != "up" })
+	if d := time.Since(ended); d > time.Second {
+		t.Errorf("the router noticed our orderly end after %v, so it must have been by its detection time", d)
+	}
+}
+
+var _ = netip.Addr{}
