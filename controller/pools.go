@@ -68,7 +68,7 @@ func (c *controller) reportConfiguration() error {
 			return err
 		}
 	}
-	return nil
+	return c.reportBGP()
 }
 
 // report writes a status unless the object has it already.
