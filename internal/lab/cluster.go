@@ -60,7 +60,7 @@ func Open(name string) (*Cluster, error) {
 }
 
 func newCluster(state state) (*Cluster, error) {
-	plan, err := network.NewPlan(state.Options.Nodes, state.Options.IPFamily)
+	plan, err := state.Options.plan()
 	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", state.Options.Name, err)
 	}
