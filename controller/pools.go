@@ -79,7 +79,7 @@ func (c *controller) reportConfiguration() error {
 			return err
 		}
 	}
-	return nil
+	return c.reportBGP()
 }
 
 // finish writes what the next leader is to know of the last second: which

@@ -129,6 +129,18 @@ type Node struct {
 	Gateways []netip.Addr
 }
 
+// NewNode reads what a Node says about itself. Its addresses are the internal
+// ones, in the order of its status.
+func NewNode(object *corev1.Node) Node {
+	n := Node{Name: object.Name, Labels: object.Labels, Annotations: object.Annotations}
+	for _, a := range object.Status.Addresses {
+		if addr, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+			n.Addresses = append(n.Addresses, addr.Unmap())
+		}
+	}
+	return n
+}
+
 // Interface is a network interface of a node and its addresses with their
 // subnets.
 type Interface struct {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
+	"strconv"
 	"syscall"
 )
 
@@ -27,7 +27,10 @@ func dial(ctx context.Context, o Options) (*net.TCPConn, error) {
 	if timeout <= 0 {
 		timeout = defaultConnectTimeout
 	}
-	remote := withZone(o.Remote, o.Device)
+	remote, err := withIndex(withZone(o.Remote, o.Device))
+	if err != nil {
+		return nil, err
+	}
 	d := net.Dialer{
 		Timeout: timeout,
 		Control: func(_, _ string, raw syscall.RawConn) error { return apply(raw, o.sockopts()) },
@@ -36,8 +39,8 @@ func dial(ctx context.Context, o Options) (*net.TCPConn, error) {
 		KeepAlive:       -1,
 	}
 	if o.Local.IsValid() {
-		local := o.Local
-		if local.Is6() && local.IsLinkLocalUnicast() && local.Zone() == "" {
+		local := o.Local.WithZone("")
+		if local.IsLinkLocalUnicast() {
 			local = local.WithZone(remote.Addr().Zone())
 		}
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
@@ -51,7 +54,8 @@ func dial(ctx context.Context, o Options) (*net.TCPConn, error) {
 	if errors.As(err, &op) {
 		err = op.Err
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT) {
+	var slow net.Error
+	if errors.As(err, &slow) && slow.Timeout() {
 		return nil, fmt.Errorf("no answer%s: %w", silentReasons(o), err)
 	}
 	return nil, err
@@ -69,6 +73,20 @@ func silentReasons(o Options) string {
 		return " (so it looks, too, when ttlSecurity finds the router too far away)"
 	}
 	return ""
+}
+
+// withIndex replaces the name of an interface as the zone by its index, which
+// package net would look up in a cache that may be a minute old.
+func withIndex(a netip.AddrPort) (netip.AddrPort, error) {
+	zone := a.Addr().Zone()
+	if zone == "" {
+		return a, nil
+	}
+	ifi, err := net.InterfaceByName(zone)
+	if err != nil {
+		return a, fmt.Errorf("finding interface %s: %w", zone, err)
+	}
+	return netip.AddrPortFrom(a.Addr().WithZone(strconv.Itoa(ifi.Index)), a.Port()), nil
 }
 
 // withZone gives a link-local address without a zone that of the device.

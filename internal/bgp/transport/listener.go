@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-kit/log"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // A Listener waits for routers that connect by themselves. It listens only on
@@ -26,6 +27,7 @@ type Listener struct {
 	mu        sync.Mutex
 	acceptors []*Acceptor
 	sockets   map[bindKey]*socket
+	failing   bool // converging is to be tried again
 }
 
 // A bindKey is what a listening socket is bound to.
@@ -188,7 +190,7 @@ func (l *Listener) converge() error {
 	for k, s := range l.sockets {
 		if _, ok := want[k]; !ok {
 			delete(l.sockets, k)
-			_ = s.listener.Close()
+			s.close()
 		}
 	}
 	var errs []error
@@ -206,6 +208,7 @@ func (l *Listener) converge() error {
 			errs = append(errs, err)
 		}
 	}
+	l.failing = len(errs) > 0
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -229,11 +232,22 @@ func open(k bindKey) (*socket, error) {
 			return apply(raw, opts)
 		},
 	}
+	// TCP MD5 and the TTL are not to be had with it.
+	c.SetMultipathTCP(false)
 	listener, err := c.Listen(context.Background(), network(k.local.Addr()), k.local.String())
 	if err != nil {
 		return nil, err
 	}
 	return &socket{listener: listener.(*net.TCPListener), keys: make(map[netip.Prefix]string)}, nil
+}
+
+// close frees the port at once. Closing alone would do so only when a pending
+// Accept has noticed, and another socket may have to be bound meanwhile.
+func (s *socket) close() {
+	if raw, err := s.listener.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+	}
+	_ = s.listener.Close()
 }
 
 // setKeys makes the TCP MD5 keys of the socket be those of the acceptors.
@@ -287,14 +301,29 @@ func (l *Listener) Run(ctx context.Context) error {
 				g.Go(func() error { return l.serve(ctx, k.device, s.listener) })
 			}
 		}
+		var again <-chan time.Time
+		if l.failing {
+			again = time.After(retryDelay)
+		}
 		l.mu.Unlock()
 		select {
 		case <-l.wake:
+		case <-again:
+			l.retry()
 		case <-ctx.Done():
 			err := g.Wait()
 			l.close()
 			return err
 		}
+	}
+}
+
+// retry binds what could not be bound when an Acceptor came or went.
+func (l *Listener) retry() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.converge(); err != nil {
+		_ = l.logger.Log("level", "warn", "msg", "cannot listen for BGP connections", "err", err)
 	}
 }
 
@@ -309,6 +338,9 @@ func (l *Listener) close() {
 	_ = l.converge()
 }
 
+// retryDelay is how long to wait before binding again what could not be bound.
+const retryDelay = 5 * time.Second
+
 // acceptPause is how long to wait after a failure that is likely to last, such
 // as too many open files.
 const acceptPause = 100 * time.Millisecond
@@ -320,8 +352,8 @@ func (l *Listener) serve(ctx context.Context, device string, listener *net.TCPLi
 		switch {
 		case err == nil:
 			l.accepted(device, c)
-		case errors.Is(err, net.ErrClosed):
-			return nil
+		case errors.Is(err, net.ErrClosed), errors.Is(err, unix.EINVAL):
+			return nil // see socket.close
 		case errors.Is(err, os.ErrDeadlineExceeded):
 		default:
 			_ = l.logger.Log("level", "warn", "msg", "cannot accept BGP connections", "address", listener.Addr(), "err", err)

@@ -21,11 +21,13 @@ type Loopback struct {
 
 // ListenLoopback binds a free port of 127.0.0.1.
 func ListenLoopback() (*Loopback, error) {
-	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	var c net.ListenConfig
+	c.SetMultipathTCP(false) // the engine sets options that it does not have
+	l, err := c.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for the BGP engine: %w", err)
 	}
-	return &Loopback{listener: l}, nil
+	return &Loopback{listener: l.(*net.TCPListener)}, nil
 }
 
 // Addr returns where the engine is to connect to.

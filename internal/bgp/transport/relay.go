@@ -36,6 +36,7 @@ const (
 type Conn interface {
 	net.Conn
 	CloseWrite() error
+	SetLinger(seconds int) error
 }
 
 // RelayConfig configures a Relay.
@@ -136,7 +137,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("closed without notification: %w", ctx.Err())
 	} else {
-		r.farewell(err)
+		r.farewell(ctx, err)
 	}
 	r.update(func(s *Session) { s.Err = err })
 	return err
@@ -144,13 +145,13 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // farewell sees to it that the last messages arrive: a connection that is
 // closed with something still unread is reset, and takes them with it.
-func (r *Relay) farewell(err error) {
+func (r *Relay) farewell(ctx context.Context, err error) {
 	var end *endError
 	if errors.As(err, &end) && end.send != nil && r.router.write(end.send.Append(nil)) == nil {
 		r.notificationSent(*end.send)
 	}
-	r.engine.linger()
-	r.router.linger()
+	r.engine.linger(ctx)
+	r.router.linger(ctx)
 }
 
 // notificationSent records what the router was told.
@@ -311,10 +312,20 @@ func (l *leg) interrupt() {
 }
 
 // linger closes the connection for writing, and waits a moment for the other
-// side to do the same. What it says meanwhile is lost.
-func (l *leg) linger() {
+// side to do the same. What it says meanwhile is lost. From one that is broken
+// nothing is to be waited for, and what the kernel still holds is thrown away.
+func (l *leg) linger(ctx context.Context) {
+	l.mu.Lock()
+	broken := l.broken
+	l.mu.Unlock()
+	if broken {
+		_ = l.conn.SetLinger(0)
+		return
+	}
 	if l.conn.CloseWrite() != nil || l.conn.SetReadDeadline(time.Now().Add(lingerTimeout)) != nil {
 		return
 	}
+	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 	_, _ = io.Copy(io.Discard, l.conn)
 }

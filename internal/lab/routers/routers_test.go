@@ -28,7 +28,7 @@ type stage struct {
 	folder string
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t *testing.T, routers int) *stage {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -37,7 +37,9 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plan = plan.WithSecondRouter()
+	if routers > 1 {
+		plan = plan.WithSecondRouter()
+	}
 	folder, err := os.MkdirTemp("", "rtr") // short, as the paths of sockets have to be
 	if err != nil {
 		t.Fatal(err)
@@ -255,7 +257,7 @@ func TestKindsUnderstandEachOther(t *testing.T) {
 	for center, leaves := range map[Kind]Kind{FRR: BIRD, BIRD: FRR} {
 		t.Run(string(center)+" at the center", func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newStage(t, 2)
 			r := s.start(center, network.Router, s.centerConfig())
 			var hosts []netip.Addr
 			for _, host := range []string{network.Router2, network.ControlPlane} {
@@ -428,7 +430,7 @@ func TestChangesTouchOnlyWhatTheyConcern(t *testing.T) {
 	for kind, other := range map[Kind]Kind{FRR: BIRD, BIRD: FRR} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newStage(t, 2)
 			center := s.start(other, network.Router, s.centerConfig())
 			config := s.leaf(network.Router2, network.Router)
 			r := s.start(kind, network.Router2, config)
@@ -512,7 +514,7 @@ func TestFullTable(t *testing.T) {
 	for kind, other := range map[Kind]Kind{FRR: BIRD, BIRD: FRR} {
 		t.Run("from "+string(kind), func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
+			s := newStage(t, 2)
 			center := s.start(other, network.Router, s.centerConfig())
 			v4, _ := s.ips(network.Router2)
 			config := s.leaf(network.Router2, network.Router)
@@ -540,7 +542,7 @@ func TestFullTable(t *testing.T) {
 
 func TestFrozenRouterKeepsItsConnections(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newStage(t, 2)
 	center := s.start(FRR, network.Router, s.centerConfig())
 	config := s.leaf(network.Router2, network.Router)
 	config.Neighbors = config.Neighbors[:1]

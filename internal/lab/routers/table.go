@@ -2,6 +2,7 @@ package routers
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -45,6 +46,11 @@ func (t Table) Received() Table {
 		}
 	}
 	return received
+}
+
+// Prefixes returns all prefixes of the table in order.
+func (t Table) Prefixes() []netip.Prefix {
+	return slices.SortedFunc(maps.Keys(t), netip.Prefix.Compare)
 }
 
 // sort puts paths into an order that does not depend on when they came.
