@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -32,33 +34,32 @@ func (c *controller) addBGP(objects *config.Objects) {
 // reportBGP writes the status of every object of BGP whose status says something
 // else than it should.
 func (c *controller) reportBGP() error {
+	var errs []error
 	for _, o := range c.cache.BGPPeers.List() {
-		status := v1beta1.BGPPeerStatus{Conditions: c.accepting(&o.ObjectMeta, o.Status.Conditions, c.verdicts.BGPPeers)}
-		if err := c.report(k8s.KindBGPPeer, o.Name, o.Status, status); err != nil {
-			return err
-		}
+		errs = append(errs, c.reportVerdict(k8s.KindBGPPeer, &o.ObjectMeta, c.verdicts.BGPPeers, o.Status.Conditions,
+			func(conditions []metav1.Condition) any { return v1beta1.BGPPeerStatus{Conditions: conditions} }))
 	}
 	for _, o := range c.cache.BGPAdvertisements.List() {
-		status := v1beta1.BGPAdvertisementStatus{Conditions: c.accepting(&o.ObjectMeta, o.Status.Conditions, c.verdicts.BGPAdvertisements)}
-		if err := c.report(k8s.KindBGPAdvertisement, o.Name, o.Status, status); err != nil {
-			return err
-		}
+		errs = append(errs, c.reportVerdict(k8s.KindBGPAdvertisement, &o.ObjectMeta, c.verdicts.BGPAdvertisements, o.Status.Conditions,
+			func(conditions []metav1.Condition) any { return v1beta1.BGPAdvertisementStatus{Conditions: conditions} }))
 	}
 	for _, o := range c.cache.Communities.List() {
-		status := v1beta1.CommunityStatus{Conditions: c.accepting(&o.ObjectMeta, o.Status.Conditions, c.verdicts.Communities)}
-		if err := c.report(k8s.KindCommunity, o.Name, o.Status, status); err != nil {
-			return err
-		}
+		errs = append(errs, c.reportVerdict(k8s.KindCommunity, &o.ObjectMeta, c.verdicts.Communities, o.Status.Conditions,
+			func(conditions []metav1.Condition) any { return v1beta1.CommunityStatus{Conditions: conditions} }))
 	}
 	for _, o := range c.cache.BFDProfiles.List() {
-		status := v1beta1.BFDProfileStatus{Conditions: c.accepting(&o.ObjectMeta, o.Status.Conditions, c.verdicts.BFDProfiles)}
-		if err := c.report(k8s.KindBFDProfile, o.Name, o.Status, status); err != nil {
-			return err
-		}
+		errs = append(errs, c.reportVerdict(k8s.KindBFDProfile, &o.ObjectMeta, c.verdicts.BFDProfiles, o.Status.Conditions,
+			func(conditions []metav1.Condition) any { return v1beta1.BFDProfileStatus{Conditions: conditions} }))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func (c *controller) accepting(object *metav1.ObjectMeta, before []metav1.Condition, verdicts map[string]config.Verdict) []metav1.Condition {
-	return c.acceptance(before, object.Generation, verdicts[object.Name])
+// reportVerdict writes the verdict about an object whose status, which statusOf
+// makes, is its conditions.
+func (c *controller) reportVerdict(kind k8s.Kind, object *metav1.ObjectMeta, verdicts map[string]config.Verdict, before []metav1.Condition, statusOf func([]metav1.Condition) any) error {
+	verdict, judged := verdicts[object.Name]
+	if !judged {
+		return nil // it came just now: its event is on its way
+	}
+	return c.report(kind, object.Name, statusOf(before), statusOf(c.acceptance(before, object.Generation, verdict)))
 }
