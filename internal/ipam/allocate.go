@@ -206,12 +206,13 @@ func (p *plan) keepOthers() {
 
 // stays tells whether the pool of a held address is what the Service wants. Only when the Service names other pools than
 // before does it ask to move; that the pools have changed around it is no reason. What it named before a restart is not
-// known, and a wrong guess would move an address by surprise: then it stays.
+// known, and a wrong guess would move an address by surprise: then it stays. An address that came from a pool so named stays
+// also if that pool has lost it.
 func (p *plan) stays(h *holding) bool {
 	if !p.req.Named || p.have.restored || slices.Equal(p.have.named, p.req.Pools) {
 		return true
 	}
-	return h.inPool && slices.Contains(p.req.Pools, h.pool.spec.Name)
+	return h.pool != nil && slices.Contains(p.req.Pools, h.pool.spec.Name)
 }
 
 func (p *plan) cover(f Family) { p.covered[f.index()] = true }

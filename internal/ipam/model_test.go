@@ -19,9 +19,22 @@ type model struct {
 	reservations []Reservation
 	accepted     []Reservation // those in force, with what they hold in Held
 	counted      map[string]modelCount
+	// from is the pool that covers an assigned address, or covered it last.
+	from map[netip.Addr]string
 }
 
-func newModel() *model { return &model{owners: map[Owner]*modelOwner{}} }
+// note takes down which pools cover the assigned addresses.
+func (m *model) note() {
+	for _, mo := range m.owners {
+		for _, a := range mo.addrs {
+			if pool := m.poolOf(a); pool != "" {
+				m.from[a] = pool
+			}
+		}
+	}
+}
+
+func newModel() *model { return &model{owners: map[Owner]*modelOwner{}, from: map[netip.Addr]string{}} }
 
 type modelOwner struct {
 	addrs    []netip.Addr
@@ -186,6 +199,7 @@ func (m *model) allocate(req Request) (addrs []netip.Addr, missing bool, kind st
 		mine.named = req.Pools
 	}
 	m.owners[req.Owner] = &mine
+	m.note()
 	m.rests = slices.DeleteFunc(m.rests, func(r Rest) bool { return slices.Contains(addrs, r.Address) })
 	m.layToRest(req.Owner, slices.DeleteFunc(slices.Clone(before), func(a netip.Addr) bool { return slices.Contains(addrs, a) }))
 	return addrs, missing, ""
@@ -217,7 +231,7 @@ func (m *model) asked(req Request, mine modelOwner) (map[Family][]netip.Addr, st
 
 func (m *model) stays(a netip.Addr, req Request, mine modelOwner) bool {
 	asksToMove := req.Named && !mine.restored && !slices.Equal(mine.named, req.Pools)
-	return !asksToMove || slices.Contains(req.Pools, m.poolOf(a))
+	return !asksToMove || slices.Contains(req.Pools, m.from[a])
 }
 
 // kindOf is the kind of an error in the words of the model.

@@ -198,6 +198,7 @@ func (m *machine) setPools(t *rapid.T) {
 	before := m.holdings()
 	attribution := m.attribution()
 	m.model.pools = drawPools(t)
+	m.model.note()
 	m.model.endRests()
 	moved, err := m.real.SetPools(m.model.pools)
 	if err != nil {
@@ -256,6 +257,8 @@ func (m *machine) restart(t *rapid.T) {
 	before := m.holdings()
 	m.real = New()
 	m.real.Expire(m.model.now)
+	m.model.from = map[netip.Addr]string{}
+	m.model.note()
 	owners := slices.SortedFunc(maps.Keys(m.model.owners), Owner.Compare)
 	if len(owners) > 1 {
 		owners = rapid.Permutation(owners).Draw(t, "order")
