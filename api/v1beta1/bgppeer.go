@@ -119,8 +119,7 @@ type BGPPeerSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') || duration(self) == duration('0s') || duration(self) >= duration('1s') && duration(self) <= duration('21845s')",message="must be 0s or from 1s to 21845s (RFC 4271 section 4.4)",reason=FieldValueInvalid
 	KeepaliveTime Duration `json:"keepaliveTime,omitempty"`
-	// connectTime is the longest wait between two attempts to connect. The first
-	// ones come sooner. Without it, 10s.
+	// connectTime is how long one attempt to connect may take. Without it, 10s.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') || duration(self) >= duration('1s') && duration(self) <= duration('65535s')",message="must be from 1s to 65535s",reason=FieldValueInvalid
 	ConnectTime Duration `json:"connectTime,omitempty"`

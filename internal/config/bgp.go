@@ -42,6 +42,22 @@ type BGPPeer struct {
 	bfd        *BFDProfile
 }
 
+// String returns the name. It keeps the password out of logs: fmt prints
+// unexported fields without asking them.
+func (p BGPPeer) String() string { return "BGPPeer " + p.Name }
+
+// GoString is String for %#v.
+func (p BGPPeer) GoString() string { return p.String() }
+
+// String tells how much is in force, without any password.
+func (s Snapshot) String() string {
+	return fmt.Sprintf("%d pools, %d reservations, %d L2Advertisements, %d BGPPeers, %d BGPAdvertisements",
+		len(s.Pools), len(s.Reservations), len(s.L2Advertisements), len(s.BGPPeers), len(s.BGPAdvertisements))
+}
+
+// GoString is String for %#v.
+func (s Snapshot) GoString() string { return s.String() }
+
 // BGPAdvertisement is a BGPAdvertisement that is in force.
 type BGPAdvertisement struct {
 	Name string

@@ -335,3 +335,26 @@ func TestNewSecret(t *testing.T) {
 		}
 	}
 }
+
+func TestPasswordsAreNotPrinted(t *testing.T) {
+	t.Parallel()
+	secrets := []Secret{{Name: "router", Password: "hunter2"}}
+	snapshot, verdicts := Build(Objects{
+		BGPPeers: []*v1beta1.BGPPeer{
+			peer("a", 1, func(s *bgpSpec) { s.PasswordSecret = &v1beta1.SecretReference{Name: "router"} }),
+			peer("b", 2, func(s *bgpSpec) { s.PeerPort, s.Password = 180, "hunter2" }),
+		},
+		Secrets: secrets,
+	})
+	sessions, _ := SessionsOf(snapshot, Node{Name: "n"})
+	if len(sessions) != 2 || sessions[0].Password != "hunter2" || sessions[1].Password != "hunter2" {
+		t.Fatalf("sessions %v", sessions)
+	}
+	for _, value := range []any{snapshot, *snapshot, snapshot.BGPPeers, *snapshot.BGPPeers[0], sessions, sessions[0], secrets, verdicts} {
+		for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+			if text := fmt.Sprintf(format, value); strings.Contains(text, "hunter2") {
+				t.Errorf("%s of %T has the password: %s", format, value, text)
+			}
+		}
+	}
+}

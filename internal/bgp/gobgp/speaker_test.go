@@ -2,8 +2,9 @@ package gobgp
 
 import (
 	"context"
-	"fmt"
+
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +116,7 @@ func TestSessionIsEstablishedFast(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 	if st.RemoteASN != 64501 || st.RemoteRouterID.String() != "203.0.113.1" || st.RemoteAddress.String() != "192.0.2.99:179" ||
-		st.HoldTime != 90*time.Second || fmt.Sprint(st.Families) != "[ipv4 ipv6]" || st.Announced != 1 || st.LastError != "" || st.Problem != "" {
+		st.HoldTime != 90*time.Second || !slices.Equal(st.Families, []bgp.Family{bgp.IPv4, bgp.IPv6}) || st.Announced != 1 || st.LastError != "" || st.Problem != "" {
 		t.Errorf("state is %+v", st)
 	}
 	if got := strings.Join(st.Capabilities, " "); got != "multiprotocol route-refresh graceful-restart four-octet-asn" {

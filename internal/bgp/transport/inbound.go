@@ -59,9 +59,16 @@ func newInbound(r *Relay) *inbound {
 }
 
 func (r *inbound) run(ctx context.Context) error {
+	if err := r.wake(ctx, r.config.OpenTimeout); err != nil {
+		return err
+	}
 	for {
 		msg, h, err := peekMessage(r.in)
 		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+			if r.phase == openSent {
+				n := wire.Notification{Code: wire.CodeHoldTimer}
+				return &endError{err: fmt.Errorf("router sent no OPEN for %s", r.config.OpenTimeout), send: &n}
+			}
 			if err := r.refreshPending(ctx); err != nil {
 				return err
 			}
@@ -114,7 +121,7 @@ func (r *inbound) handle(ctx context.Context, msg []byte, t wire.Type) error {
 	}
 	switch t {
 	case wire.TypeOpen:
-		return r.open(msg)
+		return r.open(ctx, msg)
 	case wire.TypeUpdate:
 		return r.updateMessage(msg)
 	case wire.TypeNotification:
@@ -138,7 +145,7 @@ func (r *inbound) expected(t wire.Type) bool {
 
 // open checks the router's OPEN and tells the engine of it what the engine
 // understands.
-func (r *inbound) open(msg []byte) error {
+func (r *inbound) open(ctx context.Context, msg []byte) error {
 	o, err := wire.ParseOpen(msg)
 	if err != nil {
 		return err
@@ -157,7 +164,10 @@ func (r *inbound) open(msg []byte) error {
 		return err
 	}
 	r.phase = openConfirm
-	return r.tell(b)
+	if err := r.tell(b); err != nil {
+		return err
+	}
+	return r.wake(ctx, 0)
 }
 
 // engineCapabilities leaves only what matters for announcing unicast routes.
@@ -263,6 +273,11 @@ func (r *inbound) refreshPending(ctx context.Context) error {
 			return err
 		}
 	}
+	return r.wake(ctx, wait)
+}
+
+// wake makes the next read end after a time, unless that is zero.
+func (r *inbound) wake(ctx context.Context, wait time.Duration) error {
 	var deadline time.Time
 	if wait > 0 {
 		deadline = time.Now().Add(wait)

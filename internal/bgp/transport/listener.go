@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -69,8 +70,8 @@ func (l *Listener) Accept(o Options, port uint16) (*Acceptor, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, other := range l.acceptors {
-		if other.port == port && other.options.Device == o.Device && other.options.Remote.Addr() == o.Remote.Addr() {
-			return nil, fmt.Errorf("accepting %s: another peer has the same address and port", o)
+		if other.overlaps(a) {
+			return nil, fmt.Errorf("accepting %s: another passive peer has the same address and ports", o)
 		}
 	}
 	l.acceptors = append(l.acceptors, a)
@@ -121,6 +122,13 @@ func (a *Acceptor) discard() {
 func (a *Acceptor) deliver(c *net.TCPConn) {
 	a.discard()
 	a.conns <- c
+}
+
+// overlaps reports whether a connection could be either router's.
+func (a *Acceptor) overlaps(b *Acceptor) bool {
+	x, y := a.options, b.options
+	return a.port == b.port && x.Device == y.Device && x.Remote.Addr() == y.Remote.Addr() &&
+		(x.Local == y.Local || !x.Local.IsValid() || !y.Local.IsValid())
 }
 
 // matches reports whether a connection is the router's.
@@ -254,10 +262,13 @@ func (s *socket) close() {
 func (s *socket) setKeys(members []*Acceptor) error {
 	want := make(map[netip.Prefix]string)
 	for _, a := range members {
-		if a.options.Password != "" {
-			want[a.prefix()] = a.options.Password
+		p := a.prefix()
+		if key, ok := want[p]; ok && key != a.options.Password {
+			return fmt.Errorf("passive peers at %s have different passwords on one socket: give each a source address", p)
 		}
+		want[p] = a.options.Password
 	}
+	maps.DeleteFunc(want, func(_ netip.Prefix, key string) bool { return key == "" })
 	raw, err := s.listener.SyscallConn()
 	if err != nil {
 		return err

@@ -172,6 +172,43 @@ func TestListenerPassword(t *testing.T) {
 	}
 }
 
+// Peers at one router's address are told apart by ours, passwords included.
+func TestListenerOneRouterTwice(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, "twice0")
+	l := n.passive(t)
+	o := Options{Remote: remotes[0], Password: "nine", Local: addr("192.0.2.9")}
+	nine := n.accept(t, l, o)
+	o.Password, o.Local = "ten", addr("192.0.2.10")
+	ten := n.accept(t, l, o)
+	for node, c := range map[string]struct {
+		key string
+		a   *Acceptor
+	}{"192.0.2.9": {"nine", nine}, "192.0.2.10": {"ten", ten}} {
+		conn, err := n.connect(t, node, "", md5Key(netip.PrefixFrom(addr(node), 32), c.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		talk(t, conn, c.a.take(t))
+	}
+	n.node.MustDo(func() error {
+		o.Local = netip.Addr{}
+		if _, err := l.Accept(o, port); err == nil || !strings.Contains(err.Error(), "same address and ports") {
+			t.Errorf("a third one: %v", err)
+		}
+		// One socket for all addresses cannot have two keys.
+		if _, err := l.Accept(Options{Remote: netip.AddrPortFrom(addr("192.0.2.2"), 179)}, port); err == nil || !strings.Contains(err.Error(), "different passwords") {
+			t.Errorf("one without a source address: %v", err)
+		}
+		return nil
+	})
+	conn, err := n.connect(t, "192.0.2.9", "", md5Key(netip.MustParsePrefix("192.0.2.9/32"), "nine"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	talk(t, conn, nine.take(t))
+}
+
 func TestListenerTTL(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, "lttl0")

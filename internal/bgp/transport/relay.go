@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// stuckTimeout is the hold time for writing while none is agreed on, the
-	// "large value" of RFC 4271 section 8.2.2.
+	// stuckTimeout is the hold time while none is agreed on, the "large value" of
+	// RFC 4271 section 8.2.2.
 	stuckTimeout = 4 * time.Minute
 	// engineTimeout is how long the engine, in this very process, may take to
 	// read a message.
@@ -32,7 +32,8 @@ const (
 	batchLen = 4 * wire.MaxLen
 )
 
-// A Conn is one leg of a relay; *net.TCPConn is one.
+// A Conn is one leg of a relay; *net.TCPConn is one. The relay writes whole
+// messages, and to the engine one at a time.
 type Conn interface {
 	net.Conn
 	CloseWrite() error
@@ -48,6 +49,9 @@ type RelayConfig struct {
 	// CheckOpen may refuse the router's OPEN, which is well-formed, with a
 	// NOTIFICATION and an error for the log.
 	CheckOpen func(wire.Open) (*wire.Notification, error)
+	// OpenTimeout is how long the router may take to send its OPEN, after which
+	// the engine's hold timer is in charge. It defaults to 4 minutes.
+	OpenTimeout time.Duration
 	// Changed is called after each change of the Session other than of its
 	// counters. It must not block.
 	Changed func()
@@ -74,6 +78,9 @@ func NewRelay(c RelayConfig) *Relay {
 	}
 	if c.CheckOpen == nil {
 		c.CheckOpen = func(wire.Open) (*wire.Notification, error) { return nil, nil }
+	}
+	if c.OpenTimeout <= 0 {
+		c.OpenTimeout = stuckTimeout
 	}
 	if c.Changed == nil {
 		c.Changed = func() {}

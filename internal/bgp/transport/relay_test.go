@@ -327,6 +327,28 @@ func TestBrokenProtocolIsAnswered(t *testing.T) {
 	}
 }
 
+func TestRouterWithoutOpen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *RelayConfig) { c.OpenTimeout = 20 * time.Millisecond })
+	r.router.expectNotification(wire.CodeHoldTimer, 0)
+	_, _ = r.router.conn.Close(), r.engine.conn.Close()
+	if err := r.wait(); !strings.Contains(err.Error(), "router sent no OPEN for 20ms") {
+		t.Errorf("relay ended with %v", err)
+	}
+}
+
+// What is waited for is the OPEN, not more.
+func TestOpenTimeoutEnds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(c *RelayConfig) { c.OpenTimeout = 500 * time.Millisecond })
+	r.establish()
+	select {
+	case err := <-r.ended:
+		t.Errorf("relay ended with %v", err)
+	case <-time.After(time.Second):
+	}
+}
+
 func TestOutboundIsUntouched(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -114,6 +115,9 @@ func md5Key(remote netip.Prefix, key string) sockopt {
 		}
 		copy(sig.Addr.Data[at:], remote.Addr().AsSlice())
 		if err := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG_EXT, &sig); err != nil {
+			if errors.Is(err, unix.ENOPROTOOPT) {
+				err = fmt.Errorf("this kernel is built without TCP_MD5SIG, which a password needs: %w", err)
+			}
 			return fmt.Errorf("setting TCP MD5 key for %s: %w", remote, err)
 		}
 		return nil

@@ -89,7 +89,7 @@ func birdNeighbor(l *lines, c Config, n Neighbor) error {
 	if err := n.birdLacks(); err != nil {
 		return fmt.Errorf("neighbor %s: BIRD has no %w", n.Name, err)
 	}
-	l.block("protocol bgp "+n.Name+" {", "}", func() {
+	l.block("protocol bgp "+birdName(n)+" {", "}", func() {
 		birdSession(l, c, n)
 		l.add("connect delay time 1; connect retry time 2; error wait time 1, 2;")
 		if n.BFD != nil {
@@ -153,7 +153,7 @@ func birdSession(l *lines, c Config, n Neighbor) {
 	}
 	switch {
 	case n.Range.IsValid():
-		l.add("neighbor range %s %s; dynamic name %q;", n.Range, as, n.Name+"_")
+		l.add("neighbor range %s %s; dynamic name %q;", n.Range, as, birdName(n)+"_")
 		if n.Range.Addr().IsLinkLocalUnicast() {
 			l.add("interface %q;", ethernet)
 		}
@@ -183,6 +183,10 @@ func birdSession(l *lines, c Config, n Neighbor) {
 		l.add("hold time %d; keepalive time %d;", hold/time.Second, keepalive/time.Second)
 	}
 }
+
+// birdName is that of a neighbor's protocol. Words of BIRD's language, such as
+// link, cannot be names.
+func birdName(n Neighbor) string { return "to_" + n.Name }
 
 func birdAddress(n Neighbor) string {
 	if zone := n.Address.Zone(); zone != "" {

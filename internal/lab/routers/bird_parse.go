@@ -33,12 +33,12 @@ func parseBirdTable(content []byte) (Table, error) {
 		switch {
 		case birdSays(line):
 		case strings.HasPrefix(line, "\t") && path != nil:
-			name, value, found := strings.Cut(strings.TrimSpace(line), ": ")
-			if strings.HasPrefix(line, "\t\t") || strings.HasPrefix(line, "\tvia ") || !found {
+			name, value, found := strings.Cut(strings.TrimLeft(line, "\t"), ": ")
+			switch {
+			case strings.HasPrefix(line, "\tvia "):
+				name, value = "via", strings.TrimSpace(line)
+			case strings.HasPrefix(line, "\t\t"), !found:
 				name, value = attribute, strings.TrimSpace(line) // goes on from the line before
-			}
-			if strings.HasPrefix(line, "\tvia ") {
-				name = "via"
 			}
 			attribute = name
 			if err := path.birdAttribute(name, value); err != nil {
@@ -96,7 +96,7 @@ func (p *Path) birdAttribute(name, value string) error {
 		p.MED, err = birdNumber(value)
 	case "BGP.local_pref":
 		p.LocalPref, err = birdNumber(value)
-	case "BGP.atomic_aggr", "BGP.atomic_aggr:":
+	case "BGP.atomic_aggr":
 		p.AtomicAggregate = true
 	case "BGP.community":
 		for _, text := range parenthesized(value) {

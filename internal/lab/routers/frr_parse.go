@@ -79,6 +79,9 @@ func (r frrPath) path() (Path, error) {
 		Origin: r.Origin, LocalPref: r.LocalPref, MED: r.Metric,
 		AtomicAggregate: r.AtomicAggregate, Best: r.Best.Overall, Stale: r.Stale,
 	}
+	if path.Origin == "incomplete" {
+		path.Origin = "Incomplete" // as BIRD has it
+	}
 	for _, segment := range r.ASPath.Segments {
 		path.ASPath = append(path.ASPath, segment.List...)
 	}

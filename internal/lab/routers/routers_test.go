@@ -457,7 +457,7 @@ func TestChangesTouchOnlyWhatTheyConcern(t *testing.T) {
 			if kind == BIRD || other == BIRD {
 				// A session goes on under the password that it began with in BIRD; a new one
 				// has to use the new one.
-				if _, err := r.Console(s.Context(), map[Kind]string{FRR: "clear bgp " + v6.String(), BIRD: "restart center6"}[kind]); err != nil {
+				if _, err := r.Console(s.Context(), map[Kind]string{FRR: "clear bgp " + v6.String(), BIRD: "restart to_center6"}[kind]); err != nil {
 					s.Fatal(err)
 				}
 			}
@@ -570,6 +570,47 @@ func TestFrozenRouterKeepsItsConnections(t *testing.T) {
 	}
 	s.awaitUp(r, v4)
 	s.awaitUp(center, leaf)
+}
+
+// TestDaemonsTakeEverything has real daemons read every statement that can be
+// rendered.
+func TestDaemonsTakeEverything(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 2)
+	s.start(FRR, network.Router, everything())
+	s.start(BIRD, network.Router2, everything())
+	own := everything()
+	own.Neighbors = []Neighbor{{Name: "tor", Unnumbered: "eth0", BFD: &BFD{Echo: 50 * time.Millisecond, MinimumTTL: 254}}}
+	own.GracefulRestart = NoRestarts
+	s.start(FRR, network.Client, own)
+	for _, restarts := range []GracefulRestart{NoRestarts, Helper} {
+		config := everything()
+		config.GracefulRestart = restarts
+		for _, host := range []string{network.Router, network.Router2} {
+			r, err := Open(s.site(host))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.configure(r, config)
+		}
+	}
+}
+
+// TestRefusedConfiguration: a daemon that does not take what it is told says so.
+func TestRefusedConfiguration(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, 2)
+	config := everything()
+	config.Neighbors = []Neighbor{{Name: "x", Range: netip.MustParsePrefix("fe80::/10")}}
+	frr, err := New(FRR, s.site(network.Router))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.configure(frr, config)
+	if err := frr.Start(s.Context()); err == nil || !strings.Contains(err.Error(), "link-local") {
+		t.Errorf("a range that FRR does not take: error %v", err)
+	}
+	s.start(BIRD, network.Router2, config)
 }
 
 func TestOpenWithoutRouter(t *testing.T) {
