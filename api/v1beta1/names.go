@@ -36,6 +36,10 @@ const (
 // its Services share addresses with those of other namespaces that have it too.
 const AnnotationShareAcrossNamespaces = "berth.dev/share-across-namespaces"
 
+// AnnotationDrain on a Node takes its routes back from routers, without a failed
+// connection, until it is removed. Its value is yours.
+const AnnotationDrain = "berth.dev/drain"
+
 // LabelRetained marks the IPReservations that Berth makes for Services with
 // AnnotationRetain.
 const LabelRetained = "berth.dev/retained"

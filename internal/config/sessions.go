@@ -317,6 +317,22 @@ func usable(addr netip.Addr, family bgp.Family) bool {
 	return bgp.FamilyOf(addr) == family && !addr.IsLoopback() && (family == bgp.IPv4 || !addr.IsLinkLocalUnicast())
 }
 
+// OnLink says whether an address is a neighbour's: link-local, or in a subnet of
+// the node's interfaces.
+func (n Node) OnLink(addr netip.Addr) bool {
+	if addr.IsLinkLocalUnicast() {
+		return true
+	}
+	return slices.ContainsFunc(n.Interfaces, func(i Interface) bool {
+		return slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Masked().Contains(addr) })
+	})
+}
+
+// IsDefaultGateway says whether the peers are the nodes' default gateways.
+func (p *BGPPeer) IsDefaultGateway() bool {
+	return p.addressFrom != nil && p.addressFrom.DefaultGateway != ""
+}
+
 // nextHop returns the node's address of a family that is not the session's own:
 // one of the interface whose address the session comes from, or of the one that
 // it goes over, or else the node's.
