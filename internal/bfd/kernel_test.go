@@ -2,10 +2,13 @@ package bfd
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-lb/berth/internal/netnstest"
 )
@@ -28,6 +31,7 @@ func newKernelPair(t testing.TB) *kernelPair {
 		ns.AddAddress("eth0", []string{"192.0.2.1/24", "192.0.2.2/24"}[i])
 		ns.AddAddress("eth0", []string{"2001:db8::1/64", "2001:db8::2/64"}[i])
 		ns.AddAddress("eth0", []string{"fe80::1/64", "fe80::2/64"}[i])
+		settled(t, ns)
 		p.start(i)
 	}
 	return p
@@ -145,6 +149,71 @@ func TestKernel(t *testing.T) {
 			if s := p.state(0, "s"); s.RemoteState != AdminDown || s.Failures != 1 {
 				t.Errorf("after an orderly end of the peer: %+v", s)
 			}
+		})
+	}
+}
+
+// settled waits until all IPv6 addresses are usable.
+func settled(t testing.TB, ns *netnstest.NS) {
+	t.Helper()
+	netnstest.Eventually(t, "IPv6 addresses to be usable", func() bool {
+		list, err := ns.Netlink().AddrList(ns.Link("eth0"), netlink.FAMILY_V6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return !slices.ContainsFunc(list, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 })
+	})
+}
+
+// forward makes a namespace forward packets, or not.
+func forward(ns *netnstest.NS, yes bool) {
+	value := "0"
+	if yes {
+		value = "1"
+	}
+	ns.SetSysctl("net/ipv4/ip_forward", value)
+	ns.SetSysctl("net/ipv6/conf/all/forwarding", value)
+}
+
+// TestKernelEcho: the echo function watches the path where the peer's kernel
+// sends echo packets back, slows down control packets, notices that they do not
+// return, and is not used again until they do.
+func TestKernelEcho(t *testing.T) {
+	t.Parallel()
+	for name, addrs := range map[string][2]string{"IPv4": {"192.0.2.2", "192.0.2.1"}, "IPv6": {"2001:db8::2", "2001:db8::1"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newKernelPair(t)
+			for i, m := range p.monitors {
+				forward(p.ns[i], true)
+				c := fast("s", addrs[i])
+				c.Echo, c.EchoMode = 20*ms, i == 0
+				m.Apply([]Config{c})
+			}
+			echoed := func(yes bool) func() bool {
+				return func() bool { s := p.state(0, "s"); return s.State == Up && s.Echo == yes }
+			}
+			netnstest.Eventually(t, "echo packets to return", echoed(true))
+			netnstest.Eventually(t, "the peer's control packets to slow down", func() bool {
+				return p.state(1, "s").TransmitInterval == time.Second && p.state(0, "s").DetectionTime == 3*time.Second
+			})
+			before, start := p.counter(0, "berth_bfd_echo_packets_received_total"), time.Now()
+			netnstest.Eventually(t, "more echo packets", func() bool { return p.counter(0, "berth_bfd_echo_packets_received_total") >= before+50 })
+			t.Logf("50 echo packets at 20ms took %v", time.Since(start))
+
+			forward(p.ns[1], false)
+			cut := time.Now()
+			netnstest.Eventually(t, "failure of the echo function", func() bool { return p.state(0, "s").Failures == 1 })
+			t.Logf("failure of the echo function detected after %v", time.Since(cut))
+			if s := p.state(0, "s"); s.Since.Sub(cut) > 500*ms {
+				t.Errorf("it took %v", s.Since.Sub(cut))
+			}
+			netnstest.Eventually(t, "the session to come back without echo", echoed(false))
+			if s := p.state(0, "s"); s.Failures != 1 {
+				t.Errorf("it fails again for want of echo: %+v", s)
+			}
+			forward(p.ns[1], true)
+			netnstest.Eventually(t, "echo packets to return", echoed(true))
 		})
 	}
 }

@@ -3,6 +3,8 @@ package bfd
 import (
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A key is what makes two sessions different ones. Several Configs with the same
@@ -46,13 +48,18 @@ type link struct {
 	session *session
 	metrics linkMetrics
 
-	port    *port   // that receives its packets
-	ifindex int     // of key.ifname, 0 if it has none or is not open
-	conn    *sender // nil if it is not open
-	source  uint16  // the UDP port that is sent from, 0 before the first time
-	err     error
-	retry   time.Time // when to open it again, never if it is open
-	leaving time.Time // when to drop it, never if it is wanted
+	port     *port     // that receives its packets
+	ifindex  int       // of key.ifname, 0 if it has none or is not open
+	conn     *sender   // nil if it is not open
+	source   uint16    // the UDP port that is sent from, 0 before the first time
+	echoPort *echoPort // nil if no echo packets can be sent
+	echoTo   unix.SockaddrLinklayer
+	echoErr  error
+	// echoRetry is when to see again whether they can be sent.
+	echoRetry time.Time
+	err       error
+	retry     time.Time // when to open it again, never if it is open
+	leaving   time.Time // when to drop it, never if it is wanted
 
 	// checking: the session has expired unless the port has unread packets.
 	checking bool
@@ -68,6 +75,9 @@ func (l *link) nextDue() time.Time {
 	due := earliest(l.session.sendAt(), l.retry, l.leaving)
 	if !l.checking {
 		due = earliest(due, l.session.expireAt())
+	}
+	if l.wantsEcho() {
+		due = earliest(due, l.echoRetry)
 	}
 	return due
 }

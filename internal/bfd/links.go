@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,7 +65,7 @@ func (m *Monitor) drop(l *link) {
 }
 
 // tend does what is due for a link.
-func (m *Monitor) tend(now time.Time, l *link) {
+func (m *Monitor) tend(now time.Time, l *link, readers *sync.WaitGroup) {
 	if !l.leaving.After(now) {
 		m.drop(l)
 		return
@@ -75,13 +76,25 @@ func (m *Monitor) tend(now time.Time, l *link) {
 	if !l.checking && l.session.expired(now) {
 		// If it was this process that slept, what tells of the peer's life is
 		// waiting to be read. The reader knows, and says when it has read all.
-		if l.port.check(l) {
+		if l.check(now) {
 			l.checking = true
 		} else {
 			m.expire(now, l)
 		}
 	}
+	if l.wantsEcho() && !l.echoRetry.After(now) {
+		m.readyEcho(now, l, readers)
+	}
 	m.attend(now, l)
+}
+
+// check asks the reader of the packets that are missing; it returns false if
+// there is none.
+func (l *link) check(now time.Time) bool {
+	if now.Before(l.session.detectAt()) {
+		return l.echoPort != nil && l.echoPort.check(l)
+	}
+	return l.port.check(l)
 }
 
 func (m *Monitor) expire(now time.Time, l *link) {
@@ -95,6 +108,7 @@ func (m *Monitor) attend(now time.Time, l *link) {
 	for l.session.transmit(now, &m.packet) {
 		m.send(now, l, m.packet.AppendTo(m.buf[:0]))
 	}
+	m.sendEchoes(now, l)
 	m.queue.set(l, l.nextDue())
 	if l.due.Before(m.sleeping) {
 		notify(m.wake)
@@ -108,6 +122,9 @@ func (m *Monitor) transition(now time.Time, l *link, before State) {
 		return
 	}
 	l.since = now
+	if s.state != Up {
+		m.closeEcho(now, l)
+	}
 	switch {
 	case s.state == Up:
 		l.metrics.up.Set(1)
@@ -151,8 +168,22 @@ func (m *Monitor) open(now time.Time, l *link) {
 	}
 	l.conn, l.source, l.ifindex = conn, conn.source, index
 	m.byMatch[l.match()] = l
+	l.session.configure(now, l.session.cfg, reflects(l))
 	l.session.repeat()
 	m.setError(l, nil)
+}
+
+// reflects reports whether the kernel sends the peer's echo packets back to it.
+func reflects(l *link) bool {
+	ifname := l.key.ifname
+	if ifname == "" {
+		ifi, err := interfaceOf(l.conn.local)
+		if err != nil {
+			return false
+		}
+		ifname = ifi.Name
+	}
+	return !l.key.multihop && forwards(ifname, l.key.peer.Is6())
 }
 
 // shut closes the socket of a link.
@@ -160,6 +191,7 @@ func (m *Monitor) shut(l *link) {
 	if l.conn == nil {
 		return
 	}
+	m.closeEcho(m.clock.Now(), l)
 	l.conn.close()
 	l.conn = nil
 	if m.byMatch[l.match()] == l {

@@ -32,18 +32,19 @@ type Monitor struct {
 	wake    chan struct{} // for Run: there is something to do
 	changes chan struct{}
 
-	mu       sync.Mutex
-	wanted   []Config // what Run has not taken up, if pending
-	pending  bool
-	invalid  []Status // of Configs that cannot be kept
-	links    map[key]*link
-	byNumber map[uint32]*link
-	byMatch  map[match]*link
-	ports    map[portKey]*port
-	queue    queue
-	sleeping time.Time // until when Run sleeps, unless woken
-	packet   Packet    // to work with
-	buf      []byte    // likewise
+	mu        sync.Mutex
+	wanted    []Config // what Run has not taken up, if pending
+	pending   bool
+	invalid   []Status // of Configs that cannot be kept
+	links     map[key]*link
+	byNumber  map[uint32]*link
+	byMatch   map[match]*link
+	ports     map[portKey]*port
+	echoPorts map[echoKey]*echoPort
+	queue     queue
+	sleeping  time.Time // until when Run sleeps, unless woken
+	packet    Packet    // to work with
+	buf       []byte    // likewise
 }
 
 // New returns a Monitor without sessions.
@@ -58,16 +59,17 @@ func New(o Options) *Monitor {
 		o.Clock = clock.RealClock{}
 	}
 	return &Monitor{
-		logger:   o.Logger,
-		metrics:  o.Metrics,
-		clock:    o.Clock,
-		wake:     make(chan struct{}, 1),
-		changes:  make(chan struct{}, 1),
-		links:    make(map[key]*link),
-		byNumber: make(map[uint32]*link),
-		byMatch:  make(map[match]*link),
-		ports:    make(map[portKey]*port),
-		buf:      make([]byte, 0, 64),
+		logger:    o.Logger,
+		metrics:   o.Metrics,
+		clock:     o.Clock,
+		wake:      make(chan struct{}, 1),
+		changes:   make(chan struct{}, 1),
+		links:     make(map[key]*link),
+		byNumber:  make(map[uint32]*link),
+		byMatch:   make(map[match]*link),
+		ports:     make(map[portKey]*port),
+		echoPorts: make(map[echoKey]*echoPort),
+		buf:       make([]byte, 0, 128),
 	}
 }
 
@@ -196,7 +198,7 @@ func (m *Monitor) work(ctx context.Context, readers *sync.WaitGroup) time.Durati
 			m.sleeping = earliest(first, m.nextPort())
 			return max(m.sleeping.Sub(m.clock.Now()), time.Microsecond)
 		}
-		m.tend(now, m.queue[0])
+		m.tend(now, m.queue[0], readers)
 	}
 	return 0
 }

@@ -192,7 +192,7 @@ func TestLife(t *testing.T) {
 		w.loss = 0
 		w.pass(t, 20*time.Second) // what was lost may bring a session down once more
 		w.until(t, "agreement", patience, w.settled)
-		w.steady(t, patience)
+		w.steady(t, 20*time.Second)
 
 		for i := range rapid.IntRange(1, 4).Draw(t, "changes") {
 			s := w.ends[rapid.IntRange(0, 1).Draw(t, "side")]
@@ -200,7 +200,7 @@ func TestLife(t *testing.T) {
 			w.steady(t, time.Duration(rapid.IntRange(0, 5000).Draw(t, "pause"))*ms)
 		}
 		w.until(t, "agreement after changes", patience, w.settled)
-		w.steady(t, patience)
+		w.steady(t, 20*time.Second)
 
 		w.cut = true
 		detection := max(w.ends[0].detectionTime(), w.ends[1].detectionTime())

@@ -44,7 +44,7 @@ type routerSession struct {
 type routerState struct {
 	state               string
 	interval, detection time.Duration
-	echo                time.Duration
+	diagnostic          string // of the router's own side, if it tells
 }
 
 func routers() map[string]func(testing.TB, *netnstest.NS) router {
@@ -204,7 +204,7 @@ func (f *frr) state(peer netip.Addr) routerState {
 		ReceiveInterval        int        `json:"receive-interval"`
 		RemoteTransmitInterval int        `json:"remote-transmit-interval"`
 		RemoteMultiplier       int        `json:"remote-detect-multiplier"`
-		RemoteEcho             int        `json:"remote-echo-receive-interval"`
+		Diagnostic             string     `json:"diagnostic"`
 	}
 	out := f.vtysh("--command", "show bfd peers json")
 	if err := json.Unmarshal(out, &peers); err != nil {
@@ -216,7 +216,8 @@ func (f *frr) state(peer netip.Addr) routerState {
 				state:     strings.ToLower(p.Status),
 				interval:  time.Duration(max(p.TransmitInterval, p.RemoteReceiveInterval)) * ms,
 				detection: time.Duration(p.RemoteMultiplier*max(p.ReceiveInterval, p.RemoteTransmitInterval)) * ms,
-				echo:      time.Duration(p.RemoteEcho) * ms,
+
+				diagnostic: p.Diagnostic,
 			}
 		}
 	}

@@ -153,6 +153,18 @@ func TestBGPPeerVerdicts(t *testing.T) {
 				"peer/b-older":   "Accepted",
 			},
 		},
+		"all that is wrong is told": {
+			Objects{BGPPeers: []*v1beta1.BGPPeer{
+				peer("a", 2, nil), peer("b", 1, func(s *bgpSpec) { s.BFDProfile = "fast" }),
+				peer("c", 1, func(s *bgpSpec) { secret(s); s.BFDProfile, s.PeerAddress = "fast", "192.0.2.3" }),
+			}, Nodes: nodes[:1]},
+			map[string]string{
+				"peer/a": "Accepted",
+				"peer/b": "!Duplicate: node node-1 has a session with 192.0.2.1 port 179 already, by the older BGPPeer a; remove one of the two, or give them nodeSelectors that no node has in common; spec.bfdProfile: no",
+				"peer/c": "!SecretNotUsable: spec.passwordSecret: there is no Secret router of type kubernetes.io/basic-auth in the namespace of Berth; create it or correct the name. " +
+					"Until then there are no sessions but with speakers that knew the password before; spec.bfdProfile: no BFDProfile fast",
+			},
+		},
 		"the same on different nodes": {
 			Objects{BGPPeers: []*v1beta1.BGPPeer{
 				peer("a", 1, func(s *bgpSpec) { s.NodeSelectors = rack("a") }), peer("b", 2, func(s *bgpSpec) { s.NodeSelectors = rack("b") }),

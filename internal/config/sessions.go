@@ -386,49 +386,67 @@ func routerIDOf(node Node) netip.Addr {
 // force without being watched; those that name a password that is not there make
 // no sessions.
 func (b *builder) peers(objects []*v1beta1.BGPPeer, nodes []Node, k *known) {
-	notes := map[string]Verdict{}
+	notes := map[string][]Verdict{}
 	for _, object := range byAge(objects) {
 		peer, errs := newBGPPeer(object)
 		if len(errs) > 0 {
 			b.verdicts.BGPPeers[object.Name] = invalid(errs)
 			continue
 		}
-		if v := peer.refer(object, k); v.Reason != "" {
-			notes[object.Name] = v
-		}
+		notes[object.Name] = peer.refer(object, k)
 		b.snapshot.BGPPeers = append(b.snapshot.BGPPeers, peer)
 	}
 	onNodes := judgeOnNodes(b.snapshot, nodes)
 	for _, peer := range b.snapshot.BGPPeers {
-		verdict, noted := notes[peer.Name]
-		if !noted {
-			verdict = onNodes[peer.Name].verdict(len(nodes) > 0)
-		}
-		b.verdicts.BGPPeers[peer.Name] = verdict
+		verdict := onNodes[peer.Name].verdict(len(nodes) > 0)
+		b.verdicts.BGPPeers[peer.Name] = worst(notes[peer.Name], verdict)
 	}
 }
 
+// worst makes one verdict of what a peer names and is not there, and of how it
+// fares on the nodes. No session at all is worse than one that is not watched.
+func worst(notes []Verdict, onNodes Verdict) Verdict {
+	if !onNodes.Accepted && onNodes.Reason != v1beta1.ReasonSecretNotUsable {
+		notes = append(notes, onNodes)
+	}
+	if len(notes) == 0 {
+		return onNodes
+	}
+	slices.SortStableFunc(notes, func(a, b Verdict) int {
+		return cmp.Compare(rankOf(a.Reason), rankOf(b.Reason))
+	})
+	messages := make([]string, len(notes))
+	for i, v := range notes {
+		messages[i] = v.Message
+	}
+	return Verdict{Reason: notes[0].Reason, Message: strings.Join(messages, "; ")}
+}
+
+func rankOf(reason string) int {
+	return slices.Index([]string{v1beta1.ReasonInvalid, v1beta1.ReasonDuplicate, v1beta1.ReasonSecretNotUsable, v1beta1.ReasonUnknownBFDProfile}, reason)
+}
+
 // refer gives the peer what it names, and says what is not there.
-func (p *BGPPeer) refer(object *v1beta1.BGPPeer, k *known) Verdict {
-	var v Verdict
+func (p *BGPPeer) refer(object *v1beta1.BGPPeer, k *known) []Verdict {
+	var missing []Verdict
 	if name := string(object.Spec.BFDProfile); name != "" {
 		profile, found, fresh := recall(k.now.profiles, k.before.profiles, k.kept.profiles, name)
 		if found {
 			p.bfd = profile
 		}
 		if !fresh {
-			v = Verdict{Reason: v1beta1.ReasonUnknownBFDProfile, Message: fmt.Sprintf(
-				"spec.bfdProfile: no BFDProfile %s is in force; create it or correct the name. Until then the sessions are not watched, or as they were before", name)}
+			missing = append(missing, Verdict{Reason: v1beta1.ReasonUnknownBFDProfile, Message: fmt.Sprintf(
+				"spec.bfdProfile: no BFDProfile %s is in force; create it or correct the name. Until then the sessions are not watched, or as they were before", name)})
 		}
 	}
 	if object.Spec.PasswordSecret == nil {
-		return v
+		return missing
 	}
 	name := string(object.Spec.PasswordSecret.Name)
 	password, found, fresh := recall(k.now.passwords, k.before.passwords, k.kept.passwords, name)
 	p.session.Password = password
 	if fresh {
-		return v
+		return missing
 	}
 	problem := fmt.Sprintf("spec.passwordSecret: there is no Secret %s of type kubernetes.io/basic-auth in the namespace of Berth; create it or correct the name", name)
 	if what, known := k.problems[name]; known {
@@ -437,7 +455,10 @@ func (p *BGPPeer) refer(object *v1beta1.BGPPeer, k *known) Verdict {
 	if !found {
 		p.noPassword = problem
 	}
-	return Verdict{Reason: v1beta1.ReasonSecretNotUsable, Message: problem + ". Until then there are no sessions but with speakers that knew the password before"}
+	return append(missing, Verdict{
+		Reason:  v1beta1.ReasonSecretNotUsable,
+		Message: problem + ". Until then there are no sessions but with speakers that knew the password before",
+	})
 }
 
 // nodesVerdict is how a peer fares on the nodes that it selects.
