@@ -26,7 +26,10 @@ const (
 	// reasonPartly: some addresses are announced; the message says why the
 	// others are not.
 	reasonPartly = "PartlyAnnounced"
-	// reasonNoAdvertisement: no L2Advertisement selects the addresses.
+	// reasonNoSession: only routers are to be told, and none is; the message says
+	// why.
+	reasonNoSession = "NoBGPSession"
+	// reasonNoAdvertisement: no advertisement selects the addresses.
 	reasonNoAdvertisement = "NoAdvertisement"
 	// reasonNoEndpoints: no endpoint serves, so nobody could answer.
 	reasonNoEndpoints = "NoEndpoints"
@@ -78,6 +81,8 @@ const sentenceEnd = "; "
 type statement struct {
 	announced       bool
 	reason, message string
+	// byBGP says that the message counts nodes that tell routers.
+	byBGP bool
 }
 
 func newReporter(r reporter) *reporter {
@@ -202,6 +207,9 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing fai
 			return due
 		}
 	}
+	if due = last.at.Add(rewriteInterval); told && want.byBGP && want.announced && last.statement.announced && now.Before(due) {
+		return due // a node came or went that tells routers; more may do so, and concern every Service
+	}
 	r.told[s.key] = telling{statement: want, at: now}
 	r.writer.Set(writerKey(s.key), conditionPatch(object, want, before, now))
 	return now.Add(rewriteInterval)
@@ -269,6 +277,7 @@ func (p *plan) reporterOf(s *service, live []election.Candidate) (name string, o
 func (p *plan) describe(s *service, self string, failing failures) statement {
 	var texts []string
 	reasons := map[outcome]int{}
+	byBGP := false
 	for _, addr := range s.addresses {
 		place := p.placements[addr]
 		result, why := place.outcome, p.why(place)
@@ -277,14 +286,17 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 				result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
 			}
 		}
-		reasons[result]++
-		if result == announced {
-			texts = append(texts, byWhom(addr, p.ownerOf(place), place.interfaces))
-		} else {
-			texts = append(texts, fmt.Sprintf("%s is not announced: %s", addr, why))
+		l2 := byWhom(addr, p.ownerOf(place), place.interfaces)
+		if result != announced {
+			l2 = fmt.Sprintf("%s is not announced: %s", addr, why)
 		}
+		routers := p.routed(place)
+		byBGP = byBGP || routers.selected
+		result, text := together(addr, result, l2, routers)
+		reasons[result]++
+		texts = append(texts, text)
 	}
-	st := statement{message: strings.Join(texts, sentenceEnd)}
+	st := statement{message: strings.Join(texts, sentenceEnd), byBGP: byBGP}
 	switch {
 	case reasons[announced] == len(s.addresses):
 		st.announced, st.reason = true, reasonAnnounced
@@ -296,17 +308,39 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 		st.reason = reasonNoNode
 	case reasons[noEndpoints] > 0:
 		st.reason = reasonNoEndpoints
+	case reasons[noRouter] > 0:
+		st.reason = reasonNoSession
 	default:
 		st.reason = reasonNoAdvertisement
 	}
 	return st
 }
 
+// together says what becomes of an address of which layer 2 says l2, and routers
+// are told.
+func together(addr netip.Addr, result outcome, l2 string, routers routed) (outcome, string) {
+	switch {
+	case !routers.selected:
+		return result, l2
+	case result == notAdvertised && routers.nodes > 0:
+		return announced, fmt.Sprintf("%s by %s", addr, routers)
+	case result == notAdvertised && routers.unserved:
+		return noEndpoints, fmt.Sprintf("%s is not announced: %s", addr, routers.why)
+	case result == notAdvertised:
+		return noRouter, fmt.Sprintf("%s is not announced: %s", addr, routers.why)
+	case result == announced && routers.nodes > 0:
+		return announced, fmt.Sprintf("%s and by %s", l2, routers)
+	case routers.nodes > 0:
+		return announced, fmt.Sprintf("%s by %s, but not on the network of the nodes: %s", addr, routers, l2)
+	}
+	return result, fmt.Sprintf("%s, and to no router: %s", l2, routers.why)
+}
+
 // why says why nobody announces the address.
 func (p *plan) why(place *placement) string {
 	switch place.outcome {
 	case notAdvertised:
-		return "no L2Advertisement selects it"
+		return "no L2Advertisement selects it, nor does a BGPAdvertisement"
 	case noEndpoints:
 		return "none of its Services has an endpoint that serves"
 	case noNode:

@@ -54,6 +54,8 @@ type routers struct {
 	known    []netip.Addr
 	knownAt  time.Time
 	disputes string
+	// troubled is since when there is what stands against a session.
+	troubled map[config.SessionProblem]time.Time
 }
 
 // gatewayInterval is how old the knowledge of default routes may be.
@@ -95,6 +97,7 @@ func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Ti
 	}
 	r.sessions.Apply(peers, r.last.routes)
 	r.look()
+	r.noteProblems(now)
 	r.bfd.Apply(bfdConfigs(r.last.sessions, r.states, self))
 	r.tellDisputes()
 	again = r.last.again
@@ -117,6 +120,20 @@ func (r *routers) noteDrain(self config.Node, now time.Time) {
 	case !asked && !r.draining.IsZero():
 		r.draining = time.Time{}
 		level.Info(r.logger).Log("msg", "not drained any more")
+	}
+}
+
+// noteProblems remembers since when there are those of the last plan.
+func (r *routers) noteProblems(now time.Time) {
+	before := r.troubled
+	r.troubled = make(map[config.SessionProblem]time.Time, len(r.last.problems))
+	for _, p := range r.last.problems {
+		since, known := before[p]
+		if !known {
+			since = now
+			level.Warn(r.logger).Log("msg", "no BGP session", "session", p.Name, "reason", p.Reason, "err", p.Message)
+		}
+		r.troubled[p] = since
 	}
 }
 

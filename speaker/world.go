@@ -202,7 +202,8 @@ func (w *world) updateNode(name string) {
 		delete(w.nodes, name)
 		return
 	}
-	n := &node{name: name, labels: object.Labels}
+	_, draining := object.Annotations[v1beta1.AnnotationDrain]
+	n := &node{name: name, labels: object.Labels, draining: draining}
 	for _, c := range object.Status.Conditions {
 		if c.Type == corev1.NodeNetworkUnavailable && c.Status == corev1.ConditionTrue {
 			n.networkUnavailable = true

@@ -82,11 +82,17 @@ func NewRouter(snapshot *Snapshot, nodeLabels labels.Set, sessions []Session) *R
 	return r
 }
 
-// Selects says whether any BGPAdvertisement, on whatever node, is for an address
-// of a Service.
-func (s *Snapshot) Selects(svc Announced, addr netip.Addr) bool {
+// BGPAdvertisementsFor returns the BGPAdvertisements that are for an address of a
+// Service, on whatever nodes.
+func (s *Snapshot) BGPAdvertisementsFor(svc Announced, addr netip.Addr) []*BGPAdvertisement {
 	pool, _ := s.PoolOf(addr)
-	return slices.ContainsFunc(s.BGPAdvertisements, func(a *BGPAdvertisement) bool { return a.selects(svc, pool) })
+	var all []*BGPAdvertisement
+	for _, a := range s.BGPAdvertisements {
+		if a.selects(svc, pool) {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 // selects says whether an advertisement is for an address of a Service, which is
