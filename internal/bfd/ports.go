@@ -16,8 +16,11 @@ const drainLimit = 8192
 // A port is a receiving socket and those who wait for it. Its fields belong to
 // the Monitor's mu.
 type port struct {
-	key      portKey
-	users    int
+	key   portKey
+	users int
+	// guard, for a port that is bound to a VRF, is the one that is not. It is
+	// opened first and kept, because it alone keeps other programs off.
+	guard    *port
 	receiver *receiver // nil if it is not open
 	err      error
 	retry    time.Time // when to open it, never if it is open
@@ -31,6 +34,11 @@ func (m *Monitor) usePort(k portKey) *port {
 	if p == nil {
 		p = &port{key: k}
 		m.ports[k] = p
+		if k.device != "" {
+			plain := k
+			plain.device = ""
+			p.guard = m.usePort(plain)
+		}
 	}
 	p.users++
 	return p
@@ -42,6 +50,9 @@ func (m *Monitor) releasePort(p *port) {
 	}
 	p.stop()
 	delete(m.ports, p.key)
+	if p.guard != nil {
+		m.releasePort(p.guard)
+	}
 }
 
 // stop makes the reader return. The UDP port is free again when stop returns,
@@ -64,24 +75,33 @@ func (p *port) check(l *link) bool {
 	return true
 }
 
-// tendPorts opens the ports that are not open.
+// tendPorts opens the ports that are not open, guards first.
 func (m *Monitor) tendPorts(ctx context.Context, now time.Time, readers *sync.WaitGroup) {
-	for _, p := range m.ports {
-		if p.retry.After(now) {
-			continue
+	for _, guarded := range []bool{false, true} {
+		for _, p := range m.ports {
+			if (p.guard != nil) == guarded && !p.retry.After(now) {
+				m.openPort(ctx, now, p, readers)
+			}
 		}
-		r, err := openReceiver(ctx, p.key)
-		if err != nil {
-			m.failPort(now, p, err)
-			continue
-		}
-		if p.err != nil {
-			m.logger.Log("msg", "receiving BFD packets again", "port", p.key.number(), "ipv6", p.key.ipv6, "vrf", p.key.device)
-			notify(m.changes)
-		}
-		p.receiver, p.err, p.retry = r, nil, never
-		readers.Go(func() { m.read(p, r) })
 	}
+}
+
+func (m *Monitor) openPort(ctx context.Context, now time.Time, p *port, readers *sync.WaitGroup) {
+	if p.guard != nil && p.guard.receiver == nil {
+		m.failPort(now, p, p.guard.err)
+		return
+	}
+	r, err := openReceiver(ctx, p.key)
+	if err != nil {
+		m.failPort(now, p, err)
+		return
+	}
+	if p.err != nil {
+		m.logger.Log("msg", "receiving BFD packets again", "port", p.key.number(), "ipv6", p.key.ipv6, "vrf", p.key.device)
+		notify(m.changes)
+	}
+	p.receiver, p.err, p.retry = r, nil, never
+	readers.Go(func() { m.read(p, r) })
 }
 
 func (m *Monitor) failPort(now time.Time, p *port, err error) {

@@ -340,12 +340,12 @@ func TestRouterWithoutOpen(t *testing.T) {
 // What is waited for is the OPEN, not more.
 func TestOpenTimeoutEnds(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, func(c *RelayConfig) { c.OpenTimeout = 500 * time.Millisecond })
+	r := newRig(t, func(c *RelayConfig) { c.OpenTimeout = 2 * time.Second })
 	r.establish()
 	select {
 	case err := <-r.ended:
 		t.Errorf("relay ended with %v", err)
-	case <-time.After(time.Second):
+	case <-time.After(3 * time.Second):
 	}
 }
 

@@ -219,7 +219,7 @@ func TestDialPassword(t *testing.T) {
 			}
 		}
 		l := n.listen(t, is4, keys...)
-		o := Options{Remote: n.remote(remote), Password: "sesame", ConnectTimeout: dialTimeout}
+		o := Options{Remote: n.remote(remote), Password: "sesame"}
 		if is4 {
 			o.Local = addr("192.0.2.9")
 		}
@@ -234,7 +234,7 @@ func TestDialPassword(t *testing.T) {
 		talk(t, peer, c)
 		_ = peer.Close()
 		for _, wrong := range []string{"wrong", ""} {
-			o.Password = wrong
+			o.Password, o.ConnectTimeout = wrong, dialTimeout
 			_, err := n.dial(t, o)
 			if err == nil || !strings.Contains(err.Error(), "no answer") || strings.Contains(err.Error(), "password differs") != (wrong != "") {
 				t.Errorf("%s with password %q: error is %v", remote, wrong, err)
@@ -252,7 +252,7 @@ func TestDialTTL(t *testing.T) {
 	for _, remote := range remotes {
 		is4 := remote.Addr().Is4()
 		near := n.listen(t, is4, sendTTL(is4, 255), leastTTL(is4, 255))
-		o := Options{Remote: n.remote(remote), TTL: 255, MinTTL: 255, ConnectTimeout: dialTimeout}
+		o := Options{Remote: n.remote(remote), TTL: 255, MinTTL: 255}
 		c, err := n.dial(t, o)
 		if err != nil {
 			t.Fatal(err)
@@ -276,7 +276,7 @@ func TestDialTTL(t *testing.T) {
 		}
 		reset(peer)
 		// The router wants 255 as well.
-		o.TTL = 64
+		o.TTL, o.ConnectTimeout = 64, dialTimeout
 		if _, err := n.dial(t, o); err == nil {
 			t.Errorf("%s: connected with TTL 64", remote)
 		}
@@ -287,7 +287,7 @@ func TestDialTTL(t *testing.T) {
 		if _, err := n.dial(t, o); err == nil || !strings.Contains(err.Error(), "ttlSecurity") {
 			t.Errorf("%s: error is %v", remote, err)
 		}
-		o.MinTTL = 254
+		o.MinTTL, o.ConnectTimeout = 254, patience
 		if _, err := n.dial(t, o); err != nil {
 			t.Errorf("%s: two hops are allowed: %v", remote, err)
 		}
@@ -348,7 +348,18 @@ func (n testNetwork) accept(t *testing.T, l *Listener, o Options) *Acceptor {
 // connect dials from the router to the node.
 func (n testNetwork) connect(t *testing.T, to, from string, opts ...sockopt) (net.Conn, error) {
 	t.Helper()
-	d := net.Dialer{Timeout: dialTimeout}
+	return n.connectWithin(t, patience, to, from, opts...)
+}
+
+// connectInVain is connect for what is not answered.
+func (n testNetwork) connectInVain(t *testing.T, to, from string, opts ...sockopt) (net.Conn, error) {
+	t.Helper()
+	return n.connectWithin(t, dialTimeout, to, from, opts...)
+}
+
+func (n testNetwork) connectWithin(t *testing.T, timeout time.Duration, to, from string, opts ...sockopt) (net.Conn, error) {
+	t.Helper()
+	d := net.Dialer{Timeout: timeout}
 	if from != "" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr(from), 0))
 	}
