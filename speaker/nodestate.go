@@ -112,10 +112,10 @@ func (r *routers) readiness(status v1beta1.NodeStateStatus) metav1.Condition {
 		return metav1.Condition{Status: metav1.ConditionTrue, Reason: reason, Message: message}
 	}
 	switch {
-	case !r.isReady():
-		return not(reasonStarting, "kube-proxy is not ready on this node, so routers are told nothing yet")
 	case len(status.BGPSessions) == 0:
 		return is(reasonNotConfigured, "no BGPPeer selects this node")
+	case !r.isReady():
+		return not(reasonStarting, "kube-proxy is not ready on this node, so routers are told nothing yet")
 	case r.last.drain != inService:
 		return not(reasonDraining, fmt.Sprintf("the node is %s, as its annotation %s asks", r.last.drain, v1beta1.AnnotationDrain))
 	case len(status.BGPDown) > 0:

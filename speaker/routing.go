@@ -81,7 +81,7 @@ func (r *routers) isReady() bool {
 // wants to be called again; zero for never.
 func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Time) {
 	self, n := w.selfNode(r.node), w.nodes[r.node]
-	if n == nil || !r.isReady() {
+	if n == nil {
 		return time.Time{}
 	}
 	now := r.clock.Now()
@@ -91,6 +91,9 @@ func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Ti
 		config: w.config, self: self, excluded: nodeExcluded(n), drainingSince: r.draining,
 		services: w.servicesInOrder(), placements: p.placements, now: now,
 	}, r.holds)
+	if !r.isReady() {
+		return time.Time{}
+	}
 	peers := make([]bgp.Peer, len(r.last.sessions))
 	for i, s := range r.last.sessions {
 		peers[i] = s.Peer
