@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -48,10 +49,13 @@ func (c *contest) wait() time.Duration {
 type contests struct {
 	// confirmed is what each Service was seen to have after Berth wrote it.
 	confirmed map[ipam.Owner][]corev1.LoadBalancerIngress
-	// own is what Berth wrote to each Service lately: a write that arrives late is
-	// not another controller's.
-	own  map[ipam.Owner][][]corev1.LoadBalancerIngress
+	// own is what Berth wrote to each Service lately, the newest last: a write that
+	// arrives late is not another controller's.
+	own  map[ipam.Owner][]ownWrite
 	open map[ipam.Owner]*contest
+	// emptied is when a Service was last found without what it had. A user who
+	// changes its type and back does that too.
+	emptied map[ipam.Owner]time.Time
 	// uids tell a Service from a later one of the same name.
 	uids map[ipam.Owner]types.UID
 }
@@ -59,8 +63,9 @@ type contests struct {
 func newContests() contests {
 	return contests{
 		confirmed: map[ipam.Owner][]corev1.LoadBalancerIngress{},
-		own:       map[ipam.Owner][][]corev1.LoadBalancerIngress{},
+		own:       map[ipam.Owner][]ownWrite{},
 		open:      map[ipam.Owner]*contest{},
+		emptied:   map[ipam.Owner]time.Time{},
 		uids:      map[ipam.Owner]types.UID{},
 	}
 }
@@ -69,14 +74,57 @@ func (c *contests) forget(owner ipam.Owner) {
 	delete(c.confirmed, owner)
 	delete(c.own, owner)
 	delete(c.open, owner)
+	delete(c.emptied, owner)
 	delete(c.uids, owner)
 }
 
+// ownWrite is what Berth wrote to a Service.
+type ownWrite struct {
+	ingress []corev1.LoadBalancerIngress
+	// replaced is when something else was written; zero for the newest.
+	replaced time.Time
+}
+
+// landingTime is how long after it was replaced a write may still land: one that
+// was on its way is given up after ten seconds.
+const landingTime = 15 * time.Second
+
 // wrote notes what Berth is about to write.
-func (c *contests) wrote(owner ipam.Owner, ingress []corev1.LoadBalancerIngress) {
-	const remembered = 4
-	own := append(c.own[owner], ingress)
+func (c *contests) wrote(owner ipam.Owner, ingress []corev1.LoadBalancerIngress, now time.Time) {
+	const remembered = 16
+	own := c.own[owner]
+	if n := len(own); n > 0 {
+		if sameIngress(own[n-1].ingress, ingress) {
+			return
+		}
+		own[n-1].replaced = now
+	}
+	own = append(own, ownWrite{ingress: ingress})
 	c.own[owner] = own[max(0, len(own)-remembered):]
+}
+
+// saw notes what a Service shows. The writes of one object are in order: what was
+// written before that cannot land any more.
+func (c *contests) saw(svc *corev1.Service) {
+	own := c.own[ownerOf(svc)]
+	for i := len(own) - 1; i > 0; i-- {
+		if sameIngress(own[i].ingress, svc.Status.LoadBalancer.Ingress) {
+			c.own[ownerOf(svc)] = own[i:]
+			return
+		}
+	}
+}
+
+// landing returns the addresses that a Service may come to show by writes of
+// Berth that are on their way.
+func (c *contests) landing(owner ipam.Owner, now time.Time) []netip.Addr {
+	var addrs []netip.Addr
+	for _, w := range c.own[owner] {
+		if w.replaced.IsZero() || now.Before(w.replaced.Add(landingTime)) {
+			addrs = append(addrs, addressesIn(w.ingress)...)
+		}
+	}
+	return addrs
 }
 
 // judge compares what a Service has with what it should have. It returns the
@@ -94,10 +142,15 @@ func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress,
 		c.confirmed[owner] = want
 		return open, false, false
 	}
-	late := slices.ContainsFunc(c.own[owner], func(own []corev1.LoadBalancerIngress) bool { return sameIngress(own, has) })
+	late := slices.ContainsFunc(c.own[owner], func(own ownWrite) bool { return sameIngress(own.ingress, has) })
 	if before, known := c.confirmed[owner]; known && !late && len(want) > 0 && sameIngress(before, want) {
 		// It had what it should have, and nothing of Berth's has changed since.
 		delete(c.confirmed, owner)
+		if last, was := c.emptied[owner]; open == nil && len(has) == 0 && (!was || now.Sub(last) >= contestQuiet) {
+			c.emptied[owner] = now
+			c.wrote(owner, want, now)
+			return nil, false, false
+		}
 		if open == nil {
 			open, begun = &contest{message: overwritten(want, has)}, true
 			c.open[owner] = open
@@ -106,14 +159,14 @@ func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress,
 		open.last = now
 	}
 	if open == nil {
-		c.wrote(owner, want)
+		c.wrote(owner, want, now)
 		return nil, false, false
 	}
 	if now.Before(open.answered.Add(open.wait())) {
 		return open, begun, true
 	}
 	open.answered = now
-	c.wrote(owner, want)
+	c.wrote(owner, want, now)
 	return open, begun, false
 }
 

@@ -170,9 +170,8 @@ func (c *controller) handle(key k8s.Key) error {
 // tick does what is due by the clock.
 func (c *controller) tick() error {
 	now := c.clock.Now()
-	for _, owner := range c.contests.due(now) {
-		c.cache.Add(keyOf(owner))
-	}
+	c.wake(c.contests.due(now))
+	c.wake(c.handover.givers())
 	if err := c.endReservations(now); err != nil {
 		return err
 	}
@@ -309,7 +308,8 @@ func (c *controller) reconcile(key k8s.Key) error {
 	if sharing := c.allocator.SharingOf(owner); sharing != nil {
 		o.sharedKey = sharing.Key
 	}
-	c.wake(c.handover.left(owner, lettingGo(svc, o.addresses)))
+	c.contests.saw(svc)
+	c.wake(c.handover.left(owner, lettingGo(svc, c.contests.landing(owner, c.clock.Now()), o.addresses)))
 	o = c.handover.hold(owner, ingressOf(svc), o)
 	c.tell(svc, owner, o)
 	if err := c.retain(owner, svc); err != nil {
@@ -368,8 +368,8 @@ func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service)
 	delete(c.lost, owner)
 	delete(c.renewed, owner)
 	delete(c.seen, owner)
-	c.contests.forget(owner)
-	c.wake(c.handover.left(owner, lettingGo(svc, nil)))
+	c.contests.forget(owner) // no write on its way is taken of a Service that is gone or of another type
+	c.wake(c.handover.left(owner, lettingGo(svc, nil, nil)))
 	if len(released) > 0 {
 		c.waitingDirty, c.poolsDirty = true, true
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -43,15 +44,21 @@ func (h *handover) release(owner ipam.Owner, addrs []netip.Addr) {
 	}
 }
 
-// lettingGo returns the addresses that a Service shows and does not have any
-// more; none if there is no such Service.
-func lettingGo(svc *corev1.Service, has []ipam.Assigned) []netip.Addr {
+// lettingGo returns the addresses that a Service shows, or may come to show by a
+// write on its way, and does not have any more; none if there is no such Service.
+func lettingGo(svc *corev1.Service, landing []netip.Addr, has []ipam.Assigned) []netip.Addr {
 	if svc == nil {
 		return nil
 	}
-	return slices.DeleteFunc(ingressOf(svc), func(addr netip.Addr) bool {
+	return slices.DeleteFunc(append(ingressOf(svc), landing...), func(addr netip.Addr) bool {
 		return slices.ContainsFunc(has, func(a ipam.Assigned) bool { return a.Address == addr })
 	})
+}
+
+// givers returns the Services that give something up: whether they have is to be
+// looked at again when nothing happens to them.
+func (h *handover) givers() []ipam.Owner {
+	return slices.SortedFunc(maps.Keys(h.gives), ipam.Owner.Compare)
 }
 
 // left notes which addresses a Service still shows that it has given up, and

@@ -43,8 +43,10 @@ type lagging struct {
 	// news are the changes that no watch has told of yet.
 	news    map[k8s.Kind][]change
 	version int
-	// onChange is called with every change.
+	// onChange is called with every change; writing says that it is one of the
+	// controller's writes.
 	onChange func(key k8s.Key, before, after object)
+	writing  bool
 }
 
 var watchedKinds = []k8s.Kind{
@@ -106,6 +108,8 @@ func (a *lagging) tell(key k8s.Key, before, after object) {
 // patch takes a write of the controller. It tells whether the object was there
 // and the patch valid.
 func (a *lagging) patch(key k8s.Key, patch []byte) bool {
+	a.writing = true
+	defer func() { a.writing = false }()
 	before := a.objects[key]
 	if before == nil {
 		return false
@@ -142,6 +146,8 @@ func (a *lagging) patch(key k8s.Key, patch []byte) bool {
 
 // apply takes what the controller applies to, or deletes of, IPReservations.
 func (a *lagging) apply(key k8s.Key, patch []byte) bool {
+	a.writing = true
+	defer func() { a.writing = false }()
 	before, exists := a.objects[key].(*v1beta1.IPReservation)
 	if bytes.Equal(patch, k8s.DeleteReservation()) {
 		a.remove(key)
@@ -153,21 +159,11 @@ func (a *lagging) apply(key k8s.Key, patch []byte) bool {
 		a.create(key, &applied)
 		return true
 	}
+	// Nobody else has fields there: what is not applied any more is removed.
 	after := before.DeepCopy()
-	after.Spec = applied.Spec
-	after.Labels = merged(after.Labels, applied.Labels)
-	after.Annotations = merged(after.Annotations, applied.Annotations)
+	after.Spec, after.Labels, after.Annotations = applied.Spec, applied.Labels, applied.Annotations
 	a.update(key, after)
 	return true
-}
-
-func merged(into, from map[string]string) map[string]string {
-	out := maps.Clone(into)
-	if out == nil {
-		out = map[string]string{}
-	}
-	maps.Copy(out, from)
-	return out
 }
 
 // mergePatch is RFC 7386.

@@ -138,3 +138,31 @@ func TestNamespaceAllowsLater(t *testing.T) {
 		}
 	}
 }
+
+// TestGivenUpBeforeItWasSeen: a Service gives up an address whose write is still
+// on its way. Nobody else shows it before that has landed and was taken back.
+func TestGivenUpBeforeItWasSeen(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.noDoubles = true
+	c.pool("default", "192.0.2.1-192.0.2.2")
+	a := loadBalancer(c, "a", annotate("berth.dev/load-balancer-ips", "192.0.2.1"))
+	c.services[ownerOf(a)] = a
+	c.handleOnly("a")
+	onItsWay := c.pending[keyOf(ownerOf(a))]
+	b := loadBalancer(c, "b", annotate("berth.dev/load-balancer-ips", "192.0.2.1"))
+	c.services[ownerOf(b)] = b
+	c.handleOnly("b")
+
+	edited := c.services[ownerOf(a)].DeepCopy()
+	annotate("berth.dev/load-balancer-ips", "192.0.2.2")(edited)
+	c.services[ownerOf(a)] = edited
+	c.handleOnly("a")
+	c.handleOnly("b")
+	c.apply(keyOf(ownerOf(a)), onItsWay)
+	c.apply(keyOf(ownerOf(b)), c.pending[keyOf(ownerOf(b))]) // before a has let go
+	c.settle()
+	c.want("a", "192.0.2.2", reasonAllocated, "")
+	c.tick()
+	c.want("b", "192.0.2.1", reasonAllocated, "")
+}

@@ -122,10 +122,12 @@ func sharingOf(svc *corev1.Service, namespace *corev1.Namespace, key string) *ip
 }
 
 // ingressOf returns the addresses in a Service's status.
-func ingressOf(svc *corev1.Service) []netip.Addr {
+func ingressOf(svc *corev1.Service) []netip.Addr { return addressesIn(svc.Status.LoadBalancer.Ingress) }
+
+func addressesIn(ingress []corev1.LoadBalancerIngress) []netip.Addr {
 	var addrs []netip.Addr
-	for _, ingress := range svc.Status.LoadBalancer.Ingress {
-		if addr, err := ipam.ParseAddr(ingress.IP); err == nil {
+	for _, i := range ingress {
+		if addr, err := ipam.ParseAddr(i.IP); err == nil {
 			addrs = append(addrs, addr)
 		}
 	}

@@ -43,6 +43,7 @@ func (c *controller) restore() error {
 		}
 		addrs := c.restorable(svc)
 		c.renewed[owner] = svc.Annotations[v1beta1.AnnotationRenewed]
+		c.contests.uids[owner] = svc.UID
 		if len(addrs) == 0 {
 			continue
 		}

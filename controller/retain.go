@@ -55,9 +55,12 @@ func (c *controller) retain(owner ipam.Owner, svc *corev1.Service) error {
 			return nil // a user's, by chance of the same name
 		}
 	}
+	if pending, sent := c.retaining[owner]; sent && exists && equality.Semantic.DeepEqual(*reservationOf(owner, object), pending) {
+		delete(c.retaining, owner) // it has landed
+	}
 	last := c.lastRetained(owner, object)
-	if last != nil && svc != nil && !asksToRetain(svc) && (c.waiting[owner] || len(c.allocator.Allocation(owner)) == 0) {
-		return nil // it may yet get back what is kept for it
+	if last != nil && svc != nil && !asksToRetain(svc) && c.wantsBack(owner, last) {
+		return nil
 	}
 	want := c.wantedReservation(owner, svc, last)
 	switch {
@@ -81,6 +84,16 @@ func (c *controller) retain(owner ipam.Owner, svc *corev1.Service) error {
 	c.retaining[owner] = *want
 	c.reservations.Set(key, patch)
 	return nil
+}
+
+// wantsBack says that a Service may yet get what is kept for it: it lacks some of
+// that, and waits.
+func (c *controller) wantsBack(owner ipam.Owner, kept *reservationApply) bool {
+	held := c.allocator.Allocation(owner)
+	lacks := slices.ContainsFunc(kept.Spec.Addresses, func(r v1beta1.AddressRange) bool {
+		return !slices.ContainsFunc(held, func(a ipam.Assigned) bool { return a.Address.String() == string(r) })
+	})
+	return lacks && (c.waiting[owner] || len(held) == 0)
 }
 
 func asksToRetain(svc *corev1.Service) bool {
@@ -257,13 +270,14 @@ func (c *controller) followRetained(key k8s.Key) error {
 		return nil
 	}
 	svc, lives := c.cache.Services.Get(owner.Namespace, owner.Name)
-	if !lives || !c.class.Owns(svc) {
-		svc = nil
-	}
-	if !found && svc == nil {
+	switch {
+	case lives && c.class.Owns(svc):
+		c.cache.Add(keyOf(owner)) // to see first what it has
+		return nil
+	case !found:
 		return nil // deleted when its time was over, or by a user who wants the address back
 	}
-	return c.retain(owner, svc)
+	return c.retain(owner, nil)
 }
 
 // endReservations notices reservations whose time is over. Those that Berth

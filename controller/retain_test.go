@@ -193,3 +193,20 @@ func TestRetainedDeletedByHand(t *testing.T) {
 	c.service("b")
 	c.want("b", "192.0.2.1", reasonAllocated, "")
 }
+
+// TestRetainedIsNotKeptTwice: what is kept for a Service that came back and was
+// refused goes when a user deletes the reservation.
+func TestRetainedIsNotKeptTwice(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1")
+	c.service("a", annotate("berth.dev/retain", "1h"))
+	again := loadBalancer(c, "a", annotate("berth.dev/address-pool", "nope"))
+	c.put(again) // deleted and created before anybody looked
+	c.want("a", "", reasonUnknownPool, "")
+	delete(c.reservations, "retained.default.a")
+	c.controller.cache.Add(k8s.Key{Kind: k8s.KindIPReservation, Name: "retained.default.a"})
+	c.settle()
+	c.service("b")
+	c.want("b", "192.0.2.1", reasonAllocated, "")
+}

@@ -233,6 +233,8 @@ func (a *Allocator) commit(p *plan) Result {
 	}
 	al.holdings = append(al.holdings[:0], p.keep...)
 	for _, t := range p.add {
+		// An address that was kept from others may be there to share now.
+		res.Freed = res.Freed || al.sharing != nil && (t.held == nil || t.held.rests())
 		a.give(al, t.addr, t.held)
 	}
 	if len(al.holdings) > 1 {

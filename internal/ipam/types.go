@@ -212,8 +212,8 @@ type Result struct {
 	// Released are the addresses that the owner gave up, because it asked for others or for fewer families. Another owner
 	// that shares one may still hold it.
 	Released []netip.Addr
-	// Freed tells that something became available to others: an address, a port of a shared address, a sharing key, or a
-	// part of a quota. (An address that rests is not available, but with it a quota is.)
+	// Freed tells that something became available to others: an address, also one to share, a port of a shared address, a
+	// sharing key, or a part of a quota. (An address that rests is not available, but with it a quota is.)
 	// Requests that failed before deserve another attempt.
 	Freed bool
 	// Missing says why a Partial request got only one of its two families. It is nil if nothing is missing.

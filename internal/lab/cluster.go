@@ -59,7 +59,7 @@ func Open(name string) (*Cluster, error) {
 	}
 	var state state
 	if err := json.Unmarshal(content, &state); err != nil {
-		return nil, fmt.Errorf("lab %s: lab.json: %w; remove the lab with `lab down`", name, err)
+		return nil, fmt.Errorf("lab %s: lab.json: %w; remove the lab with `%s`", name, err, commandFor("down", name))
 	}
 	return newCluster(state)
 }
@@ -67,10 +67,7 @@ func Open(name string) (*Cluster, error) {
 // notUp says that a lab does not exist, and which do: most often it is the name
 // that is wrong.
 func notUp(name string) error {
-	command := "lab up"
-	if name != DefaultName {
-		command += " --name " + name
-	}
+	command := commandFor("up", name)
 	others, err := upNames()
 	switch {
 	case err != nil:
@@ -80,6 +77,14 @@ func notUp(name string) error {
 	}
 	return fmt.Errorf("lab %s: %w; those that are: %s; choose one by --name or BERTH_LAB, or start this one with `%s`",
 		name, ErrNotUp, strings.Join(others, ", "), command)
+}
+
+// commandFor is what to type to have a command of the lab's own run on it.
+func commandFor(command, name string) string {
+	if name == DefaultName {
+		return "lab " + command
+	}
+	return "lab " + command + " --name " + name
 }
 
 // upNames returns the names of the labs that Open finds, in alphabetical order.

@@ -42,7 +42,7 @@ func (f folder) claim() error {
 	return withStateRoot(func() error {
 		err := os.Mkdir(string(f), 0o700)
 		if errors.Is(err, fs.ErrExist) {
-			return errors.New("exists already; use it, remove it with `lab down`, or choose another --name")
+			return fmt.Errorf("exists already; use it, remove it with `%s`, or choose another --name", commandFor("down", filepath.Base(string(f))))
 		}
 		if err != nil {
 			return err

@@ -190,7 +190,11 @@ func (c *Cluster) node(name string) (network.Host, error) {
 		return network.Host{}, err
 	}
 	if !host.IsNode() {
-		return network.Host{}, fmt.Errorf("host %q is not a node", name)
+		nodes := map[string]bool{}
+		for _, node := range c.plan.Nodes() {
+			nodes[node.Name] = true
+		}
+		return network.Host{}, fmt.Errorf("host %q is not a node; the lab has %s", name, listOr(nodes, "none"))
 	}
 	return host, nil
 }

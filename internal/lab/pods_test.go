@@ -87,7 +87,7 @@ func TestKillLeavesStrangersAlone(t *testing.T) {
 	for want, err := range map[string]error{
 		`no container with image "speaker" runs on node-1; it has web`: c.Kill("node-1", "speaker", harmless),
 		`no container with image "web" runs on node-2; it has none`:    c.Kill("node-2", "web", harmless),
-		`host "client" is not a node`:                                  c.Kill("client", "web", harmless),
+		`host "client" is not a node; the lab has node-1, node-2`:      c.Kill("client", "web", harmless),
 		`host "node-3" does not exist`:                                 c.Kill("node-3", "web", harmless),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,33 +68,28 @@ func testReservedCount(e *env) {
 	}
 }
 
-// testRetain: a re-created Service gets its addresses back.
-func testRetain(e *env) {
-	e.createPool(e.namespace, e.ranges(0, 4), nil)
-	keep := annotated(v1beta1.AnnotationRetain, "1h")
-	e.createService("kept", keep)
-	e.expectAddresses("kept", 0)
-	name := "retained." + e.namespace + ".kept"
-	e.created = append(e.created, "ipreservations/"+name)
+// testReservedNamespace: what is reserved for a namespace goes to any of its
+// Services, before what is free for all, and to none of another namespace.
+func testReservedNamespace(e *env) {
+	there := e.otherNamespace()
+	e.createPool(e.namespace, e.ranges(0, 3), forNamespaces(there.namespace))
+	name := e.reservation("whole", func(s *v1beta1.IPReservationSpec) { s.Addresses = e.ranges(0, 2) })
 	e.waitReservation(name, v1beta1.ReasonAccepted)
-	e.deleteService("kept")
-	e.waitGone("kept")
-	e.createService("other")
-	e.expectAddresses("other", 1)
-	e.waitFor("the reservation to be given its end", 10*time.Second, func(context.Context) (bool, string) {
-		r := e.ipReservation(name)
-		return r.Spec.Until != nil, fmt.Sprintf("%+v", r.Spec)
-	})
-	e.createService("kept", keep)
-	e.expectAddresses("kept", 0)
-
-	e.createService("brief", annotated(v1beta1.AnnotationRetain, "2s"))
-	e.expectAddresses("brief", 2)
-	e.deleteService("brief")
-	e.waitFor("the reservation of Service brief to be over", 20*time.Second, func(ctx context.Context) (bool, string) {
-		err := e.lab.berth.Get().Resource("ipreservations").Name("retained." + e.namespace + ".brief").Do(ctx).Error()
-		return err != nil && strings.Contains(err.Error(), "not found"), fmt.Sprint(err)
-	})
+	there.createService("theirs")
+	there.expectAddresses("theirs", 2)
+	there.createService("waits")
+	there.expectRefused("waits", "PoolExhausted", "reserved")
+	for i, name := range []string{"a", "b"} {
+		e.createService(name)
+		e.expectAddresses(name, i)
+	}
+	e.deleteService("a")
+	e.waitGone("a")
+	e.createService("c")
+	e.expectAddresses("c", 0)
+	e.deleteReservation(name)
+	e.deleteService("c")
+	there.expectAddresses("waits", 0)
 }
 
 // testPoolRules: excluded addresses, quota, reuseDelay, disabled.
@@ -158,60 +154,40 @@ func testMoves(e *env) {
 	e.expectAddresses("a", 4)
 }
 
-// testSharingAcrossNamespaces: Services of different namespaces share an address
-// if the pool says so, or both namespaces do.
-func testSharingAcrossNamespaces(e *env) {
-	key := annotated(v1beta1.AnnotationAllowSharedIP, "key")
-	other := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: e.namespace + "-other"}}
-	if _, err := e.lab.kube.CoreV1().Namespaces().Create(e.ctx, other, metav1.CreateOptions{}); err != nil {
-		e.Fatal(err)
-	}
-	e.Cleanup(func() {
-		_ = e.lab.kube.CoreV1().Namespaces().Delete(context.WithoutCancel(e.ctx), other.Name, metav1.DeleteOptions{})
-	})
-	e.createPool(e.namespace, e.ranges(0, 4), func(p *v1beta1.IPAddressPool) {
-		p.Spec.ServiceAllocation.Namespaces = append(p.Spec.ServiceAllocation.Namespaces, v1beta1.ObjectName(other.Name))
-	})
-	there := *e
-	there.namespace = other.Name
-	e.createService("a", key, onPort(81))
-	e.expectAddresses("a", 0)
-	there.createService("apart", key, onPort(82))
-	there.expectAddresses("apart", 1)
-
-	allow := []byte(`{"metadata":{"annotations":{"` + v1beta1.AnnotationShareAcrossNamespaces + `":"true"}}}`)
-	for _, namespace := range []string{e.namespace, other.Name} {
-		if _, err := e.lab.kube.CoreV1().Namespaces().Patch(e.ctx, namespace, types.MergePatchType, allow, metav1.PatchOptions{}); err != nil {
-			e.Fatal(err)
-		}
-	}
-	e.createService("b", annotated(v1beta1.AnnotationAllowSharedIP, "second"), onPort(83))
-	e.expectAddresses("b", 2)
-	there.createService("allowed", annotated(v1beta1.AnnotationAllowSharedIP, "second"), onPort(84))
-	there.expectAddresses("allowed", 2)
-
-	e.patchPool(e.namespace, map[string]any{"spec": map[string]any{"shareAcrossNamespaces": true}})
-	e.waitAccepted(e.namespace, true)
-	there.createService("by-pool", key, onPort(85))
-	there.expectAddresses("by-pool", 0)
-}
-
-// testTaken: a pool that covers what the cluster itself uses says so and does
-// not hand it out.
+// testTaken: a pool that covers what the cluster itself uses, of nodes, Pods and
+// Services, says so and does not hand it out, not even on request.
 func testTaken(e *env) {
-	var ranges []v1beta1.AddressRange
-	for _, address := range e.lab.Plan().Nodes()[0].Addresses {
-		ranges = append(ranges, v1beta1.AddressRange(address.Addr().String()))
+	plan := e.lab.Plan()
+	node := plan.Nodes()[0]
+	var taken []netip.Addr
+	for _, prefix := range slices.Concat(node.Addresses, node.PodCIDRs, plan.ServiceCIDRs) {
+		taken = append(taken, prefix.Addr())
+	}
+	for _, prefix := range slices.Concat(node.PodCIDRs, plan.ServiceCIDRs) {
+		taken = append(taken, advance(prefix.Masked().Addr(), 200))
+	}
+	ranges := e.ranges(0, 1)
+	for _, address := range taken {
+		ranges = append(ranges, v1beta1.AddressRange(address.String()))
 	}
 	e.createPool(e.namespace, ranges, nil)
-	c := e.waitAccepted(e.namespace, true)
-	for _, r := range ranges {
-		if !strings.Contains(c.Message, string(r)) {
-			e.Errorf("the pool's condition does not speak of %s: %s", r, c.Message)
-		}
-	}
+	e.waitFor("the pool's condition to speak of all that is taken", 10*time.Second, func(context.Context) (bool, string) {
+		c := e.waitAccepted(e.namespace, true)
+		return containsAll(c.Message, []string{"of node " + node.Name, "of the Pods of node " + node.Name, "of ServiceCIDR "}), c.Message
+	})
 	e.createService("a")
-	e.waitCondition("a", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")
+	e.expectAddresses("a", 0)
+	e.createService("b")
+	e.waitCondition("b", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")
+	for i, address := range taken {
+		family := corev1.IPv4Protocol
+		if address.Is6() {
+			family = corev1.IPv6Protocol
+		}
+		name := fmt.Sprintf("asks-%d", i)
+		e.createService(name, withPolicy(corev1.IPFamilyPolicySingleStack, family), annotated(v1beta1.AnnotationLoadBalancerIPs, address.String()))
+		e.expectRefused(name, "AddressNotInPool", address.String())
+	}
 }
 
 // testContested: another controller that writes the status is answered once,
@@ -333,14 +309,29 @@ func (e *env) waitPoolStatus(wanted func(v1beta1.IPAddressPoolStatus) bool) {
 // three.
 func addressCases() []testCase {
 	return []testCase{
+		{name: "Selection", run: testSelection, alone: true}, // has pools for everybody
 		{name: "Burst", run: testBurst, alone: true},
+		{name: "BadInput", run: testBadInput},
+		{name: "SeveralAddresses", run: testSeveralAddresses},
+		{name: "SecondFamilyLater", run: testSecondFamilyLater},
+		{name: "PoolForms", run: testPoolForms},
+		{name: "LargePools", run: testLargePools},
+		{name: "PoolRules", run: testPoolRules},
+		{name: "ReuseDelay", run: testReuseDelay},
+		{name: "Taken", run: testTaken},
+		{name: "Moves", run: testMoves},
 		{name: "Reservations", run: testReservations},
 		{name: "ReservedCount", run: testReservedCount},
+		{name: "ReservedNamespace", run: testReservedNamespace},
 		{name: "Retain", run: testRetain},
-		{name: "PoolRules", run: testPoolRules},
-		{name: "Moves", run: testMoves},
+		{name: "RetainShared", run: testRetainShared},
+		{name: "RetainRefused", run: testRetainRefused},
+		{name: "RetainBrief", run: testRetainBrief},
 		{name: "SharingAcrossNamespaces", run: testSharingAcrossNamespaces},
-		{name: "Taken", run: testTaken},
+		{name: "SharingAllowedLater", run: testSharingAllowedLater},
+		{name: "SharingRefused", run: testSharingRefused},
+		{name: "Account", run: testAccount},
+		{name: "Events", run: testEvents},
 		{name: "Contested", run: testContested},
 	}
 }

@@ -104,10 +104,10 @@ func (b *burst) operate(ctx context.Context, i int) error {
 	if err := b.try(ctx, name); err != nil {
 		return err
 	}
-	switch {
-	case i%3 == 0:
+	switch i % 3 {
+	case 0:
 		return services.Delete(ctx, name, metav1.DeleteOptions{})
-	case i%3 == 2:
+	case 2:
 		return nil
 	}
 	if err := services.Delete(ctx, older, metav1.DeleteOptions{}); err != nil {

@@ -35,6 +35,7 @@ func testPoolEdits(e *env) {
 	r := e.record()
 	probes := e.startProbes(watchService(), probed...)
 
+	e.closePool()
 	e.shrinkPool()
 	e.overlapPool()
 	e.deletePool(addresses)
@@ -58,6 +59,30 @@ func announcedText(conditions []metav1.Condition) bool {
 		}
 	}
 	return false
+}
+
+// closePool disables the pool, excludes what is in use, and makes the pool one for
+// others, and undoes all that again.
+func (e *env) closePool() {
+	e.Helper()
+	for i, spec := range []map[string]any{
+		{"disabled": true},
+		{"excludeAddresses": e.ranges(0, 4)},
+		{"serviceAllocation": map[string]any{"namespaces": []string{"somewhere-else"}}},
+	} {
+		e.patchPool(e.namespace, map[string]any{"spec": spec})
+		e.waitAccepted(e.namespace, true)
+		name := fmt.Sprintf("closed-%d", i)
+		reason := []string{"PoolExhausted", "PoolExhausted", "NoPool"}[i]
+		e.createService(name)
+		e.waitCondition(name, v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, reason)
+		e.deleteService(name)
+		e.waitGone(name)
+		e.patchPool(e.namespace, map[string]any{"spec": map[string]any{
+			"disabled": false, "excludeAddresses": nil, "serviceAllocation": map[string]any{"namespaces": []string{e.namespace}},
+		}})
+		e.waitAccepted(e.namespace, true)
+	}
 }
 
 // shrinkPool takes the addresses in use out of the pool: the next Service gets
@@ -124,9 +149,7 @@ func (e *env) hasIPv6() bool { return e.first[len(e.first)-1].Is6() }
 func (e *env) deletePool(addresses map[string]string) {
 	e.Helper()
 	for _, name := range []string{e.namespace, e.namespace + "-other"} {
-		if err := e.lab.berth.Delete().Resource("ipaddresspools").Name(name).Do(e.ctx).Error(); err != nil {
-			e.Fatal(err)
-		}
+		e.deletePoolNamed(name)
 	}
 	e.createService("without-pool")
 	e.waitCondition("without-pool", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "NoPool")

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/lab/network"
 )
 
 // testRequests: a Service gets the address or the pool that it asks for, by any
@@ -194,5 +195,93 @@ func testFamilyPolicies(e *env) {
 	}
 	if got := e.addressesOf("single"); len(got) != 1 {
 		e.Errorf("a single-stack Service has %v", got)
+	}
+}
+
+// testSeveralAddresses: a Service may ask for several addresses of a family. It gets
+// all or none, all are served, and it may give one up without the others noticing.
+func testSeveralAddresses(e *env) {
+	e.usePool(8)
+	e.createDeployment(deployment{app: "web", replicas: 1})
+	four, six := e.address(4), e.address(6)
+	want := []netip.Addr{four[0], six[0], four[1]} // two of IPv4, one of IPv6
+	e.createService("several", annotated(v1beta1.AnnotationLoadBalancerIPs, join(want)))
+	if got := e.waitServing("several"); join(got) != join(want) {
+		e.Errorf("shows %s, not %s", join(got), join(want))
+	}
+	for _, address := range want {
+		e.checkAnnounced("several", address)
+	}
+	e.createService("half", annotated(v1beta1.AnnotationLoadBalancerIPs, join([]netip.Addr{e.address(5)[0], six[0], six[1]})))
+	e.expectRefused("half", "AddressInUse", six[0].String(), e.namespace+"/several")
+	if got := e.addressesOf("half"); len(got) > 0 {
+		e.Errorf("of three addresses, of which one is in use, it has %v", got)
+	}
+
+	r, probes := e.record(), e.startProbes(watchService(), four...)
+	e.annotate("several", v1beta1.AnnotationLoadBalancerIPs, join(four))
+	if got := e.waitServing("half"); len(got) != 3 {
+		e.Errorf("of three addresses that are free it has %v", got)
+	}
+	e.expectNoFailure("another address of the Service is given up", probes.stop())
+	for _, c := range r.writes("several") {
+		for _, address := range four {
+			if !strings.Contains(ingressText(c.service)+",", address.String()+",") {
+				e.Errorf("at %s the Service had %s, without %s", c.at.Format("15:04:05.000"), ingressText(c.service), address)
+			}
+		}
+	}
+}
+
+// testSecondFamilyLater: a PreferDualStack Service gains its second address as soon
+// as there is a pool with one, whichever of its families that is. The first is
+// served throughout.
+func testSecondFamilyLater(e *env) {
+	e.createDeployment(deployment{app: "web", replicas: 1})
+	v4, v6 := corev1.IPv4Protocol, corev1.IPv6Protocol
+	for i, test := range []struct {
+		name     string
+		families []corev1.IPFamily
+		first    int // which of the slot's families has a pool at first
+	}{
+		{"primary-first", []corev1.IPFamily{v4, v6}, 0},
+		{"primary-first-six", []corev1.IPFamily{v6, v4}, 1},
+		{"primary-later", []corev1.IPFamily{v4, v6}, 1},
+	} {
+		pools := []string{e.namespace + "-" + test.name + "-first", e.namespace + "-" + test.name + "-later"}
+		e.createAdvertisement(pools[0], v1beta1.L2AdvertisementSpec{IPAddressPools: []v1beta1.ObjectName{v1beta1.ObjectName(pools[0]), v1beta1.ObjectName(pools[1])}})
+		ranges := e.ranges(i, 1)
+		e.createPool(pools[0], ranges[test.first:test.first+1], nil)
+		e.createService(test.name, withPolicy(corev1.IPFamilyPolicyPreferDualStack, test.families...))
+		first := e.waitServing(test.name)
+		if join(first) != e.address(i)[test.first].String() {
+			e.Errorf("%s: has %s at first, not %s", test.name, join(first), e.address(i)[test.first])
+		}
+		r, probes := e.record(), e.startProbes(watchService(), first...)
+		e.createPool(pools[1], ranges[1-test.first:2-test.first], nil)
+		e.waitFor("Service "+test.name+" to have both families", 10*time.Second, func(context.Context) (bool, string) {
+			got := e.addressesOf(test.name)
+			return len(got) == 2, join(got)
+		})
+		for _, address := range e.address(i) {
+			e.waitServed(network.Client, address, servicePort, "/hostname")
+		}
+		e.expectNoFailure(test.name+": the second family comes", probes.stop())
+		for _, c := range r.writes(test.name) {
+			if !strings.Contains(ingressText(c.service)+",", first[0].String()+",") {
+				e.Errorf("%s: the first address %s was touched: %s", test.name, first[0], ingressText(c.service))
+			}
+		}
+		e.deleteService(test.name)
+		for _, pool := range pools {
+			e.deletePoolNamed(pool)
+		}
+	}
+}
+
+func (e *env) deletePoolNamed(name string) {
+	e.Helper()
+	if err := e.lab.berth.Delete().Resource("ipaddresspools").Name(name).Do(e.ctx).Error(); err != nil {
+		e.Fatal(err)
 	}
 }

@@ -69,8 +69,9 @@ func TestScale(t *testing.T) {
 	after := s.waitWrites(leader, 7958, before)
 	s.expectWrites(l.apiWrites(s.env).since(written), time.Since(began))
 	cpu := time.Duration((after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) * float64(time.Second))
-	s.measure("controller CPU, all together", cpu)
-	t.Logf("controller: %s of CPU for each Service", (cpu / time.Duration(s.n)).Round(time.Microsecond))
+	measured.note(s.row("controller's CPU for each"), int64(cpu)/int64(s.n), func(n int64) string {
+		return time.Duration(n).Round(10 * time.Microsecond).String()
+	})
 	s.measureMemory("controller's peak memory", leader)
 	s.restart()
 }

@@ -18,6 +18,20 @@ func (e *env) waitFor(what string, limit time.Duration, check func(context.Conte
 	}
 }
 
+// waitHeld returns when check has said so for as long without a break: for what may
+// look right before anything has happened.
+func (e *env) waitHeld(what string, duration time.Duration, check func(context.Context) (done bool, seen string)) {
+	e.Helper()
+	since := time.Now()
+	e.waitFor(what, duration+20*time.Second, func(ctx context.Context) (bool, string) {
+		done, seen := check(ctx)
+		if !done {
+			since = time.Now()
+		}
+		return time.Since(since) > duration, seen
+	})
+}
+
 // waited is waitFor for other goroutines than the test's own.
 func (e *env) waited(what string, limit time.Duration, check func(context.Context) (done bool, seen string)) error {
 	ctx, cancel := context.WithTimeout(e.ctx, limit)

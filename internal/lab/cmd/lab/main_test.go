@@ -34,6 +34,7 @@ func TestMisuseIsExplained(t *testing.T) {
 		"down --name ../../etc":           "is not made of",
 		"status -o yaml":                  "use text or json",
 		"probe http://192.0.2.1 -o yaml":  "use text or json",
+		"probe http://192.0.2.1 --for 0s": "--for: 0s is not",
 		"up --name x --nodes 0":           "berth: needs at least one node",
 		"up --name x --ip-family ipx":     `ip family: "ipx" is unknown`,
 		"up --name x --nodes=1000":        "nodes: 1000 is not between",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,9 @@ The exit status is 1 if no attempt at all succeeded, otherwise 0.`,
   lab probe 'http://[fd00:172:20:0:1::]/clientip' --from wan-client --for 1m -o json`,
 		Args: arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if duration <= 0 {
+				return fmt.Errorf("--for: %s is not a time to probe for", duration)
+			}
 			options.URL = args[0]
 			cluster, err := global.open()
 			if err != nil {
