@@ -149,10 +149,10 @@ func (m *Monitor) transition(now time.Time, l *link, before State) {
 }
 
 // judge decides whether a session that was up went down because the path was
-// lost. It was not if either end took the session down on purpose. FRR makes its
-// session anew when the BGP session is established, because only now it knows
-// its own address. It says then that we had signaled the session down while we
-// are up, and to believe it would cost the BGP session that has just come up.
+// lost. It was not if either end took the session down on purpose. Nor was it if
+// the peer says that we signaled the session down while we are up: FRR says so
+// when it makes its session anew, because the BGP session was established or
+// ended and its own address is known or not. Such a session comes back.
 func (m *Monitor) judge(now time.Time, l *link) {
 	s := l.session
 	switch {
