@@ -1,7 +1,12 @@
 package bfd
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"io"
+	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -182,4 +187,43 @@ func TestInteropEcho(t *testing.T) {
 	if c, s := counters(), l.state(); c.Downs != 0 || s.Failures != 0 || !s.Echo || c.Output-c.Input > 5 {
 		t.Errorf("%+v, %+v", c, s)
 	}
+}
+
+// TestInteropRenewed: FRR makes its BFD session anew when the BGP session that
+// it is for is established. It has not lost the path.
+func TestInteropRenewed(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, newFRR)
+	l.router.(*frr).startBGP("router bgp 65002", "neighbor 192.0.2.1 remote-as 65001", "neighbor 192.0.2.1 bfd", "neighbor 192.0.2.1 passive")
+	l.monitor.Apply([]Config{{Name: "s", Peer: ip("192.0.2.2"), Receive: 100 * ms, Transmit: 100 * ms}})
+	l.await("the session to be up", func() bool { return l.state().State == Up })
+	before := l.state().Since
+	l.ns[0].Run(establishBGP)
+	l.await("the new session to be up", func() bool { s := l.state(); return s.State == Up && s.Since.After(before) })
+	if s := l.state(); s.Failures != 0 {
+		t.Errorf("a failure was seen: %+v", s)
+	}
+}
+
+// establishBGP is as much of BGP (RFC 4271) as it takes to establish a session
+// with FRR: an OPEN of AS 65001 and a KEEPALIVE, again whenever FRR ends it.
+func establishBGP(ctx context.Context) error {
+	marker := bytes.Repeat([]byte{0xff}, 16)
+	open := append(slices.Clone(marker), 0, 29, 1, 4, 65001>>8, 65001&0xff, 0, 180, 192, 0, 2, 1, 0)
+	hello := append(append(open, marker...), 0, 19, 4)
+	for ctx.Err() == nil {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", "192.0.2.2:179")
+		if err != nil {
+			time.Sleep(100 * ms) // bgpd does not listen yet
+			continue
+		}
+		end := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		if _, err := conn.Write(hello); err == nil {
+			_, _ = io.Copy(io.Discard, conn)
+		}
+		end()
+		_ = conn.Close()
+		time.Sleep(100 * ms) // nor may it be ready
+	}
+	return nil
 }

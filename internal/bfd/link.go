@@ -65,6 +65,9 @@ type link struct {
 	checking bool
 	since    time.Time
 	failures uint64
+	// doubt is when a session that went down for no reason is taken for one that
+	// failed, never if there is none.
+	doubt time.Time
 
 	due   time.Time // see queue
 	index int
@@ -72,7 +75,7 @@ type link struct {
 
 // nextDue is when the link needs attention without an event.
 func (l *link) nextDue() time.Time {
-	due := earliest(l.session.sendAt(), l.retry, l.leaving)
+	due := earliest(l.session.sendAt(), l.retry, l.leaving, l.doubt)
 	if !l.checking {
 		due = earliest(due, l.session.expireAt())
 	}

@@ -17,6 +17,9 @@ const (
 	// recheck is how often a session that sends nothing makes sure that its
 	// interface is still the same one.
 	recheck = 5 * time.Second
+	// patience is how long a session that its peer took down without a reason
+	// may take to come back: a few packets of a session that is not up.
+	patience = 3 * slowest
 )
 
 // keep makes a session, or changes the parameters of the one there is.
@@ -38,7 +41,7 @@ func (m *Monitor) keep(now time.Time, k key, w *want) {
 	}
 	l = &link{
 		key: k, names: w.names, session: newSession(w.cfg, number, rand.Float64), metrics: m.metrics.forLink(k),
-		port: port, retry: now, leaving: never, since: now, due: now,
+		port: port, retry: now, leaving: never, doubt: never, since: now, due: now,
 	}
 	l.session.echo.secret = rand.Uint64()
 	m.links[k], m.byNumber[number] = l, l
@@ -72,6 +75,9 @@ func (m *Monitor) tend(now time.Time, l *link, readers *sync.WaitGroup) {
 	}
 	if !l.retry.After(now) {
 		m.open(now, l)
+	}
+	if !l.doubt.After(now) {
+		m.lost(l)
 	}
 	if !l.checking && l.session.expired(now) {
 		// If it was this process that slept, what tells of the peer's life is
@@ -122,6 +128,9 @@ func (m *Monitor) transition(now time.Time, l *link, before State) {
 		return
 	}
 	l.since = now
+	if s.state == Up || s.state == AdminDown {
+		l.doubt = never
+	}
 	if s.state != Up {
 		m.closeEcho(now, l)
 	}
@@ -132,12 +141,33 @@ func (m *Monitor) transition(now time.Time, l *link, before State) {
 	case before == Up:
 		l.metrics.up.Set(0)
 		l.metrics.downs.Inc()
-		if s.state == Down && (s.diag != NeighborDown || s.remoteState != AdminDown) {
-			l.failures++
-		}
+		m.judge(now, l)
 	}
 	m.logger.Log("msg", "BFD session changed its state", "peer", l.key, "state", s.state, "was", before,
 		"reason", s.diag, "peerState", s.remoteState, "peerReason", s.remoteDiag)
+	notify(m.changes)
+}
+
+// judge decides whether a session that was up went down because the path was
+// lost. It was not if either end took the session down on purpose. Nor was it if
+// the peer says that we signaled the session down while we are up: FRR says so
+// when it makes its session anew, because the BGP session was established or
+// ended and its own address is known or not. Such a session comes back.
+func (m *Monitor) judge(now time.Time, l *link) {
+	s := l.session
+	switch {
+	case s.state == AdminDown, s.diag == NeighborDown && s.remoteState == AdminDown:
+	case s.diag == NeighborDown && s.remoteDiag == NeighborDown:
+		l.doubt = now.Add(patience)
+	default:
+		m.lost(l)
+	}
+}
+
+// lost notes that the path was lost.
+func (m *Monitor) lost(l *link) {
+	l.failures++
+	l.doubt = never
 	notify(m.changes)
 }
 

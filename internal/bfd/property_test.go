@@ -178,7 +178,7 @@ func (w *wire) steady(t *rapid.T, d time.Duration) {
 	}
 }
 
-const patience = time.Minute
+const aWhile = time.Minute
 
 // TestLife takes two sessions with any parameters through their life: they come
 // up whatever is lost at first, agree on rates, keep them without a failure
@@ -191,7 +191,7 @@ func TestLife(t *testing.T) {
 		w.pass(t, 20*time.Second)
 		w.loss = 0
 		w.pass(t, 20*time.Second) // what was lost may bring a session down once more
-		w.until(t, "agreement", patience, w.settled)
+		w.until(t, "agreement", aWhile, w.settled)
 		w.steady(t, 20*time.Second)
 
 		for i := range rapid.IntRange(1, 4).Draw(t, "changes") {
@@ -199,7 +199,7 @@ func TestLife(t *testing.T) {
 			s.configure(w.now, drawConfig(t, 10+i), false)
 			w.steady(t, time.Duration(rapid.IntRange(0, 5000).Draw(t, "pause"))*ms)
 		}
-		w.until(t, "agreement after changes", patience, w.settled)
+		w.until(t, "agreement after changes", aWhile, w.settled)
 		w.steady(t, 20*time.Second)
 
 		w.cut = true
@@ -210,7 +210,7 @@ func TestLife(t *testing.T) {
 		}
 		w.cut = false
 		w.ends[rapid.IntRange(0, 1).Draw(t, "active side")].cfg.Passive = false
-		w.until(t, "recovery", patience, w.settled)
+		w.until(t, "recovery", aWhile, w.settled)
 
 		w.ends[0].disable(w.now)
 		w.until(t, "the peer's knowledge of an orderly end", w.delay+ms, func() bool { return w.ends[1].state == Down })

@@ -125,17 +125,26 @@ func newFRR(t testing.TB, ns *netnstest.NS) router {
 	h := newDaemonHost(t, ns)
 	h.write("base.conf", "")
 	h.write("vtysh.conf", "no service integrated-vtysh-config\n")
-	for _, name := range []string{"zebra", "bfdd"} {
-		argv := []string{
-			"/usr/lib/frr/" + name, "--user=root", "--group=frrvty", "--config_file=" + h.file("base.conf"),
-			"--pid_file=" + h.file(name+".pid"), "--vty_socket=" + h.folder, "--socket=" + h.file("zserv.api"), "--vty_port=0", "--log=stdout",
-		}
-		if name == "bfdd" {
-			argv = append(argv, "--bfdctl="+h.file("bfdd.sock"))
-		}
-		h.start(name+".vty", argv...)
-	}
-	return &frr{daemonHost: h}
+	f := &frr{daemonHost: h}
+	f.daemon("zebra")
+	f.daemon("bfdd", "--bfdctl="+h.file("bfdd.sock"))
+	return f
+}
+
+func (f *frr) daemon(name string, args ...string) {
+	f.t.Helper()
+	f.start(name+".vty", append([]string{
+		"/usr/lib/frr/" + name, "--user=root", "--group=frrvty", "--config_file=" + f.file("base.conf"),
+		"--pid_file=" + f.file(name+".pid"), "--vty_socket=" + f.folder, "--socket=" + f.file("zserv.api"), "--vty_port=0", "--log=stdout",
+	}, args...)...)
+}
+
+// startBGP starts bgpd as well.
+func (f *frr) startBGP(config ...string) {
+	f.t.Helper()
+	f.daemon("bgpd")
+	f.write("change.conf", strings.Join(config, "\n")+"\n")
+	f.vtysh("--inputfile", f.file("change.conf"))
 }
 
 func (f *frr) vtysh(args ...string) []byte {

@@ -164,7 +164,10 @@ type Status struct {
 	// Failures counts how often the path was lost: how often the session was up
 	// and then down for another reason than that the peer took it down on
 	// purpose (AdminDown), which says nothing about the path (RFC 5882 section
-	// 4.1). It tells of failures that were over before anybody looked.
+	// 4.1), nor because the peer said that we did so, which makes no sense, and
+	// came back within three seconds, as FRR does when it makes its session
+	// anew. It is what a routing protocol should act upon; it also tells of
+	// failures that were over before anybody looked.
 	Failures uint64
 	// TransmitInterval and DetectionTime are what was negotiated: the longest
 	// time between two of our packets, and how long we wait for the peer's.

@@ -17,8 +17,8 @@ import (
 	"github.com/berth-lb/berth/internal/lab/routers"
 )
 
-// NewRouter prepares a routing daemon for a host that is a router, in place of
-// one that does not run. The caller configures and starts it.
+// NewRouter prepares a routing daemon for a host, which need not be a router of
+// the plan, in place of one that does not run. The caller configures and starts it.
 func (c *Cluster) NewRouter(kind routers.Kind, host string) (*routers.Router, error) {
 	site, err := c.routerSite(host)
 	if err != nil {
@@ -37,12 +37,8 @@ func (c *Cluster) Router(host string) (*routers.Router, error) {
 }
 
 func (c *Cluster) routerSite(name string) (routers.Site, error) {
-	host, err := c.plan.Host(name)
-	if err != nil {
+	if _, err := c.plan.Host(name); err != nil {
 		return routers.Site{}, err
-	}
-	if !host.IsRouter() {
-		return routers.Site{}, fmt.Errorf("host %s is no router", name)
 	}
 	return routers.Site{
 		Host: name, Namespace: c.net.Namespace(name),
@@ -86,6 +82,9 @@ func (c *Cluster) StartRouter(ctx context.Context, options RouterOptions) (*rout
 	host, err := c.plan.Host(options.Host)
 	if err != nil {
 		return nil, err
+	}
+	if !host.IsRouter() {
+		return nil, fmt.Errorf("router: host %s joins no networks", host.Name)
 	}
 	if !slices.Contains(routers.Kinds(), options.Kind) {
 		return nil, fmt.Errorf("router: kind %q is unknown; use frr or bird", options.Kind)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	bgppacket "github.com/osrg/gobgp/v3/pkg/packet/bgp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-lb/berth/internal/bgp"
 	"github.com/berth-lb/berth/internal/bgp/transport"
@@ -38,7 +40,17 @@ func newNetwork(t testing.TB) *network {
 	n.node.AddAddress("eth0", node6+"/64")
 	n.router.AddAddress("eth0", router4+"/24")
 	n.router.AddAddress("eth0", router6+"/64")
+	// A route whose next hop is on no link yet is dropped for good by BIRD.
+	netnstest.Eventually(t, "addresses to be usable", func() bool { return usable(t, n.node) && usable(t, n.router) })
 	return n
+}
+
+func usable(t testing.TB, ns *netnstest.NS) bool {
+	addrs, err := ns.Netlink().AddrList(ns.Link("eth0"), netlink.FAMILY_V6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_TENTATIVE != 0 })
 }
 
 // A router is a scripted one that keeps what it is told.
@@ -74,12 +86,9 @@ func (n *network) newRouter(t testing.TB, asn uint32, address string, change ...
 		f(&r.open)
 	}
 	if address != "" {
-		// An IPv6 address may be tentative for a moment.
-		netnstest.Eventually(t, "the router to listen", func() bool {
-			return n.router.Do(func() (err error) {
-				r.listen, err = net.Listen("tcp", address)
-				return err
-			}) == nil
+		n.router.MustDo(func() (err error) {
+			r.listen, err = net.Listen("tcp", address)
+			return err
 		})
 		r.tasks.Go(r.accept)
 	}
@@ -131,7 +140,7 @@ func (r *router) serve(conn net.Conn) {
 		r.t.Error(err)
 		return
 	}
-	if _, err := conn.Write(wire.AppendKeepalive(b)); err != nil {
+	if _, err := conn.Write(b); err != nil {
 		return
 	}
 	for {
@@ -143,6 +152,9 @@ func (r *router) serve(conn net.Conn) {
 			return
 		}
 		r.take(msg)
+		if header, _ := wire.ParseHeader(msg); header.Type == wire.TypeOpen {
+			_, _ = conn.Write(wire.AppendKeepalive(nil)) // that it fails is seen by the next read
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func (b bird) daemons(config Config) []daemon {
 	if config.GracefulRestart == Restarter {
 		args = append(args, "-R")
 	}
-	return []daemon{{name: "bird", args: args, socket: b.file("bird.ctl")}}
+	return []daemon{{name: "bird", program: birdDaemon, args: args, socket: b.file("bird.ctl")}}
 }
 
 func (b bird) prepare(config Config) error {
@@ -69,7 +69,32 @@ func (b bird) routes(ctx context.Context, family Family) (Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseBirdTable(content)
+	table, err := parseBirdTable(content)
+	if err != nil {
+		return nil, err
+	}
+	return table, b.markStale(ctx, table)
+}
+
+// markStale marks the paths of neighbors that restart.
+func (b bird) markStale(ctx context.Context, table Table) error {
+	sessions, err := b.sessions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, session := range sessions {
+		if !session.restarting {
+			continue
+		}
+		for _, paths := range table {
+			for i := range paths {
+				if paths[i].Peer.WithZone("") == session.Neighbor.WithZone("") {
+					paths[i].Stale = true
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (b bird) route(ctx context.Context, prefix netip.Prefix) ([]Path, error) {
@@ -81,7 +106,10 @@ func (b bird) route(ctx context.Context, prefix netip.Prefix) ([]Path, error) {
 		return nil, err
 	}
 	table, err := parseBirdTable(content)
-	return table[prefix], err
+	if err != nil {
+		return nil, err
+	}
+	return table[prefix], b.markStale(ctx, table)
 }
 
 func (b bird) sessions(ctx context.Context) ([]Session, error) {

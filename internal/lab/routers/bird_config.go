@@ -19,7 +19,7 @@ func birdConfig(c Config) (string, error) {
 		l.add("timeformat %s iso long ms;", what)
 	}
 	l.add("router id %s;", c.RouterID)
-	l.add("protocol device { scan time 1; }")
+	l.add("protocol device { }")
 	for _, family := range Families() {
 		restart := ""
 		if c.GracefulRestart == Restarter {

@@ -222,6 +222,8 @@ func (b *birdProtocol) line(text string) error {
 		s.ASN, err = birdASN(value)
 	case "Neighbor ID":
 		s.RouterID, err = netip.ParseAddr(value)
+	case "Neighbor graceful restart active":
+		s.restarting = true
 	case "Last error":
 		s.LastError = value
 	case "Local capabilities":

@@ -16,10 +16,15 @@ type frr struct{ *Router }
 // frrFolder is where Debian has the daemons.
 const frrFolder = "/usr/lib/frr/"
 
+// frrShell starts a daemon with a /var/tmp of its own: FRR leaves a folder there
+// when it is killed, and cannot remove it without the rights that it has given up.
+const frrShell = `mount --bind "$0" /var/tmp && exec "$@"`
+
 func (f frr) daemons(Config) []daemon {
 	var all []daemon
 	for _, name := range []string{"zebra", "bfdd", "bgpd"} {
 		args := []string{
+			"/usr/bin/unshare", "--mount", "--propagation=slave", "/bin/sh", "-c", frrShell, f.file("tmp"),
 			frrFolder + name, "--user=root", "--group=frrvty",
 			"--config_file=" + f.file("base.conf"), "--pid_file=" + f.file(name+".pid"),
 			"--vty_socket=" + f.site.Folder, "--socket=" + f.file("zserv.api"), "--vty_port=0", "--log=stdout",
@@ -27,12 +32,15 @@ func (f frr) daemons(Config) []daemon {
 		if name == "bfdd" {
 			args = append(args, "--bfdctl="+f.file("bfdd.sock"))
 		}
-		all = append(all, daemon{name: name, args: args, socket: f.file(name + ".vty")})
+		all = append(all, daemon{name: name, program: frrFolder + name, args: args, socket: f.file(name + ".vty")})
 	}
 	return all
 }
 
 func (f frr) prepare(Config) error {
+	if err := os.MkdirAll(f.file("tmp", "frr"), 0o700); err != nil {
+		return err
+	}
 	for name, content := range map[string]string{"base.conf": frrBase, "vtysh.conf": "no service integrated-vtysh-config\n"} {
 		if err := os.WriteFile(f.file(name), []byte(content), 0o600); err != nil {
 			return err

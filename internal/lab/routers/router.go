@@ -79,7 +79,9 @@ type flavor interface {
 // daemon is a program of a router.
 type daemon struct {
 	name string
-	args []string
+	// program is its file, args the command that becomes it.
+	program string
+	args    []string
 	// socket is where it answers once it is ready.
 	socket string
 }
@@ -150,8 +152,8 @@ func (r *Router) complete() error {
 		return fmt.Errorf("router on %s: %s is too long a path for sockets", r.site.Host, r.site.Folder)
 	}
 	for _, d := range r.flavor.daemons(r.config) {
-		if _, err := os.Stat(d.args[0]); err != nil {
-			return fmt.Errorf("router on %s: %s is not installed; run `make packages`", r.site.Host, d.args[0])
+		if _, err := os.Stat(d.program); err != nil {
+			return fmt.Errorf("router on %s: %s is not installed; run `make packages`", r.site.Host, d.program)
 		}
 	}
 	return nil

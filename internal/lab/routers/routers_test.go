@@ -540,6 +540,51 @@ func TestFullTable(t *testing.T) {
 	}
 }
 
+// TestGracefulRestart kills a neighbor that has asked for its routes to be kept,
+// and starts it again.
+func TestGracefulRestart(t *testing.T) {
+	t.Parallel()
+	for center, other := range map[Kind]Kind{FRR: BIRD, BIRD: FRR} {
+		t.Run(string(other)+" restarts", func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, 2)
+			config := s.centerConfig()
+			config.Neighbors[0].BFD, config.Neighbors[1].BFD = nil, nil
+			r := s.start(center, network.Router, config)
+			leaf := s.leaf(network.Router2, network.Router)
+			leaf.Neighbors[0].BFD, leaf.Neighbors[1].BFD = nil, nil
+			leaf.GracefulRestart = Restarter
+			restarter := s.start(other, network.Router2, leaf)
+			v4, _ := s.ips(network.Router2)
+			stale := func(want bool) {
+				t.Helper()
+				s.await(fmt.Sprintf("a path that is stale: %t", want), func() string {
+					paths, err := r.Route(t.Context(), shared4)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(paths) != 1 || paths[0].Stale != want {
+						return describe(paths)
+					}
+					return ""
+				})
+				s.awaitKernel(r, shared4, 1)
+			}
+			s.awaitUp(r, v4)
+			stale(false)
+			if err := restarter.Kill(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			stale(true)
+			if err := restarter.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s.awaitUp(r, v4)
+			stale(false)
+		})
+	}
+}
+
 func TestFrozenRouterKeepsItsConnections(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, 2)

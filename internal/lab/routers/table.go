@@ -31,7 +31,8 @@ type Path struct {
 	AtomicAggregate  bool
 	// Best is the path that the router has chosen.
 	Best bool
-	// Stale: the neighbor restarts, and the path is from its former life.
+	// Stale: the neighbor restarts, and the path is from its former life. BIRD does
+	// not tell paths apart: all are stale until the neighbor has told the last.
 	Stale bool
 }
 
@@ -149,6 +150,8 @@ type Session struct {
 	Prefixes map[Family]int
 	// LastError is why the session is not, or was last not, established.
 	LastError string
+	// restarting: the neighbor restarts gracefully, as BIRD has it.
+	restarting bool
 }
 
 // Established is the State of a session that works.
