@@ -47,12 +47,12 @@ type nodeReporter struct {
 	told   *v1beta1.NodeStateStatus
 }
 
-// conditions returns those that were written last.
-func (n *nodeReporter) conditions() []metav1.Condition {
+// last returns what was written last.
+func (n *nodeReporter) last() v1beta1.NodeStateStatus {
 	if n.told == nil {
-		return nil
+		return v1beta1.NodeStateStatus{}
 	}
-	return n.told.Conditions
+	return *n.told
 }
 
 func (n *nodeReporter) report(node *corev1.Node, status v1beta1.NodeStateStatus) {
@@ -68,9 +68,8 @@ func (n *nodeReporter) report(node *corev1.Node, status v1beta1.NodeStateStatus)
 	n.writer.Set(key, patch)
 }
 
-// nodeState says how this node's sessions are doing. before are the conditions
-// so far.
-func (r *routers) nodeState(before []metav1.Condition) v1beta1.NodeStateStatus {
+// nodeState says how this node's sessions are doing. before is what was said last.
+func (r *routers) nodeState(before v1beta1.NodeStateStatus) v1beta1.NodeStateStatus {
 	var status v1beta1.NodeStateStatus
 	up := 0
 	for _, s := range r.last.sessions {
@@ -86,6 +85,9 @@ func (r *routers) nodeState(before []metav1.Condition) v1beta1.NodeStateStatus {
 		status.BGPDown = append(status.BGPDown, p.Name)
 		status.BGPSessions = append(status.BGPSessions, problemStatus(p, r.troubled[p]))
 	}
+	for i := range status.BGPSessions {
+		steady(&status.BGPSessions[i], before.BGPSessions)
+	}
 	slices.SortStableFunc(status.BGPSessions, func(a, b v1beta1.BGPSessionStatus) int { return strings.Compare(a.Name, b.Name) })
 	// A peer may have a session and a problem of the same name; the list is a map.
 	status.BGPSessions = slices.CompactFunc(status.BGPSessions, func(a, b v1beta1.BGPSessionStatus) bool { return a.Name == b.Name })
@@ -98,9 +100,31 @@ func (r *routers) nodeState(before []metav1.Condition) v1beta1.NodeStateStatus {
 	}
 	condition := r.readiness(status)
 	condition.Type, condition.LastTransitionTime = v1beta1.ConditionBGPReady, metav1.NewTime(r.clock.Now().Truncate(time.Second))
-	status.Conditions = slices.Clone(before)
+	status.Conditions = slices.Clone(before.Conditions)
 	meta.SetStatusCondition(&status.Conditions, condition)
 	return status
+}
+
+// steady keeps what was said of a session that was not established and is not: a
+// peer that is away is tried again and again, which is no news.
+func steady(s *v1beta1.BGPSessionStatus, before []v1beta1.BGPSessionStatus) {
+	i := slices.IndexFunc(before, func(b v1beta1.BGPSessionStatus) bool { return b.Name == s.Name })
+	if i < 0 || s.State == v1beta1.BGPEstablished || s.State == v1beta1.BGPInvalid {
+		return
+	}
+	b := &before[i]
+	if b.State == v1beta1.BGPEstablished || b.State == v1beta1.BGPInvalid || !sameError(b.LastError, s.LastError) {
+		return
+	}
+	s.State, s.Since, s.LastError = b.State, b.Since, b.LastError
+	s.Address, s.LocalAddress, s.PeerASN, s.PeerRouterID, s.Capabilities = b.Address, b.LocalAddress, b.PeerASN, b.PeerRouterID, b.Capabilities
+}
+
+func sameError(a, b *v1beta1.SessionError) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Reason == b.Reason && a.Message == b.Message
 }
 
 // readiness sums up a node's sessions.

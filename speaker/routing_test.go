@@ -160,7 +160,7 @@ func TestNothingIsToldBeforeKubeProxyIsReady(t *testing.T) {
 	f.routers.ready = ready
 	f.serve("web", "198.51.100.1", false, "a")
 	f.want("")
-	if c := f.routers.nodeState(nil).Conditions[0]; c.Reason != reasonStarting {
+	if c := f.routers.nodeState(v1beta1.NodeStateStatus{}).Conditions[0]; c.Reason != reasonStarting {
 		t.Errorf("the condition is %v", c)
 	}
 	close(ready)
@@ -199,12 +199,12 @@ func TestDrain(t *testing.T) {
 	if wait := f.again.Sub(f.clock.Now()); wait != drainNotice {
 		t.Errorf("wants to be called in %s", wait)
 	}
-	if c := f.routers.nodeState(nil).Conditions[0]; c.Reason != reasonDraining || !strings.Contains(c.Message, "is draining") {
+	if c := f.routers.nodeState(v1beta1.NodeStateStatus{}).Conditions[0]; c.Reason != reasonDraining || !strings.Contains(c.Message, "is draining") {
 		t.Errorf("the condition is %v", c)
 	}
 	f.pass(drainNotice)
 	f.want("tor:")
-	if c := f.routers.nodeState(nil).Conditions[0]; c.Reason != reasonDraining || !strings.Contains(c.Message, "is drained") {
+	if c := f.routers.nodeState(v1beta1.NodeStateStatus{}).Conditions[0]; c.Reason != reasonDraining || !strings.Contains(c.Message, "is drained") {
 		t.Errorf("the condition is %v", c)
 	}
 	f.node(nil, nil)
@@ -338,7 +338,7 @@ func TestNodeState(t *testing.T) {
 	}
 	f.bfd.states = []bfd.Status{{Name: "tor", State: bfd.Up, Since: since, DetectionTime: 900 * time.Millisecond}}
 	f.want("tor:")
-	status := f.routers.nodeState(nil)
+	status := f.routers.nodeState(v1beta1.NodeStateStatus{})
 	if status.BGPUp != "1/2" || strings.Join(status.BGPDown, " ") != "labelled" || len(status.BGPSessions) != 2 {
 		t.Fatalf("status %+v", status)
 	}
@@ -356,11 +356,33 @@ func TestNodeState(t *testing.T) {
 	writer := &fakeWriter{pending: map[k8s.Key][]byte{}}
 	n := &nodeReporter{writer: writer, logger: log.NewNopLogger()}
 	object, _ := f.world.cache.Nodes.Get("", "a")
-	n.report(object, f.routers.nodeState(n.conditions()))
+	n.report(object, f.routers.nodeState(n.last()))
 	clear(writer.pending)
 	f.pass(time.Hour)
-	n.report(object, f.routers.nodeState(n.conditions()))
+	n.report(object, f.routers.nodeState(n.last()))
 	if len(writer.pending) > 0 {
 		t.Errorf("writes again what it has said: %s", writer.pending)
+	}
+
+	// A peer that is away is written about once, however often it is tried.
+	try := func(state bgp.State, message string) {
+		f.pass(15 * time.Second)
+		f.sessions.states["tor"] = bgp.PeerState{State: state, Since: f.clock.Now(), LastError: message, LastErrorAt: f.clock.Now()}
+		f.want("tor:")
+		n.report(object, f.routers.nodeState(n.last()))
+	}
+	try(bgp.Idle, "no route to host")
+	if len(writer.pending) == 0 {
+		t.Error("does not tell of a lost session")
+	}
+	clear(writer.pending)
+	try(bgp.Connect, "no route to host")
+	try(bgp.Idle, "no route to host")
+	if len(writer.pending) > 0 {
+		t.Errorf("tells of every attempt: %s", writer.pending)
+	}
+	try(bgp.Idle, "connection refused")
+	if len(writer.pending) == 0 {
+		t.Error("does not tell of another error")
 	}
 }

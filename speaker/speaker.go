@@ -254,7 +254,7 @@ func (s *speaker) reportNode() {
 	if !found {
 		return
 	}
-	s.nodeState.report(object, s.routers.nodeState(s.nodeState.conditions()))
+	s.nodeState.report(object, s.routers.nodeState(s.nodeState.last()))
 }
 
 // checkLag lets announcements that are late count as work that waits.
