@@ -169,7 +169,7 @@ func sessionStatus(s config.Session, state bgp.PeerState, watched []bfd.Status) 
 	if state.State == bgp.Established {
 		out.HoldTime = state.HoldTime.String()
 		for _, f := range state.Families {
-			out.Families = append(out.Families, f.String())
+			out.Families = append(out.Families, familyName(f))
 		}
 	}
 	switch {
@@ -184,6 +184,14 @@ func sessionStatus(s config.Session, state bgp.PeerState, watched []bfd.Status) 
 		out.BFD = bfdStatus(s, watched)
 	}
 	return out
+}
+
+// familyName is what BGPPeers call a family.
+func familyName(f bgp.Family) string {
+	if f == bgp.IPv6 {
+		return string(v1beta1.FamilyIPv6)
+	}
+	return string(v1beta1.FamilyIPv4)
 }
 
 func bfdStatus(s config.Session, watched []bfd.Status) *v1beta1.BFDSessionStatus {

@@ -84,7 +84,7 @@ func (c Community) String() string { return fmt.Sprintf("%d:%d", uint32(c)>>16, 
 // frrNames are what FRR calls the well-known communities.
 func frrNames() map[string]Community {
 	return map[string]Community{
-		"graceful-shutdown": GracefulShutdown, "accept-own": 0xFFFF0001,
+		"internet": 0, "graceful-shutdown": GracefulShutdown, "accept-own": 0xFFFF0001,
 		"route-filter-translated-v4": 0xFFFF0002, "route-filter-v4": 0xFFFF0003,
 		"route-filter-translated-v6": 0xFFFF0004, "route-filter-v6": 0xFFFF0005,
 		"llgr-stale": LLGRStale, "no-llgr": 0xFFFF0007, "accept-own-nexthop": 0xFFFF0008,
