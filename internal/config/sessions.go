@@ -335,7 +335,7 @@ func (p *BGPPeer) IsDefaultGateway() bool {
 
 // nextHop returns the node's address of a family that is not the session's own:
 // one of the interface whose address the session comes from, or of the one that
-// it goes over, or else the node's.
+// it goes over, or else, unless the peer is on an interface, the node's.
 func (n Node) nextHop(family bgp.Family, peer bgp.Peer) (netip.Addr, bool) {
 	for _, fits := range []func(Interface) bool{
 		func(i Interface) bool {
@@ -354,6 +354,11 @@ func (n Node) nextHop(family bgp.Family, peer bgp.Peer) (netip.Addr, bool) {
 				return addr, true
 			}
 		}
+	}
+	if peer.Interface != "" {
+		// On a link without such addresses the router knows none of the node's; it
+		// takes the link-local one instead (RFC 8950).
+		return netip.Addr{}, false
 	}
 	for _, addr := range n.Addresses {
 		if usable(addr, family) {

@@ -104,6 +104,13 @@ func TestSessionsOf(t *testing.T) {
 				p.NextHops = map[bgp.Family]netip.Addr{bgp.IPv4: addr("198.51.100.10")}
 			})}, "",
 		},
+		"unnumbered, on a link without addresses": {
+			func(s *bgpSpec) { s.PeerAddress, s.Interface = "", "eth9" },
+			local(func(n *Node) { n.Interfaces = append(n.Interfaces, Interface{Name: "eth9"}) }),
+			[]bgp.Peer{expect(func(p *bgp.Peer) {
+				p.Address, p.Interface, p.Families = netip.Addr{}, "eth9", both // RFC 8950
+			})}, "",
+		},
 		"from a label": {
 			func(s *bgpSpec) {
 				s.PeerAddress, s.PeerASN, s.MyASN = "", 0, 0
