@@ -22,6 +22,10 @@ import (
 // whose BFD was switched off, is not lost for ever.
 const bfdPatience = 30 * time.Second
 
+// arrival is how long a speaker that has started waits for its sessions with
+// routers before it calls itself ready all the same.
+const arrival = 10 * time.Second
+
 // bfdWatch is what there is to BFD; bfd.Monitor is one.
 type bfdWatch interface {
 	Apply(configs []bfd.Config)
@@ -54,6 +58,10 @@ type routers struct {
 	known    []netip.Addr
 	knownAt  time.Time
 	disputes string
+	// began is when sessions were first to be made, and arrived says that the
+	// speaker has waited enough for them.
+	began   time.Time
+	arrived bool
 	// troubled is since when there is what stands against a session.
 	troubled map[config.SessionProblem]time.Time
 }
@@ -111,6 +119,28 @@ func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Ti
 		again = earlier(again, since.Add(bfdPatience))
 	}
 	return again
+}
+
+// awaited says why the speaker is not to call itself ready yet, and until when at
+// the most: a rolling restart goes on to the next node as soon as it does, and
+// would overtake the routers, which learn the routes of this one only with its
+// sessions. Once it is ready, a session that ends does not change that.
+func (r *routers) awaited() (why string, until time.Time) {
+	now := r.clock.Now()
+	if r.began.IsZero() {
+		r.began = now
+	}
+	if until = r.began.Add(arrival); r.arrived || !now.Before(until) {
+		r.arrived = true
+		return "", time.Time{}
+	}
+	for _, s := range r.last.sessions {
+		if state, _ := stateOf(r.states, s.Name); state.State != bgp.Established {
+			return "waiting for the BGP session " + s.Name, until
+		}
+	}
+	r.arrived = true
+	return "", time.Time{}
 }
 
 // noteDrain follows the annotation of the node.

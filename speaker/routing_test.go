@@ -167,6 +167,40 @@ func TestNothingIsToldBeforeKubeProxyIsReady(t *testing.T) {
 	f.want("tor: 198.51.100.1/32")
 }
 
+// TestReadyWithItsSessions: a rolling restart must not overtake the routers; one
+// that is dead does not stop it for ever.
+func TestReadyWithItsSessions(t *testing.T) {
+	t.Parallel()
+	expect := func(f *fabric, want string) {
+		t.Helper()
+		why, until := f.routers.awaited()
+		if why != want || until.IsZero() != (want == "") {
+			t.Errorf("waits because %q until %v, want %q", why, until, want)
+		}
+	}
+	f := newFabric(t, routedObjects(nil))
+	f.want("tor:")
+	expect(f, "waiting for the BGP session tor")
+	f.sessions.states["tor"] = bgp.PeerState{State: bgp.Established}
+	f.want("tor:")
+	expect(f, "")
+	f.sessions.states["tor"] = bgp.PeerState{State: bgp.Idle}
+	f.want("tor:")
+	expect(f, "") // the speaker has arrived
+
+	f = newFabric(t, routedObjects(nil))
+	f.want("tor:")
+	expect(f, "waiting for the BGP session tor")
+	f.pass(arrival - time.Millisecond)
+	expect(f, "waiting for the BGP session tor")
+	f.pass(time.Millisecond)
+	expect(f, "")
+
+	f = newFabric(t, config.Objects{})
+	f.want("")
+	expect(f, "")
+}
+
 // TestFlappingEndpoint: a route goes at once and comes back after a while.
 func TestFlappingEndpoint(t *testing.T) {
 	t.Parallel()

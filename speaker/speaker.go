@@ -282,7 +282,7 @@ func (s *speaker) converge() time.Duration {
 	if view.Settled {
 		again := s.reporter.report(p, services, reportView{members: view, speakers: s.speakers, held: s.held, failing: s.failing})
 		s.again = earlier(s.again, again)
-		s.health.SetReady(true)
+		s.awaitRouters()
 	} else {
 		s.reporter.withdrawAll() // a view in doubt is good for keeping addresses, not for telling others
 		if len(view.Refused) > 0 {
@@ -294,6 +294,17 @@ func (s *speaker) converge() time.Duration {
 		s.health.Applied()
 	}
 	return s.clock.Since(start)
+}
+
+// awaitRouters is ready as soon as the routers are.
+func (s *speaker) awaitRouters() {
+	why, until := s.routers.awaited()
+	if why != "" {
+		s.health.NotReady(why)
+		s.again = earlier(s.again, until)
+		return
+	}
+	s.health.SetReady(true)
 }
 
 // apply makes this node answer for what the plan gives it. If a member was
