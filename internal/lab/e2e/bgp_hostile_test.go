@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -133,7 +134,7 @@ func hostilities() []hostility {
 		{name: "second-open", message: hostileOpen(4, 90), ends: "NOTIFICATION 5/3"},
 		{name: "open-version", message: hostileOpen(3, 90), first: true, ends: "NOTIFICATION 2/1"},
 		{name: "open-hold-time", message: hostileOpen(4, 1), first: true, ends: "NOTIFICATION 2/6"},
-		{name: "open-parameters", message: bgpMessage(1, append(hostileOpen(4, 90)[19:28], 200, 2, 255, 1)), first: true, ends: "NOTIFICATION 2/0"},
+		{name: "open-parameters", message: bgpMessage(1, slices.Concat(hostileOpen(4, 90)[19:28], []byte{200, 2, 255, 1})), first: true, ends: "NOTIFICATION 2/0"},
 		{name: "noise", message: bytes.Repeat([]byte("GET / HTTP/1.1\r\n"), 1000), first: true, ends: "NOTIFICATION 1/1"},
 	}
 }
@@ -145,11 +146,12 @@ func bgpMessage(kind byte, body []byte) []byte {
 	return append(append(m, kind), body...)
 }
 
-// hostileOpen is an OPEN message without capabilities.
+// hostileOpen is an OPEN message of a peer that speaks both families.
 func hostileOpen(version byte, hold uint16) []byte {
-	body := binary.BigEndian.AppendUint16([]byte{version}, hostileASN)
+	body := binary.BigEndian.AppendUint16([]byte{version}, hostileASN&0xFFFF)
 	body = binary.BigEndian.AppendUint16(body, hold)
-	return bgpMessage(1, append(body, 192, 0, 2, 200, 0))
+	capabilities := []byte{2, 12, 1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1}
+	return bgpMessage(1, slices.Concat(body, []byte{192, 0, 2, 200, byte(len(capabilities))}, capabilities))
 }
 
 // hostilePeer takes one connection, does what is hostile, and says how it ended.
