@@ -22,6 +22,8 @@ type fakeSessions struct {
 	routes map[string][]bgp.Route
 	states map[string]bgp.PeerState
 	down   map[string]string
+	// drained is why it was drained.
+	drained string
 }
 
 func newFakeSessions() *fakeSessions {
@@ -63,7 +65,7 @@ func (f *fakeSessions) PeerUp(name string) {
 	delete(f.down, name)
 }
 
-func (f *fakeSessions) Drain(string) {}
+func (f *fakeSessions) Drain(reason string) { f.drained = reason }
 
 func (f *fakeSessions) Run(ctx context.Context) error {
 	<-ctx.Done()

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"syscall"
 	"time"
 
 	"github.com/go-kit/log"
@@ -22,9 +20,8 @@ const (
 	// proxySettle is how long to wait after that, for kube-proxy gathers changes
 	// before it writes them.
 	proxySettle = time.Second
-	// noProxyPatience is how long nothing at all may listen at the URL before the
-	// node is taken for one without kube-proxy, whose place something else takes.
-	noProxyPatience = 30 * time.Second
+	// proxyPatience is how long it may take before that is worth a warning.
+	proxyPatience = 30 * time.Second
 )
 
 // proxyHealth waits for kube-proxy.
@@ -43,7 +40,7 @@ func newProxyHealth(url string, logger log.Logger) *proxyHealth {
 // run waits until kube-proxy is ready, or ctx is done.
 func (p *proxyHealth) run(ctx context.Context) error {
 	client := &http.Client{Timeout: proxyTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
-	began, said := time.Now(), false
+	began, said, warned := time.Now(), false, false
 	for p.url != "" {
 		err := p.ask(ctx, client)
 		if err == nil {
@@ -52,13 +49,13 @@ func (p *proxyHealth) run(ctx context.Context) error {
 			}
 			break
 		}
-		if errors.Is(err, syscall.ECONNREFUSED) && time.Since(began) > noProxyPatience {
-			level.Warn(p.logger).Log("msg", "nothing answers where kube-proxy should; announcing to routers without asking it", "err", err)
-			break
-		}
 		if !said && ctx.Err() == nil {
 			level.Info(p.logger).Log("msg", "waiting for kube-proxy before anything is announced to routers", "err", err)
 			said = true
+		}
+		if !warned && time.Since(began) > proxyPatience {
+			level.Warn(p.logger).Log("msg", "kube-proxy is not ready, so routers are told nothing; if there is none, start the speaker with --kube-proxy-health-url=", "err", err)
+			warned = true
 		}
 		if !sleep(ctx, proxyInterval) {
 			return nil

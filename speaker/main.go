@@ -55,7 +55,7 @@ func main() {
 	f.StringVar(&o.bindAddr, "membership-bind-addr", cmp.Or(os.Getenv("POD_IP"), os.Getenv("HOST_IP")), "address of this node to which the other speakers connect ($POD_IP or $HOST_IP)")
 	f.Uint16Var(&o.port, "membership-port", 7956, "TCP and UDP port of all speakers' membership")
 	f.StringVar(&o.podSelector, "speaker-selector", "app.kubernetes.io/component=speaker", "label selector of the speakers' Pods")
-	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; empty does not ask")
+	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; empty does not ask, for clusters without it")
 	os.Exit(daemon.Main(cmd))
 }
 
@@ -177,8 +177,7 @@ func speak(asked, working context.Context, d deps) error {
 		daemon.Task{Name: "writer", Run: writer.Run},
 		daemon.Task{Name: "node state", Run: nodeStates.Run},
 		daemon.Task{Name: "kube-proxy", Run: proxy.run},
-		daemon.Task{Name: "BGP", Run: peers.Run},
-		daemon.Task{Name: "BFD", Run: watch.Run},
+		daemon.Task{Name: "routers", Run: func(ctx context.Context) error { return s.routers.run(ctx, watch.Run) }},
 		daemon.Task{Name: "events", Run: events.Run},
 		daemon.Task{Name: "changes", Run: s.pump},
 		daemon.Task{Name: "loop", Run: func(working context.Context) error {

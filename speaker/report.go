@@ -64,6 +64,9 @@ type reporter struct {
 	events   eventSender
 	clock    clock.PassiveClock
 	told     map[serviceKey]telling
+	// differs is since when a condition says something else than it should that
+	// may be over in a moment.
+	differs map[serviceKey]time.Time
 }
 
 // telling is what was last written to a Service.
@@ -86,7 +89,7 @@ type statement struct {
 }
 
 func newReporter(r reporter) *reporter {
-	r.told = map[serviceKey]telling{}
+	r.told, r.differs = map[serviceKey]telling{}, map[serviceKey]time.Time{}
 	return &r
 }
 
@@ -184,6 +187,7 @@ func (r *reporter) withdrawAll() {
 func (r *reporter) withdraw(key serviceKey) {
 	r.writer.Set(writerKey(key), nil)
 	delete(r.told, key)
+	delete(r.differs, key)
 }
 
 // tell writes the condition of one Service where it is wrong. Where it has to
@@ -194,6 +198,7 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing fai
 	before := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced)
 	last, told := r.told[s.key]
 	if before != nil && want.isSaidBy(before) {
+		delete(r.differs, s.key)
 		if told && last.statement != want {
 			r.writer.Set(writerKey(s.key), nil) // it has changed and changed back before it was sent
 		}
@@ -207,12 +212,33 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing fai
 			return due
 		}
 	}
-	if due = last.at.Add(rewriteInterval); told && want.byBGP && want.announced && last.statement.announced && now.Before(due) {
-		return due // a node came or went that tells routers; more may do so, and concern every Service
+	if due := r.lasts(s.key, want, before, now); !due.IsZero() {
+		return due
 	}
 	r.told[s.key] = telling{statement: want, at: now}
 	r.writer.Set(writerKey(s.key), conditionPatch(object, want, before, now))
 	return now.Add(rewriteInterval)
+}
+
+// lasts returns until when to wait before the condition of a Service that stays
+// announced is written anew; zero for not at all. That a node comes or goes that
+// tells routers changes the conditions of all Services, and while speakers are
+// restarted one by one this is over before anybody has read it.
+func (r *reporter) lasts(key serviceKey, want statement, before *metav1.Condition, now time.Time) time.Time {
+	if !want.byBGP || !want.announced || before == nil || before.Status != metav1.ConditionTrue {
+		delete(r.differs, key)
+		return time.Time{}
+	}
+	since, known := r.differs[key]
+	if !known {
+		since = now
+		r.differs[key] = now
+	}
+	if due := since.Add(rewriteInterval); now.Before(due) {
+		return due
+	}
+	delete(r.differs, key)
+	return time.Time{}
 }
 
 func writerKey(key serviceKey) k8s.Key {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/berth-lb/berth/internal/bgp"
 	"github.com/berth-lb/berth/internal/config"
 )
 
@@ -60,7 +61,7 @@ func (p *plan) routed(place *placement) routed {
 			counts.unable++
 			continue
 		}
-		told := p.told(i, advertisements)
+		told := p.told(i, bgp.FamilyOf(place.addr), advertisements)
 		if len(told) == 0 {
 			counts.silent++
 			continue
@@ -77,15 +78,17 @@ func (p *plan) routed(place *placement) routed {
 	return r
 }
 
-// told returns the BGPPeers that the i-th node tells of what advertisements say.
-func (p *plan) told(i int, advertisements []*config.BGPAdvertisement) []string {
+// told returns the BGPPeers that the i-th node tells of what advertisements say
+// about an address of a family.
+func (p *plan) told(i int, f bgp.Family, advertisements []*config.BGPAdvertisement) []string {
 	m := p.members[i]
 	if m == nil {
 		return nil
 	}
 	var peers []string
-	for _, name := range m.Info.Sessions {
-		if slices.ContainsFunc(advertisements, func(a *config.BGPAdvertisement) bool {
+	for _, session := range m.Info.Sessions {
+		name, ours := strings.CutPrefix(session, toldOf(f, ""))
+		if ours && slices.ContainsFunc(advertisements, func(a *config.BGPAdvertisement) bool {
 			return a.SelectsPeer(name) && config.MatchesAny(a.NodeSelectors, p.nodes[i].labels)
 		}) {
 			peers = append(peers, name)

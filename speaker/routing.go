@@ -14,6 +14,7 @@ import (
 	"github.com/berth-lb/berth/internal/bfd"
 	"github.com/berth-lb/berth/internal/bgp"
 	"github.com/berth-lb/berth/internal/config"
+	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -45,11 +46,15 @@ type routers struct {
 	// ready is closed once anything may be announced.
 	ready <-chan struct{}
 	holds *holdDown
-	// draining is since when the node is drained.
-	draining time.Time
+	// draining is since when the node is drained; begun when routers were told
+	// anything first.
+	draining, begun time.Time
+	// settled says that the sessions have had their time to come up once.
+	settled  bool
 	last     routing
 	states   []bgp.PeerState
 	watched  []bfd.Status
+	watching []bfd.Config
 	// failures is how often BFD had lost each session's peer when that was last
 	// dealt with, and lost since when the session waits for it.
 	failures map[string]uint64
@@ -102,6 +107,9 @@ func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Ti
 	if !r.isReady() {
 		return time.Time{}
 	}
+	if r.begun.IsZero() {
+		r.begun = now
+	}
 	peers := make([]bgp.Peer, len(r.last.sessions))
 	for i, s := range r.last.sessions {
 		peers[i] = s.Peer
@@ -109,7 +117,8 @@ func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Ti
 	r.sessions.Apply(peers, r.last.routes)
 	r.look()
 	r.noteProblems(now)
-	r.bfd.Apply(bfdConfigs(r.last.sessions, r.states, self))
+	r.watching = bfdConfigs(r.last.sessions, r.states, self, r.watching)
+	r.bfd.Apply(r.watching)
 	r.tellDisputes()
 	again = r.last.again
 	if usesGateways(w.config) {
@@ -118,7 +127,36 @@ func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Ti
 	for _, since := range r.lost {
 		again = earlier(again, since.Add(bfdPatience))
 	}
+	if !r.settled {
+		again = earlier(again, r.begun.Add(settlingTime))
+	}
 	return again
+}
+
+// settlingTime is how long a speaker that has just started waits for its sessions
+// before it calls itself ready. A rolling update goes on to the next node then,
+// and must not take all routes away at once.
+const settlingTime = 10 * time.Second
+
+// starting says why routers may not know the routes of this node yet, once after
+// the start; "" if they do.
+func (r *routers) starting() string {
+	up := 0
+	for _, s := range r.last.sessions {
+		if state, _ := stateOf(r.states, s.Name); state.State == bgp.Established {
+			up++
+		}
+	}
+	switch {
+	case r.settled || len(r.last.sessions) == 0:
+	case !r.isReady():
+		return "waiting for kube-proxy before routers are told anything"
+	case up < len(r.last.sessions) && r.clock.Now().Before(r.begun.Add(settlingTime)):
+		return "waiting for the sessions with routers"
+	default:
+		r.settled = true
+	}
+	return ""
 }
 
 // awaited says why the speaker is not to call itself ready yet, and until when at
@@ -147,6 +185,8 @@ func (r *routers) awaited() (why string, until time.Time) {
 func (r *routers) noteDrain(self config.Node, now time.Time) {
 	_, asked := self.Annotations[v1beta1.AnnotationDrain]
 	switch {
+	case asked && r.draining.IsZero() && r.begun.IsZero():
+		r.draining = now.Add(-drainNotice) // it was drained before this speaker started
 	case asked && r.draining.IsZero():
 		r.draining = now
 		level.Info(r.logger).Log("msg", "draining: routers are told to find other paths", "for", drainNotice)
@@ -177,8 +217,9 @@ func (r *routers) look() {
 	seen := map[string]bool{}
 	for _, s := range r.watched {
 		seen[s.Name] = true
-		if s.Failures > r.failures[s.Name] {
-			r.failures[s.Name] = s.Failures
+		before, known := r.failures[s.Name]
+		r.failures[s.Name] = s.Failures
+		if known && s.Failures > before { // fewer than before are those of another BFD session
 			r.lost[s.Name] = now
 			r.sessions.PeerDown(s.Name, "BFD has lost the peer: "+s.Diagnostic.String())
 		}
@@ -200,17 +241,25 @@ func (r *routers) look() {
 	}
 }
 
-// established returns the BGPPeers with which the node has a session.
+// established returns with which BGPPeers the node has a session for which
+// family, as toldOf has it.
 func (r *routers) established() []string {
-	var names []string
+	var told []string
 	for _, s := range r.last.sessions {
-		if state, found := stateOf(r.states, s.Name); found && state.State == bgp.Established && !slices.Contains(names, s.Object) {
-			names = append(names, s.Object)
+		state, _ := stateOf(r.states, s.Name)
+		if state.State != bgp.Established || state.Problem != "" && state.Announced == 0 {
+			continue
+		}
+		for _, f := range state.Families {
+			told = append(told, toldOf(f, s.Object))
 		}
 	}
-	slices.Sort(names)
-	return names
+	slices.Sort(told)
+	return slices.Compact(told)
 }
+
+// toldOf is how speakers tell each other that they tell a peer of a family.
+func toldOf(f bgp.Family, peer string) string { return f.String() + " " + peer }
 
 // tellDisputes logs where advertisements disagree, once.
 func (r *routers) tellDisputes() {
@@ -231,9 +280,13 @@ func (r *routers) defaultGateways(snapshot *config.Snapshot, now time.Time) []ne
 	gateways, err := r.gateways()
 	if err != nil {
 		level.Warn(r.logger).Log("msg", "cannot read the default routes, going by what they were", "err", err)
+		r.knownAt = now
 		return r.known
 	}
-	r.known, r.knownAt = gateways, now
+	r.knownAt = now
+	if len(gateways) > 0 { // where there is none any more, sessions end by themselves
+		r.known = gateways
+	}
 	return r.known
 }
 
@@ -244,12 +297,19 @@ func usesGateways(snapshot *config.Snapshot) bool {
 // leave has the routers find other paths before this speaker ends: those that
 // would forget its routes at once. It returns when they have had time for it.
 func (r *routers) leave(ctx context.Context) {
+	if !r.isReady() {
+		return // they were told nothing
+	}
+	if r.last.drain != inService {
+		r.sessions.Drain("node " + r.node + " is drained") // for good, so that nobody waits for a restart
+		return
+	}
 	routes, peers := map[string][]bgp.Route{}, make([]bgp.Peer, 0, len(r.last.sessions))
 	told := false
 	for _, s := range r.last.sessions {
 		peers = append(peers, s.Peer)
 		routes[s.Name] = slices.Clone(r.last.routes[s.Name])
-		if s.GracefulRestart != nil || r.last.drain != inService {
+		if s.GracefulRestart != nil {
 			continue
 		}
 		for i := range routes[s.Name] {
@@ -268,6 +328,20 @@ func (r *routers) leave(ctx context.Context) {
 // speaker that ends and has no graceful restart with them.
 const leaveNotice = time.Second
 
+// run keeps sessions and BFD until ctx is done. BFD ends last: a router that was
+// told by BFD first could take its own end of the session for lost.
+func (r *routers) run(ctx context.Context, watch func(context.Context) error) error {
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	return daemon.Run(ctx,
+		daemon.Task{Name: "BFD", Run: func(context.Context) error { return watch(watching) }},
+		daemon.Task{Name: "BGP", Run: func(ctx context.Context) error {
+			defer stop()
+			return r.sessions.Run(ctx)
+		}},
+	)
+}
+
 func interfacesOf(links []netif.Link) []config.Interface {
 	interfaces := make([]config.Interface, 0, len(links))
 	for i := range links {
@@ -277,8 +351,10 @@ func interfacesOf(links []netif.Link) []config.Interface {
 }
 
 // bfdConfigs returns the BFD sessions that watch the BGP sessions. A peer whose
-// address is not known before it speaks is watched from then on.
-func bfdConfigs(sessions []config.Session, states []bgp.PeerState, self config.Node) []bfd.Config {
+// address is not known before it speaks is watched from then on. How far away a
+// peer is is decided once: a link that goes down takes its subnet with it, which
+// must not end the session that is to notice.
+func bfdConfigs(sessions []config.Session, states []bgp.PeerState, self config.Node, before []bfd.Config) []bfd.Config {
 	var configs []bfd.Config
 	for _, s := range sessions {
 		if s.BFD == nil {
@@ -292,9 +368,13 @@ func bfdConfigs(sessions []config.Session, states []bgp.PeerState, self config.N
 		if !peer.IsValid() {
 			continue
 		}
+		multihop := s.Multihop || !self.OnLink(peer)
+		if i := slices.IndexFunc(before, func(b bfd.Config) bool { return b.Name == s.Name && b.Peer == peer }); i >= 0 && !s.Multihop {
+			multihop = before[i].Multihop
+		}
 		configs = append(configs, bfd.Config{
 			Name: s.Name, Peer: peer, Local: s.SourceAddress, Interface: s.Interface, VRF: s.VRF,
-			Multihop: s.Multihop || !self.OnLink(peer), MinimumTTL: s.BFD.MinimumTTL,
+			Multihop: multihop, MinimumTTL: s.BFD.MinimumTTL,
 			Receive: s.BFD.Receive, Transmit: s.BFD.Transmit, Echo: s.BFD.Echo,
 			DetectMultiplier: s.BFD.DetectMultiplier, Passive: s.BFD.Passive, EchoMode: s.BFD.EchoMode,
 		})

@@ -287,10 +287,68 @@ func TestBFDEndsSessions(t *testing.T) {
 	f.pass(bfdPatience)
 	f.routers.look()
 	f.want("tor:") // it may come up without BFD
+	see(bfd.Up, 0) // another BFD session of that name
+	see(bfd.Down, 1)
+	f.want("tor: held down (BFD has lost the peer: control detection time expired)")
+	see(bfd.Up, 1)
 	see(bfd.Down, 4)
 	f.bfd.states = nil
 	f.routers.look()
 	f.want("tor:") // not watched any more
+}
+
+// TestBFDOutlivesItsLink: a link that goes down takes its addresses with it; the
+// session that is to notice stays the same.
+func TestBFDOutlivesItsLink(t *testing.T) {
+	t.Parallel()
+	f := newFabric(t, routedObjects(func(s *v1beta1.BGPPeerSpec) { s.BFDProfile = "fast" }))
+	f.want("tor:")
+	before := f.bfd.configs
+	f.routers.converge(f.world, f.plan(nil), nil)
+	if !slices.Equal(f.bfd.configs, before) {
+		t.Errorf("BFD is to watch %+v, not %+v", f.bfd.configs, before)
+	}
+}
+
+// TestStartsDrained: a speaker that starts on a drained node announces nothing.
+func TestStartsDrained(t *testing.T) {
+	t.Parallel()
+	f := newFabric(t, routedObjects(nil))
+	f.serve("web", "198.51.100.1", false, "b")
+	f.node(nil, map[string]string{v1beta1.AnnotationDrain: ""})
+	f.want("tor:")
+	f.routers.leave(t.Context())
+	if f.sessions.drained == "" {
+		t.Error("ends as if it were to be back in a moment")
+	}
+}
+
+// TestReadyOnceSessionsAreUp: a rolling update waits for the sessions of a node,
+// but not for ever, and only at the start.
+func TestReadyOnceSessionsAreUp(t *testing.T) {
+	t.Parallel()
+	f := newFabric(t, routedObjects(nil))
+	f.want("tor:")
+	if f.routers.starting() == "" {
+		t.Error("is ready before its session is up")
+	}
+	f.sessions.states["tor"] = bgp.PeerState{State: bgp.Established}
+	f.want("tor:")
+	if why := f.routers.starting(); why != "" {
+		t.Errorf("is %s", why)
+	}
+	f.sessions.states["tor"] = bgp.PeerState{State: bgp.Idle}
+	f.want("tor:")
+	if why := f.routers.starting(); why != "" {
+		t.Errorf("is %s again", why)
+	}
+
+	f = newFabric(t, routedObjects(nil))
+	f.want("tor:")
+	f.pass(settlingTime)
+	if why := f.routers.starting(); why != "" {
+		t.Errorf("is %s for ever", why)
+	}
 }
 
 func TestBFDOverSeveralHops(t *testing.T) {
@@ -329,7 +387,7 @@ func TestAnnouncedByBGP(t *testing.T) {
 	describe := func(sessions map[string][]string) statement {
 		return f.plan(sessions).describe(f.world.servicesInOrder()[0], "a", nil)
 	}
-	up := []string{"tor"}
+	up := []string{toldOf(bgp.IPv4, "tor")}
 	for name, test := range map[string]struct {
 		sessions map[string][]string
 		reason   string
@@ -338,11 +396,11 @@ func TestAnnouncedByBGP(t *testing.T) {
 		"all": {map[string][]string{"a": up, "b": up, "c": up}, reasonAnnounced, "198.51.100.1 by BGP from 2 nodes to tor"},
 		"one": {map[string][]string{"a": up, "b": nil}, reasonAnnounced, "198.51.100.1 by BGP from 1 node to tor"},
 		"none": {
-			map[string][]string{"a": nil, "b": {"other"}, "c": up}, reasonAnnounced,
+			map[string][]string{"a": nil, "b": {toldOf(bgp.IPv4, "other")}, "c": up}, reasonAnnounced,
 			"198.51.100.1 by BGP from 1 node to other",
 		},
-		"no session": {
-			map[string][]string{"a": nil, "b": nil, "c": up}, reasonNoSession,
+		"no session for the family": {
+			map[string][]string{"a": nil, "b": {toldOf(bgp.IPv6, "tor")}, "c": up}, reasonNoSession,
 			"198.51.100.1 is not announced: of 3 nodes 2 have no established session with a BGPPeer that is to be told of it, and 1 are excluded, drained or without an endpoint",
 		},
 	} {

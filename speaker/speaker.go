@@ -215,6 +215,7 @@ func (s *speaker) lookAtPeers() {
 func (s *speaker) lookAtLinks() {
 	info, regained := s.watch.look(s.links.Links(), s.world.relevantLinks(s.addr))
 	s.info = info
+	s.routers.knownAt = time.Time{} // routes change with links
 	if regained {
 		level.Info(s.logger).Log("msg", "a link has become usable; asking the other speakers before taking addresses")
 		s.members.Rejoin()

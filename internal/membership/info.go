@@ -14,7 +14,7 @@ type Info struct {
 	// Abstains says that the speaker holds no address and takes none for now, because its view is not settled. Others
 	// count it out until then, so that no address is without an owner while a speaker joins.
 	Abstains bool
-	// Sessions are the names of the BGPPeers with which the node has an established session.
+	// Sessions are the BGPPeers with which the node has an established session, each with a family.
 	Sessions []string
 }
 

@@ -50,8 +50,8 @@ const (
 	maxLinkName = 15
 	maxLinks    = 256
 	maxPrefixes = 1024 // of one link
-	maxSession  = 253  // the name of an object
-	maxSessions = 64
+	maxSession  = 260  // the name of an object and a family
+	maxSessions = 100
 	maxRecord   = 1 << 16
 
 	// maxFrame bounds what a record has beside its links: version, node, epoch, seq, state and sessions.
