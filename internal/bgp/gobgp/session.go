@@ -56,13 +56,35 @@ func newSession(s *Speaker, peer bgp.Peer, routes bgp.Routes, held string) *sess
 func (s *session) update(peer bgp.Peer, routes bgp.Routes) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	reset := s.peer.NeedsReset(peer)
+	before := s.peer
 	s.peer, s.routes = peer, routes
 	notify(s.stale)
-	if reset {
-		s.generation++
-		s.interrupt(&wire.Notification{Code: wire.CodeCease, Subcode: wire.SubcodeConfigChange}, "its configuration changed")
+	if !before.NeedsReset(peer) {
+		return
 	}
+	s.generation++
+	farewell := &wire.Notification{Code: wire.CodeCease, Subcode: wire.SubcodeConfigChange}
+	if sameRouter(before, peer) && s.keepsRoutes() {
+		farewell = nil // what the router has stays true while the session is made again
+	}
+	s.interrupt(farewell, "its configuration changed")
+}
+
+// sameRouter reports whether a session of a, made again as one of b, is with the
+// same router, and is the same peer's to that.
+func sameRouter(a, b bgp.Peer) bool {
+	return a.LocalASN == b.LocalASN && a.PeerASN == b.PeerASN && a.Dynamic == b.Dynamic && a.SourceAddress == b.SourceAddress &&
+		a.Address == b.Address && a.Interface == b.Interface && a.VRF == b.VRF && a.Port == b.Port
+}
+
+// keepsRoutes reports whether the router keeps our routes when the connection
+// just closes (RFC 4724 section 4.2). The caller holds mu.
+func (s *session) keepsRoutes() bool {
+	if s.current == nil || s.current.relay == nil {
+		return false
+	}
+	known := s.current.relay.Session()
+	return !known.Established.IsZero() && gracefulRestart(known)
 }
 
 // hold keeps the session down for a reason, or lets it come up if there is none.
@@ -134,6 +156,10 @@ func (s *session) run(ctx context.Context, before <-chan struct{}) {
 	for {
 		s.mu.Lock()
 		ended, peer, generation := s.ended, s.peer, s.generation
+		select {
+		case <-s.wake: // for what was just seen; another keep need not stop for it
+		default:
+		}
 		s.mu.Unlock()
 		if ended {
 			return
@@ -148,7 +174,7 @@ func (s *session) keep(ctx context.Context, peer bgp.Peer, generation int) {
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer cancel()
-	from := &source{session: s, peer: peer}
+	from := &source{session: s, peer: peer, generation: generation}
 	from.discover(ctx, &helpers)
 	defer from.close()
 	var retry backoff
@@ -215,7 +241,8 @@ func (s *session) attempt(ctx context.Context, from *source) time.Duration {
 	defer cancel()
 	a := &attempt{cancel: cancel}
 	s.mu.Lock()
-	if s.ended || s.held != "" {
+	// Since it was found to be time for it, all may have changed.
+	if s.ended || s.held != "" || s.generation != from.generation {
 		s.mu.Unlock()
 		return 0
 	}

@@ -18,9 +18,11 @@ import (
 // peer, or waits to be called.
 type source struct {
 	*session
-	peer      bgp.Peer
-	acceptor  *transport.Acceptor
-	discovery *transport.Discovery
+	peer bgp.Peer
+	// generation is the session's that peer is of.
+	generation int
+	acceptor   *transport.Acceptor
+	discovery  *transport.Discovery
 	// next is a connection that came while there was another.
 	next *net.TCPConn
 }
