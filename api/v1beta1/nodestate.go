@@ -53,7 +53,7 @@ type NodeStateStatus struct {
 // BGPSessionStatus is the state of one BGP session.
 type BGPSessionStatus struct {
 	// name of the session: that of the BGPPeer, followed by "@" and the address
-	// where one BGPPeer makes several.
+	// if that comes from peerAddressFrom.
 	Name string `json:"name"`
 	// peer is the name of the BGPPeer.
 	Peer string `json:"peer"`

@@ -184,6 +184,13 @@ func TestBGPPeerVerdicts(t *testing.T) {
 			}, Nodes: nodes},
 			map[string]string{"peer/a": "Accepted", "peer/b": "Accepted", "peer/c": "Accepted", "peer/d": "Accepted"},
 		},
+		"another source interface is another peer": { // though only the nodes know their addresses
+			Objects{BGPPeers: []*v1beta1.BGPPeer{
+				peer("a", 3, func(s *bgpSpec) { s.SourceInterface = "eth0" }), peer("b", 2, func(s *bgpSpec) { s.SourceInterface = "eth1" }),
+				peer("c", 1, func(s *bgpSpec) { s.SourceInterface = "eth1" }),
+			}, Nodes: nodes},
+			map[string]string{"peer/a": "Accepted", "peer/b": "Accepted", "peer/c": "!Duplicate: node node-1 has a session with 192.0.2.1 port 179 already, by the older BGPPeer b"},
+		},
 		"no node": {
 			Objects{BGPPeers: []*v1beta1.BGPPeer{peer("a", 1, func(s *bgpSpec) { s.NodeSelectors = rack("z") })}, Nodes: nodes},
 			map[string]string{"peer/a": "PartlyAccepted: the peer is in force, but spec.nodeSelectors match no node"},

@@ -48,7 +48,8 @@ func SessionsOf(snapshot *Snapshot, node Node) ([]Session, []SessionProblem) {
 		made, wrong := p.sessionsOn(node)
 		problems = append(problems, wrong...)
 		for _, s := range made {
-			if older, exists := taken[keyOfSession(s)]; exists {
+			key := p.keyOf(s)
+			if older, exists := taken[key]; exists {
 				problems = append(problems, SessionProblem{
 					Name: s.Name, Object: p.Name, Reason: v1beta1.ReasonDuplicate,
 					Message: fmt.Sprintf("node %s has a session with %s port %d%s already, by the older BGPPeer %s; remove one of the two, or give them nodeSelectors that no node has in common",
@@ -56,7 +57,7 @@ func SessionsOf(snapshot *Snapshot, node Node) ([]Session, []SessionProblem) {
 				})
 				continue
 			}
-			taken[keyOfSession(s)] = p.Name
+			taken[key] = p.Name
 			sessions = append(sessions, s)
 		}
 	}
@@ -72,15 +73,20 @@ type sessionKey struct {
 	device, vrf     string
 	port, localPort uint16
 	source          netip.Addr
+	// sourceInterface stands in for source while only the node knows that.
+	sourceInterface string
 }
 
-func keyOfSession(s Session) sessionKey {
+func (p *BGPPeer) keyOf(s Session) sessionKey {
 	k := sessionKey{address: s.Address, device: s.Interface, vrf: s.VRF, port: s.Port, localPort: s.LocalPort, source: s.SourceAddress}
 	if k.localPort == 179 {
 		k.localPort = 0 // as those have that are not passive
 	}
 	if s.Address.IsValid() {
 		k.device = "" // it is in the zone
+	}
+	if !s.SourceAddress.IsValid() {
+		k.sourceInterface = p.sourceInterface
 	}
 	return k
 }
@@ -129,9 +135,9 @@ func (p *BGPPeer) sessionsOn(node Node) ([]Session, []SessionProblem) {
 		s := base
 		s.Peer = base.Clone()
 		s.Address = addr
-		if len(addresses) > 1 {
-			s.Name = p.Name + "@" + addr.String()
-		}
+		// Even if it is the only one: a second must not change its name, which would
+		// reset it.
+		s.Name = p.Name + "@" + addr.String()
 		s, err := p.finish(s, node)
 		if err != nil {
 			problems = append(problems, SessionProblem{Name: s.Name, Object: p.Name, Reason: v1beta1.ReasonInvalid, Message: err.Error()})
@@ -333,15 +339,19 @@ func (p *BGPPeer) IsDefaultGateway() bool {
 	return p.addressFrom != nil && p.addressFrom.DefaultGateway != ""
 }
 
-// nextHop returns the node's address of a family that is not the session's own:
-// one of the interface whose address the session comes from, or of the one that
-// it goes over, or else, unless the peer is on an interface, the node's.
+// nextHop returns the node's address of a family that is not the session's own.
+// A peer on an interface is told one that is on that very interface, or none: it
+// may have no way to any other, and can take the link-local one instead (RFC
+// 8950). Others are told one of the interface whose address the session comes
+// from, or of the one that it goes over, or else the node's.
 func (n Node) nextHop(family bgp.Family, peer bgp.Peer) (netip.Addr, bool) {
+	if peer.Interface != "" {
+		return n.addressOn(peer.Interface, family)
+	}
 	for _, fits := range []func(Interface) bool{
 		func(i Interface) bool {
 			return peer.SourceAddress.IsValid() && slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Addr() == peer.SourceAddress })
 		},
-		func(i Interface) bool { return i.Name == peer.Interface },
 		func(i Interface) bool {
 			return peer.Address.IsValid() && slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return p.Masked().Contains(peer.Address) })
 		},
@@ -354,11 +364,6 @@ func (n Node) nextHop(family bgp.Family, peer bgp.Peer) (netip.Addr, bool) {
 				return addr, true
 			}
 		}
-	}
-	if peer.Interface != "" {
-		// On a link without such addresses the router knows none of the node's; it
-		// takes the link-local one instead (RFC 8950).
-		return netip.Addr{}, false
 	}
 	for _, addr := range n.Addresses {
 		if usable(addr, family) {

@@ -111,6 +111,26 @@ func TestSessionsOf(t *testing.T) {
 				p.Address, p.Interface, p.Families = netip.Addr{}, "eth9", both // RFC 8950
 			})}, "",
 		},
+		"unnumbered, from an address of another link": {
+			func(s *bgpSpec) { s.PeerAddress, s.Interface, s.SourceAddress = "", "eth9", "2001:db8::10" },
+			local(func(n *Node) { n.Interfaces = append(n.Interfaces, Interface{Name: "eth9"}) }),
+			[]bgp.Peer{expect(func(p *bgp.Peer) {
+				p.Address, p.Interface, p.Families, p.SourceAddress = netip.Addr{}, "eth9", both, addr("2001:db8::10")
+			})}, "",
+		},
+		"link-local, both families": {
+			func(s *bgpSpec) { s.PeerAddress, s.DualStackAddressFamily = "fe80::1%eth1", &yes }, local(nil),
+			[]bgp.Peer{expect(func(p *bgp.Peer) {
+				p.Address, p.Interface, p.Families = addr("fe80::1%eth1"), "eth1", both
+				p.NextHops = map[bgp.Family]netip.Addr{bgp.IPv4: addr("198.51.100.10")}
+			})}, "",
+		},
+		"link-local, both families, on a link without addresses": {
+			func(s *bgpSpec) { s.PeerAddress, s.DualStackAddressFamily = "fe80::1%eth9", &yes }, local(nil),
+			[]bgp.Peer{expect(func(p *bgp.Peer) {
+				p.Address, p.Interface, p.Families = addr("fe80::1%eth9"), "eth9", both
+			})}, "",
+		},
 		"from a label": {
 			func(s *bgpSpec) {
 				s.PeerAddress, s.PeerASN, s.MyASN = "", 0, 0
@@ -118,7 +138,9 @@ func TestSessionsOf(t *testing.T) {
 				s.MyASNFrom, s.PeerASNFrom = &v1beta1.NodeValue{NodeLabel: "asn"}, &v1beta1.NodeValue{NodeAnnotation: "asn"}
 			},
 			local(func(n *Node) { n.Annotations["asn"] = " 65001 " }),
-			[]bgp.Peer{expect(func(p *bgp.Peer) { p.Address, p.LocalASN, p.PeerASN = addr("192.0.2.9"), 4200000001, 65001 })}, "",
+			[]bgp.Peer{expect(func(p *bgp.Peer) {
+				p.Name, p.Address, p.LocalASN, p.PeerASN = "p@192.0.2.9", addr("192.0.2.9"), 4200000001, 65001
+			})}, "",
 		},
 		"several from an annotation": {
 			func(s *bgpSpec) {
@@ -138,7 +160,7 @@ func TestSessionsOf(t *testing.T) {
 			},
 			local(nil),
 			[]bgp.Peer{expect(func(p *bgp.Peer) {
-				p.Address, p.Interface, p.Families = addr("fe80::1%eth0"), "eth0", []bgp.Family{bgp.IPv6}
+				p.Name, p.Address, p.Interface, p.Families = "p@fe80::1%eth0", addr("fe80::1%eth0"), "eth0", []bgp.Family{bgp.IPv6}
 			})}, "",
 		},
 		"default gateway of another node": {
