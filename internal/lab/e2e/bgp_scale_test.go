@@ -68,7 +68,7 @@ func (s bgpScale) createServed() map[string]creation {
 	s.Helper()
 	created := map[string]creation{}
 	g, ctx := errgroup.WithContext(s.ctx)
-	g.SetLimit(8)
+	g.SetLimit(32)
 	for i := range s.n {
 		service := s.newService(fmt.Sprintf("s-%d", i), withoutNodePorts)
 		created[service.Name] = creation{}
