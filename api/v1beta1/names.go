@@ -67,7 +67,8 @@ const (
 	ReasonInvalid = "Invalid"
 	// ReasonOverlap: the pool shares addresses with an older pool.
 	ReasonOverlap = "Overlap"
-	// ReasonConflict: the reservation holds an address that an older one holds.
+	// ReasonConflict: the reservation holds an address that an older one holds, or
+	// older Communities give all names of the Community to other values.
 	ReasonConflict = "Conflict"
 	// ReasonPartlyHeld: some of the reservation's addresses are not held yet; the
 	// message says why.

@@ -40,6 +40,8 @@ type BGPPeer struct {
 	// for is not known.
 	noPassword string
 	bfd        *BFDProfile
+	// object is what the peer was made from.
+	object *v1beta1.BGPPeer
 }
 
 // String returns the name. It keeps the password out of logs: fmt prints
@@ -79,6 +81,8 @@ type BGPAdvertisement struct {
 	Prepend          uint8
 	Communities      []bgp.Community
 	LargeCommunities []bgp.LargeCommunity
+	// object is what the advertisement was made from.
+	object *v1beta1.BGPAdvertisement
 }
 
 // SelectsPeer says whether the BGPPeer of that name is told.
@@ -175,10 +179,36 @@ type memory struct {
 // known is what names mean now, and meant before.
 type known struct {
 	now, before memory
+	// former are the objects that are in force.
+	former former
 	// problems are those of Secrets, by name.
 	problems map[string]string
 	// kept is what is used of both: the memory of the next snapshot.
 	kept memory
+}
+
+// former is how objects were when all that they named was there. One that is
+// changed to name what is not there stays in force like that: nobody loses a
+// session or a route by doing things in the other order.
+type former struct {
+	peers          map[string]*v1beta1.BGPPeer
+	advertisements map[string]*v1beta1.BGPAdvertisement
+}
+
+func newFormer(before *Snapshot) former {
+	f := former{peers: map[string]*v1beta1.BGPPeer{}, advertisements: map[string]*v1beta1.BGPAdvertisement{}}
+	if before == nil {
+		return f
+	}
+	for _, p := range before.BGPPeers {
+		if p.noPassword == "" {
+			f.peers[p.Name] = p.object
+		}
+	}
+	for _, a := range before.BGPAdvertisements {
+		f.advertisements[a.Name] = a.object
+	}
+	return f
 }
 
 func newMemory() memory {
@@ -200,7 +230,7 @@ func recall[V any](now, before, kept map[string]V, name string) (value V, found,
 
 // bgp judges all that has to do with BGP.
 func (b *builder) bgp(objects Objects) {
-	k := &known{now: newMemory(), kept: newMemory(), problems: map[string]string{}}
+	k := &known{now: newMemory(), kept: newMemory(), former: newFormer(objects.Before), problems: map[string]string{}}
 	if objects.Before != nil {
 		k.before = objects.Before.memory
 	}
@@ -231,8 +261,8 @@ func (b *builder) profiles(objects []*v1beta1.BFDProfile, k *known) {
 	}
 }
 
-// communities accepts Communities from the oldest to the youngest, so that of
-// two that give one name to different communities the younger is refused.
+// communities accepts Communities from the oldest to the youngest, so that a name
+// that two give to different communities is that of the older.
 func (b *builder) communities(objects []*v1beta1.Community, k *known) {
 	owner := map[string]string{}
 	for _, object := range byAge(objects) {
@@ -240,28 +270,30 @@ func (b *builder) communities(objects []*v1beta1.Community, k *known) {
 			b.verdicts.Communities[object.Name] = invalid(errs)
 			continue
 		}
-		if err := contradiction(object, k.now.communities, owner); err != nil {
-			b.verdicts.Communities[object.Name] = Verdict{Reason: v1beta1.ReasonConflict, Message: err.Error()}
-			continue
-		}
-		for _, alias := range object.Spec.Communities {
-			if _, had := owner[string(alias.Name)]; !had {
-				owner[string(alias.Name)] = object.Name
+		var refused []string
+		for i, alias := range object.Spec.Communities {
+			name := string(alias.Name)
+			value, had := k.now.communities[name]
+			switch {
+			case !had:
+				owner[name], k.now.communities[name] = object.Name, alias.Value
+			case value != alias.Value:
+				refused = append(refused, fmt.Sprintf("spec.communities[%d]: %s is %s in the older Community %s", i, name, value, owner[name]))
 			}
-			k.now.communities[string(alias.Name)] = alias.Value
 		}
-		b.verdicts.Communities[object.Name] = accepted("the names are in force")
+		b.verdicts.Communities[object.Name] = communityVerdict(refused, len(object.Spec.Communities))
 	}
 }
 
-func contradiction(object *v1beta1.Community, names map[string]v1beta1.CommunityValue, owner map[string]string) error {
-	for i, alias := range object.Spec.Communities {
-		if value, had := names[string(alias.Name)]; had && value != alias.Value {
-			return fmt.Errorf("spec.communities[%d]: %s is %s in the older Community %s; choose another name",
-				i, alias.Name, value, owner[string(alias.Name)])
-		}
+func communityVerdict(refused []string, all int) Verdict {
+	switch message := few(refused) + "; choose another name"; len(refused) {
+	case 0:
+		return accepted("the names are in force")
+	case all:
+		return Verdict{Reason: v1beta1.ReasonConflict, Message: message}
+	default:
+		return Verdict{Accepted: true, Reason: v1beta1.ReasonPartlyAccepted, Message: "the other names are in force; " + message}
 	}
-	return nil
 }
 
 // bgpAdvertisements accepts BGPAdvertisements.
@@ -275,17 +307,34 @@ func (b *builder) bgpAdvertisements(objects Objects, k *known) {
 		unknown, usable := adv.addCommunities(object.Spec.Communities, k)
 		verdict := b.judgeBGPAdvertisement(object, adv, objects.BGPPeers)
 		if len(unknown) > 0 {
-			// Without a community that may keep a route where it belongs, the route
-			// is better not announced.
-			verdict = Verdict{Reason: v1beta1.ReasonUnknownCommunity, Message: strings.Join(unknown, "; ") +
+			verdict = Verdict{Reason: v1beta1.ReasonUnknownCommunity, Message: few(unknown) +
 				"; correct the name or give it to a community in a Community object. What speakers have announced meanwhile stays"}
 		}
 		b.verdicts.BGPAdvertisements[object.Name] = verdict
-		if usable {
+		if !usable {
+			// Without a community that may keep a route where it belongs, the route
+			// is better not announced, or as it was.
+			adv = formerAdvertisement(object.Name, objects, k)
+		}
+		if adv != nil {
 			b.snapshot.BGPAdvertisements = append(b.snapshot.BGPAdvertisements, adv)
 		}
 	}
 	slices.SortFunc(b.snapshot.BGPAdvertisements, func(x, y *BGPAdvertisement) int { return strings.Compare(x.Name, y.Name) })
+}
+
+// formerAdvertisement makes the advertisement as it was, with the pools and peers
+// that it selects now; nil if it was not in force.
+func formerAdvertisement(name string, objects Objects, k *known) *BGPAdvertisement {
+	object, was := k.former.advertisements[name]
+	if !was {
+		return nil
+	}
+	adv, errs := newBGPAdvertisement(object, objects.IPAddressPools, objects.BGPPeers)
+	if _, usable := adv.addCommunities(object.Spec.Communities, k); !usable || len(errs) > 0 {
+		return nil
+	}
+	return adv
 }
 
 // judgeBGPAdvertisement finds what an advertisement speaks of and is not there.

@@ -162,7 +162,7 @@ func TestBGPPeerVerdicts(t *testing.T) {
 				"peer/a": "Accepted",
 				"peer/b": "!Duplicate: node node-1 has a session with 192.0.2.1 port 179 already, by the older BGPPeer a; remove one of the two, or give them nodeSelectors that no node has in common; spec.bfdProfile: no",
 				"peer/c": "!SecretNotUsable: spec.passwordSecret: there is no Secret router of type kubernetes.io/basic-auth in the namespace of Berth; create it or correct the name. " +
-					"Until then there are no sessions but with speakers that knew the password before; spec.bfdProfile: no BFDProfile fast",
+					"Until then there are no sessions but those that speakers had before; spec.bfdProfile: no BFDProfile fast",
 			},
 		},
 		"the same on different nodes": {
@@ -276,6 +276,19 @@ func TestBGPAdvertisementVerdicts(t *testing.T) {
 			}},
 			map[string]string{"community/a": "!Conflict: spec.communities[0]: x is 1:2 in the older Community b", "community/b": "Accepted", "community/c": "Accepted"},
 		},
+		"only the name that has another meaning is refused": {
+			Objects{
+				Communities: []*v1beta1.Community{
+					community("a", 1, v1beta1.CommunityAlias{Name: "x", Value: "1:1"}, v1beta1.CommunityAlias{Name: "y", Value: "1:3"}),
+					community("b", 2, v1beta1.CommunityAlias{Name: "x", Value: "1:2"}),
+				},
+				BGPAdvertisements: []*v1beta1.BGPAdvertisement{with("x", "y")},
+			},
+			map[string]string{
+				"community/a": "PartlyAccepted: the other names are in force; spec.communities[0]: x is 1:2 in the older Community b; choose another name",
+				"community/b": "Accepted", "adv/a": "Accepted",
+			},
+		},
 		"bad names": {
 			Objects{Communities: []*v1beta1.Community{community("a", 1, v1beta1.CommunityAlias{Name: "no-export", Value: "1:1"}, v1beta1.CommunityAlias{Name: "y", Value: "1"})}},
 			map[string]string{"community/a": "!Invalid: spec.communities[0].name: Invalid value: \"no-export\": is a well-known community; choose another name; spec.communities[1].value"},
@@ -332,6 +345,90 @@ func TestReferencesOutliveTheirObjects(t *testing.T) {
 	fresh, _ := Build(objects)
 	if sessions, problems := SessionsOf(fresh, Node{Name: "n"}); len(sessions) != 0 || len(problems) != 1 || len(fresh.BGPAdvertisements) != 0 {
 		t.Errorf("fresh: sessions %v, problems %v, advertisements %v", sessions, problems, fresh.BGPAdvertisements)
+	}
+}
+
+// TestNamingTooEarly: who changes an object to name what is not there yet takes
+// down neither a session nor a route; the object stays in force as it was.
+func TestNamingTooEarly(t *testing.T) {
+	t.Parallel()
+	peerWith := func(secret, address string) *v1beta1.BGPPeer {
+		return peer("p", 1, func(s *bgpSpec) {
+			s.PeerAddress = v1beta1.PeerAddress(address)
+			if secret != "" {
+				s.PasswordSecret = &v1beta1.SecretReference{Name: v1beta1.ObjectName(secret)}
+			}
+		})
+	}
+	advWith := func(med int64, refs ...v1beta1.CommunityRef) *v1beta1.BGPAdvertisement {
+		return bgpAdvertisement("a", func(s *v1beta1.BGPAdvertisementSpec) {
+			s.MED, s.Communities = ptr.To(med), refs
+			s.IPAddressPoolSelectors = []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{"tier": "web"}}}
+		})
+	}
+	secrets := []Secret{{Name: "old", Password: "hunter2"}}
+	mine := []*v1beta1.Community{community("c", 1, v1beta1.CommunityAlias{Name: "mine", Value: "65000:1"})}
+	tests := map[string]struct {
+		// before and after are the objects; what is never there is named "new".
+		peers          [2]*v1beta1.BGPPeer
+		advertisements [2]*v1beta1.BGPAdvertisement
+		// gone says that what was named before is deleted meanwhile.
+		gone bool
+		// want describes the session and the route; "" for none.
+		session, route string
+	}{
+		"another Secret":                  {[2]*v1beta1.BGPPeer{peerWith("old", "192.0.2.1"), peerWith("new", "192.0.2.2")}, [2]*v1beta1.BGPAdvertisement{}, false, "192.0.2.1 hunter2", ""},
+		"another Secret, and the old one": {[2]*v1beta1.BGPPeer{peerWith("old", "192.0.2.1"), peerWith("new", "192.0.2.1")}, [2]*v1beta1.BGPAdvertisement{}, true, "192.0.2.1 hunter2", ""},
+		"the first Secret":                {[2]*v1beta1.BGPPeer{peerWith("", "192.0.2.1"), peerWith("new", "192.0.2.1")}, [2]*v1beta1.BGPAdvertisement{}, false, "192.0.2.1 ", ""},
+		"a new peer":                      {[2]*v1beta1.BGPPeer{nil, peerWith("new", "192.0.2.1")}, [2]*v1beta1.BGPAdvertisement{}, false, "", ""},
+		"another community":               {[2]*v1beta1.BGPPeer{}, [2]*v1beta1.BGPAdvertisement{advWith(1, "mine"), advWith(2, "new")}, false, "", "1 [65000:1]"},
+		"another community, the old gone": {[2]*v1beta1.BGPPeer{}, [2]*v1beta1.BGPAdvertisement{advWith(1, "mine"), advWith(2, "mine", "new")}, true, "", "1 [65000:1]"},
+		"a new advertisement":             {[2]*v1beta1.BGPPeer{}, [2]*v1beta1.BGPAdvertisement{nil, advWith(2, "new")}, false, "", ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var before *Snapshot
+			for i, at := range []int{0, 1, 1, 1} { // once more after each edit of anything
+				objects := Objects{Secrets: secrets, Communities: mine, Before: before}
+				if test.gone && i > 0 {
+					objects.Secrets, objects.Communities = nil, nil
+				}
+				if p := test.peers[at]; p != nil {
+					objects.BGPPeers = append(objects.BGPPeers, p)
+				}
+				if a := test.advertisements[at]; a != nil {
+					objects.BGPAdvertisements = append(objects.BGPAdvertisements, a)
+				}
+				if i > 1 { // a pool that the advertisement does not select
+					objects.IPAddressPools = append(objects.IPAddressPools, pool("other", 1, "192.0.2.0/24"))
+				}
+				snapshot, verdicts := Build(objects)
+				before = snapshot
+				if i == 0 {
+					continue
+				}
+				for name, v := range map[string]Verdict{"p": verdicts.BGPPeers["p"], "a": verdicts.BGPAdvertisements["a"]} {
+					if v.Accepted {
+						t.Errorf("%s is accepted: %s", name, v.Message)
+					}
+				}
+				var session, route string
+				sessions, _ := SessionsOf(snapshot, Node{Name: "n"})
+				for _, s := range sessions {
+					session += s.Address.String() + " " + string(s.Password)
+				}
+				for _, a := range snapshot.BGPAdvertisements {
+					route += fmt.Sprint(*a.MED, " ", a.Communities)
+					if i > 1 && a.SelectsPool("other") {
+						t.Error("a pool that came later is announced")
+					}
+				}
+				if session != test.session || route != test.route {
+					t.Errorf("build %d: session %q, want %q; route %q, want %q", i, session, test.session, route, test.route)
+				}
+			}
+		})
 	}
 }
 

@@ -43,7 +43,7 @@ func newBGPPeer(object *v1beta1.BGPPeer) (*BGPPeer, field.ErrorList) {
 	selectors, errs := newSelectors(s.NodeSelectors, s.path.Child("nodeSelectors"))
 	s.errs = errs
 	p := &BGPPeer{
-		Name:      object.Name,
+		Name: object.Name, object: object,
 		myASNFrom: s.MyASNFrom, peerASNFrom: s.PeerASNFrom, addressFrom: s.PeerAddressFrom,
 		sourceInterface: string(s.SourceInterface),
 		dualStack:       s.DualStackAddressFamily,
@@ -280,7 +280,7 @@ func newBGPAdvertisement(object *v1beta1.BGPAdvertisement, pools []*v1beta1.IPAd
 		return int(n)
 	}
 	adv := &BGPAdvertisement{
-		Name:          object.Name,
+		Name: object.Name, object: object,
 		PoolSelection: selection,
 		AllPeers:      len(spec.Peers)+len(spec.PeerSelectors) == 0,
 		Peers:         plain(spec.Peers),

@@ -394,7 +394,7 @@ func routerIDOf(node Node) netip.Addr {
 
 // peers accepts BGPPeers. Those that name a BFDProfile that is not there stay in
 // force without being watched; those that name a password that is not there make
-// no sessions.
+// the sessions that they made before, if any.
 func (b *builder) peers(objects []*v1beta1.BGPPeer, nodes []Node, k *known) {
 	notes := map[string][]Verdict{}
 	for _, object := range byAge(objects) {
@@ -403,7 +403,13 @@ func (b *builder) peers(objects []*v1beta1.BGPPeer, nodes []Node, k *known) {
 			b.verdicts.BGPPeers[object.Name] = invalid(errs)
 			continue
 		}
-		notes[object.Name] = peer.refer(object, k)
+		notes[object.Name] = peer.refer(k)
+		if object, was := k.former.peers[object.Name]; was && peer.noPassword != "" {
+			if former, errs := newBGPPeer(object); len(errs) == 0 {
+				former.refer(k)
+				peer = former
+			}
+		}
 		b.snapshot.BGPPeers = append(b.snapshot.BGPPeers, peer)
 	}
 	onNodes := judgeOnNodes(b.snapshot, nodes)
@@ -437,7 +443,8 @@ func rankOf(reason string) int {
 }
 
 // refer gives the peer what it names, and says what is not there.
-func (p *BGPPeer) refer(object *v1beta1.BGPPeer, k *known) []Verdict {
+func (p *BGPPeer) refer(k *known) []Verdict {
+	object := p.object
 	var missing []Verdict
 	if name := string(object.Spec.BFDProfile); name != "" {
 		profile, found, fresh := recall(k.now.profiles, k.before.profiles, k.kept.profiles, name)
@@ -467,7 +474,7 @@ func (p *BGPPeer) refer(object *v1beta1.BGPPeer, k *known) []Verdict {
 	}
 	return append(missing, Verdict{
 		Reason:  v1beta1.ReasonSecretNotUsable,
-		Message: problem + ". Until then there are no sessions but with speakers that knew the password before",
+		Message: problem + ". Until then there are no sessions but those that speakers had before",
 	})
 }
 
