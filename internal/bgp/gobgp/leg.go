@@ -3,6 +3,7 @@ package gobgp
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -55,6 +56,10 @@ func newLegs(ctx context.Context, open wire.Open) (*leg, *net.TCPConn, error) {
 	defer func() { _ = loopback.Close() }()
 	engine, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(loopback.Addr()))
 	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err // the address is another one each time
+		}
 		return nil, nil, fmt.Errorf("connecting to ourselves: %w", err)
 	}
 	relay, err := loopback.Accept(ctx)

@@ -49,16 +49,23 @@ func dial(ctx context.Context, o Options) (*net.TCPConn, error) {
 	if err == nil {
 		return c.(*net.TCPConn), nil
 	}
-	// What package net says repeats the addresses.
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err
-	}
+	err = withoutAddresses(err)
 	var slow net.Error
 	if errors.As(err, &slow) && slow.Timeout() {
 		return nil, fmt.Errorf("no answer%s: %w", silentReasons(o), err)
 	}
 	return nil, err
+}
+
+// withoutAddresses leaves out of an error of package net the addresses: of those
+// ours has another port on every connection, so that no two errors would be the
+// same.
+func withoutAddresses(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }
 
 // silentReasons tells what makes the kernels on both sides drop segments

@@ -105,7 +105,7 @@ func (r *inbound) failed(err error) error {
 	case errors.Is(err, io.EOF):
 		return errors.New("router closed the connection")
 	}
-	return fmt.Errorf("reading from router: %w", err)
+	return fmt.Errorf("reading from router: %w", withoutAddresses(err))
 }
 
 // handle does with a whole message what its type asks for.
@@ -283,7 +283,7 @@ func (r *inbound) wake(ctx context.Context, wait time.Duration) error {
 		deadline = time.Now().Add(wait)
 	}
 	if err := r.router.conn.SetReadDeadline(deadline); err != nil {
-		return err
+		return fmt.Errorf("reading from router: %w", withoutAddresses(err))
 	}
 	// Had the relay been interrupted before, that deadline would be gone now.
 	return ctx.Err()

@@ -232,7 +232,7 @@ func (r *Relay) engineEnded(err error) error {
 	case errors.Is(err, io.EOF):
 		return errors.New("closed by the BGP engine")
 	}
-	return fmt.Errorf("reading from the BGP engine: %w", err)
+	return fmt.Errorf("reading from the BGP engine: %w", withoutAddresses(err))
 }
 
 // peekMessage returns the next message, which is valid until in is read from or
@@ -299,14 +299,14 @@ func (l *leg) write(b []byte) error {
 		err = l.conn.SetWriteDeadline(time.Now().Add(timeout))
 	}
 	if err != nil {
-		return fmt.Errorf("writing to %s: %w", l.name, err)
+		return fmt.Errorf("writing to %s: %w", l.name, withoutAddresses(err))
 	}
 	if _, err := l.conn.Write(b); err != nil {
 		l.broken = true
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("%s has read nothing for %s", l.name, timeout)
 		}
-		return fmt.Errorf("writing to %s: %w", l.name, err)
+		return fmt.Errorf("writing to %s: %w", l.name, withoutAddresses(err))
 	}
 	return nil
 }

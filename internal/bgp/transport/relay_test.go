@@ -247,6 +247,22 @@ func TestEitherSideCloses(t *testing.T) {
 	}
 }
 
+// The text of an error is the same one on every connection.
+func TestErrorsNameNoPort(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.establish()
+	_ = r.router.conn.SetLinger(0)
+	_ = r.router.conn.Close()
+	if err := r.wait(); err.Error() != "reading from router: read: connection reset by peer" {
+		t.Errorf("relay ended with %v", err)
+	}
+	l := leg{conn: r.relay.config.Router, name: "router"}
+	if err := l.write(keepalive); err == nil || err.Error() != "writing to router: use of closed network connection" {
+		t.Errorf("writing ended with %v", err)
+	}
+}
+
 func TestOpenIsRefused(t *testing.T) {
 	t.Parallel()
 	bad := encode(routerOpen())
