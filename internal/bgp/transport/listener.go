@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -29,6 +30,7 @@ type Listener struct {
 	acceptors []*Acceptor
 	sockets   map[bindKey]*socket
 	failing   bool // converging is to be tried again
+	logged    string
 }
 
 // A bindKey is what a listening socket is bound to.
@@ -75,12 +77,24 @@ func (l *Listener) Accept(o Options, port uint16) (*Acceptor, error) {
 		}
 	}
 	l.acceptors = append(l.acceptors, a)
-	if err := l.converge(); err != nil {
+	failed := l.converge()
+	// What keeps others from being heard is Run's to try again.
+	if err := failed[l.keyOf(a)]; err != nil {
 		l.acceptors = l.acceptors[:len(l.acceptors)-1]
-		_ = l.converge()
+		l.converge()
 		return nil, fmt.Errorf("accepting %s: %w", o, err)
 	}
 	return a, nil
+}
+
+// keyOf returns on which socket an acceptor's connections come.
+func (l *Listener) keyOf(a *Acceptor) bindKey {
+	for k, members := range l.wanted() {
+		if slices.Contains(members, a) {
+			return k
+		}
+	}
+	return bindKey{}
 }
 
 func (o Options) validatePassive() error {
@@ -106,7 +120,7 @@ func (a *Acceptor) Close() error {
 	defer l.mu.Unlock()
 	l.acceptors = slices.DeleteFunc(l.acceptors, func(b *Acceptor) bool { return a == b })
 	a.discard()
-	return l.converge()
+	return joined(l.converge())
 }
 
 func (a *Acceptor) discard() {
@@ -192,8 +206,8 @@ func (l *Listener) wanted() map[bindKey][]*Acceptor {
 }
 
 // converge opens and closes sockets, and sets and removes keys. It goes on after
-// a failure and returns all of them.
-func (l *Listener) converge() error {
+// a failure and returns what is the matter with which socket.
+func (l *Listener) converge() map[bindKey]error {
 	want := l.wanted()
 	for k, s := range l.sockets {
 		if _, ok := want[k]; !ok {
@@ -201,26 +215,33 @@ func (l *Listener) converge() error {
 			s.close()
 		}
 	}
-	var errs []error
+	failed := make(map[bindKey]error)
 	for k, members := range want {
 		s := l.sockets[k]
 		if s == nil {
 			var err error
 			if s, err = open(k); err != nil {
-				errs = append(errs, err)
+				failed[k] = err
 				continue
 			}
 			l.sockets[k] = s
 		}
 		if err := s.setKeys(members); err != nil {
-			errs = append(errs, err)
+			failed[k] = err
 		}
 	}
-	l.failing = len(errs) > 0
+	l.failing = len(failed) > 0
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
+	return failed
+}
+
+// joined makes one error out of those of sockets, the same one of the same ones.
+func joined(failed map[bindKey]error) error {
+	errs := slices.Collect(maps.Values(failed))
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
 }
 
@@ -333,7 +354,13 @@ func (l *Listener) Run(ctx context.Context) error {
 func (l *Listener) retry() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.converge(); err != nil {
+	err := joined(l.converge())
+	if err == nil {
+		l.logged = ""
+		return
+	}
+	if text := err.Error(); text != l.logged {
+		l.logged = text
 		_ = l.logger.Log("level", "warn", "msg", "cannot listen for BGP connections", "err", err)
 	}
 }
@@ -346,7 +373,7 @@ func (l *Listener) close() {
 		a.discard()
 	}
 	l.acceptors = nil
-	_ = l.converge()
+	l.converge()
 }
 
 // retryDelay is how long to wait before binding again what could not be bound.

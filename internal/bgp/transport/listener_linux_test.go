@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/berth-lb/berth/internal/netnstest"
@@ -281,4 +282,45 @@ func TestListenerReportsBusyPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	talk(t, c, a.take(t))
+}
+
+// A socket that cannot be had does not keep other routers from being heard.
+func TestListenerGoesOnWithoutSocket(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t, "part0")
+	l := n.passive(t)
+	router := func(s string) Options { return Options{Remote: netip.AddrPortFrom(addr(s), 179)} }
+	gone := router("192.0.2.66")
+	gone.Local = addr("192.0.2.77")
+	n.node.AddAddress(n.dev, "192.0.2.77/24")
+	n.accept(t, l, gone)
+	// That one's address, while nothing depends on it, goes.
+	any := n.accept(t, l, router("192.0.2.1"))
+	remove, err := netlink.ParseAddr("192.0.2.77/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.node.Netlink().AddrDel(n.node.Link(n.dev), remove); err != nil {
+		t.Fatal(err)
+	}
+	n.node.MustDo(func() error {
+		if err := any.Close(); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Errorf("closing: %v", err)
+		}
+		return nil
+	})
+	o := router("192.0.2.1")
+	o.Local = addr("192.0.2.9")
+	for _, o := range []Options{o, router("2001:db8::1")} {
+		a := n.accept(t, l, o)
+		node := "192.0.2.9"
+		if o.Remote.Addr().Is6() {
+			node = "2001:db8::9"
+		}
+		c, err := n.connect(t, node, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		talk(t, c, a.take(t))
+	}
 }
