@@ -27,6 +27,8 @@ type Speaker interface {
 	Drain(reason string)
 	// Run keeps the sessions until ctx is done. It then ends them: those with
 	// graceful restart so that the peer keeps our routes, the others, and all
-	// after Drain, with a Cease.
+	// after Drain, with a Cease. Once it has returned, every connection to a peer
+	// is closed, and none will be made: what the peer is to see only afterwards,
+	// such as the end of its BFD session, can follow.
 	Run(ctx context.Context) error
 }

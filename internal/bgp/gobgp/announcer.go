@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -22,6 +23,7 @@ type announcer struct {
 	session *session
 	peer    bgp.Peer
 	local   netip.Addr
+	link    []netip.Addr // the addresses of local's interface, if it is link-local
 	open    wire.Open
 	leg     *leg
 	conn    *net.TCPConn // the engine's end
@@ -33,6 +35,15 @@ type announcer struct {
 	told bgp.Routes
 	hops nextHops
 	// problem is why some routes are not told.
+	problem string
+
+	// published is what others may know without waiting for the engine.
+	published atomic.Pointer[tally]
+}
+
+// A tally is how many routes a router knows, and why not all.
+type tally struct {
+	told    int
 	problem string
 }
 
@@ -67,6 +78,7 @@ func (n *announcer) checkOpen(o wire.Open) (*wire.Notification, error) {
 		return &wire.Notification{Code: wire.CodeCease, Subcode: wire.SubcodeOutOfResources}, err
 	}
 	n.engine, n.told, n.hops = engine, routes, hops
+	n.publish()
 	return nil, nil
 }
 
@@ -78,7 +90,7 @@ func (n *announcer) desired(both []bgp.Family) (bgp.Routes, nextHops) {
 	peer, routes, draining := s.peer, s.routes, s.draining
 	s.mu.Unlock()
 	var hops nextHops
-	hops, n.problem = chooseNextHops(peer, both, n.local, n.router.Capabilities)
+	hops, n.problem = chooseNextHops(peer, both, n.local, n.link, n.router.Capabilities)
 	out := make(bgp.Routes, len(routes))
 	for prefix, route := range routes {
 		if _, ok := hops[route.Family()]; !ok {
@@ -131,15 +143,15 @@ func (n *announcer) converge() error {
 	n.engine.paths.nextHops = hops
 	n.hops = hops
 	var errs []error
-	for _, prefix := range withdraw {
-		errs = append(errs, n.engine.withdraw(prefix))
-	}
+	// What comes may stand in for what goes, an aggregate for its addresses.
 	for _, route := range announce {
 		errs = append(errs, n.engine.announce(route))
 	}
-	changed := len(n.told) != len(want)
+	for _, prefix := range withdraw {
+		errs = append(errs, n.engine.withdraw(prefix))
+	}
 	n.told = want
-	if changed {
+	if n.publish() {
 		n.session.speaker.changed()
 	}
 	return errors.Join(errs...)
@@ -158,11 +170,22 @@ func (n *announcer) refresh() error {
 	return nil
 }
 
-// count returns how many prefixes the router knows, and why not all.
+// publish makes count return what is told now, and reports whether that is
+// something else than before. The caller holds mu.
+func (n *announcer) publish() bool {
+	now := tally{told: len(n.told), problem: n.problem}
+	before := n.published.Swap(&now)
+	return before == nil || *before != now
+}
+
+// count returns how many prefixes the router knows, and why not all. It waits
+// for nothing.
 func (n *announcer) count() (int, string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return len(n.told), n.problem
+	known := n.published.Load()
+	if known == nil {
+		return 0, ""
+	}
+	return known.told, known.problem
 }
 
 // close ends the engine.

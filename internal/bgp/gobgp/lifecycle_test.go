@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,53 @@ func TestStop(t *testing.T) {
 				t.Errorf("there were %d sessions", got)
 			}
 		})
+	}
+}
+
+// When Run has returned nothing is connected any more, not even to a router that
+// was about to be told something.
+func TestRunClosesAll(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	established := func() string {
+		var table []byte
+		n.node.MustDo(func() (err error) {
+			table, err = os.ReadFile("/proc/thread-self/net/tcp")
+			return err
+		})
+		var lines []string
+		for line := range strings.Lines(string(table)) {
+			if fields := strings.Fields(line); fields[3] == "01" { // TCP_ESTABLISHED
+				lines = append(lines, line)
+			}
+		}
+		return strings.Join(lines, "")
+	}
+	active, removed, passive := n.newRouter(t, 64501, router4+":179"), n.newRouter(t, 64501, router4+":1179"), n.newRouter(t, 64501, "")
+	n.router.AddAddress("eth0", "192.0.2.98/24")
+	s, stop := n.startSpeaker(t)
+	one := testPeer(64501, restarting)
+	two := testPeer(64501, restarting, func(p *bgp.Peer) { p.Name, p.Port = "removed", 1179 })
+	three := testPeer(64501, func(p *bgp.Peer) { p.Name, p.Passive, p.Address = "passive", true, netip.MustParseAddr("192.0.2.98") })
+	s.Apply([]bgp.Peer{one, two, three}, nil)
+	n.call(passive, "192.0.2.98", node4+":179")
+	for _, name := range []string{"tor", "removed", "passive"} {
+		netnstest.Eventually(t, "session "+name, func() bool { return state(t, s, name).State == bgp.Established })
+	}
+	if got := strings.Count(established(), "\n"); got != 3 {
+		t.Fatalf("%d connections", got)
+	}
+	s.Apply([]bgp.Peer{one, three}, nil)
+	netnstest.Eventually(t, "removal", func() bool { return len(s.States()) == 2 })
+	stop()
+	if got := established(); got != "" {
+		t.Errorf("Run has left\n%s", got)
+	}
+	for _, r := range []*router{active, removed, passive} {
+		r.close()
+	}
+	if got := noticesOf(active) + "|" + noticesOf(removed) + "|" + noticesOf(passive); got != "|cease: peer de-configured|cease: administrative shutdown: speaker stopped" {
+		t.Errorf("the routers were told %s", got)
 	}
 }
 

@@ -127,8 +127,10 @@ func keepaliveTime(p bgp.Peer, hold time.Duration) time.Duration {
 // chooseNextHops returns the next hops of a session from local to a router with
 // the given capabilities, and why some of the families have none. What the peer
 // asks for comes first; without, the session's own address does for its own
-// family, and for IPv4 over IPv6 if the router can take it (RFC 8950).
-func chooseNextHops(p bgp.Peer, negotiated []bgp.Family, local netip.Addr, router wire.Capabilities) (nextHops, string) {
+// family, and for IPv4 over IPv6 if the router can take it (RFC 8950). On a
+// session between link-local addresses it also comes before an IPv4 address that
+// is none of the link's, to which the router may have no route.
+func chooseNextHops(p bgp.Peer, negotiated []bgp.Family, local netip.Addr, link []netip.Addr, router wire.Capabilities) (nextHops, string) {
 	extended := slices.Contains(router.ExtendedNextHop, wire.ExtendedNextHop{Family: wire.IPv4Unicast, NextHopAFI: wire.AFIIPv6})
 	fits := func(family bgp.Family, hop netip.Addr) bool {
 		return hop.IsValid() && (bgp.FamilyOf(hop) == family || family == bgp.IPv4 && extended && local.Is6())
@@ -136,9 +138,13 @@ func chooseNextHops(p bgp.Peer, negotiated []bgp.Family, local netip.Addr, route
 	hops := make(nextHops)
 	var problem string
 	for _, family := range negotiated {
+		asked := p.NextHops[family].Unmap()
+		elsewhere := asked.Is4() && local.IsLinkLocalUnicast() && !slices.Contains(link, asked)
 		switch {
-		case fits(family, p.NextHops[family]):
-			hops[family] = p.NextHops[family].Unmap()
+		case elsewhere && fits(family, local):
+			hops[family] = local
+		case fits(family, asked):
+			hops[family] = asked
 		case fits(family, local):
 			hops[family] = local
 		default:
@@ -148,10 +154,15 @@ func chooseNextHops(p bgp.Peer, negotiated []bgp.Family, local netip.Addr, route
 	return hops, problem
 }
 
+// maxCapabilities is how many of a router's capabilities are told. There are
+// about thirty; who offers more does not mean them.
+const maxCapabilities = 64
+
 // capabilityNames returns what the router offers, in order of its codes.
 func capabilityNames(c wire.Capabilities) []string {
 	var names []string
-	for _, code := range c.Codes() {
+	codes := c.Codes()
+	for _, code := range codes[:min(len(codes), maxCapabilities)] {
 		names = append(names, wire.CapabilityName(code))
 	}
 	return names

@@ -65,6 +65,7 @@ type router struct {
 	sessions int
 	opens    []wire.Open
 	updates  int
+	order    []string          // prefixes as they came, or went with a minus sign
 	routes   map[string]string // attributes by prefix
 	stale    map[string]bool   // prefixes that the session before knew
 	ended    []bgp.Family      // End-of-RIB markers, in order
@@ -214,6 +215,7 @@ func (r *router) update(msg []byte) {
 	}
 	var prefixes []string
 	for _, w := range u.WithdrawnRoutes {
+		r.order = append(r.order, "-"+w.String())
 		delete(r.routes, w.String())
 	}
 	for _, n := range u.NLRI {
@@ -237,6 +239,7 @@ func (r *router) update(msg []byte) {
 		}
 	}
 	for _, prefix := range prefixes {
+		r.order = append(r.order, prefix)
 		delete(r.stale, prefix)
 		r.routes[prefix] = strings.Join(attributes, " ")
 	}

@@ -48,7 +48,7 @@ func newSession(s *Speaker, peer bgp.Peer, routes bgp.Routes, held string) *sess
 		speaker: s, name: peer.Name, logger: log.With(s.cfg.Logger, "peer", peer.Name),
 		done: make(chan struct{}), wake: make(chan struct{}, 1), stale: make(chan struct{}, 1),
 		peer: peer, routes: routes, held: held, restarting: true,
-		status: status{since: s.cfg.Clock.Now()},
+		status: status{since: s.cfg.Clock.Now(), logged: make(loggedErrors)},
 	}
 }
 
@@ -271,7 +271,7 @@ func (s *session) serve(ctx context.Context, a *attempt, conn *net.TCPConn, from
 		_ = conn.Close()
 		return 0, err
 	}
-	n := &announcer{session: s, peer: from.peer, local: local, open: open, leg: leg, conn: engineEnd}
+	n := &announcer{session: s, peer: from.peer, local: local, link: from.link(local), open: open, leg: leg, conn: engineEnd}
 	leg.refresh = n.refresh
 	relay := transport.NewRelay(transport.RelayConfig{
 		Router: conn, Engine: leg, Clock: s.speaker.cfg.Clock,

@@ -101,6 +101,36 @@ func (f *source) connect(ctx context.Context) (*net.TCPConn, error) {
 	return conn, err
 }
 
+// link returns the addresses of the interface that a session between link-local
+// addresses goes over; none if it cannot be seen.
+func (f *source) link(local netip.Addr) []netip.Addr {
+	if !local.IsLinkLocalUnicast() {
+		return nil
+	}
+	name := f.peer.Interface
+	if name == "" {
+		name = f.peer.Address.Zone()
+	}
+	var out []netip.Addr
+	err := f.speaker.cfg.Inside(func() error {
+		ifi, err := net.InterfaceByName(name)
+		if err != nil {
+			return err
+		}
+		addrs, err := ifi.Addrs()
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				out = append(out, p.Addr())
+			}
+		}
+		return err
+	})
+	if err != nil {
+		level.Debug(f.logger).Log("msg", "cannot see the addresses of the link", "interface", name, "err", err)
+	}
+	return out
+}
+
 func (f *source) accept(ctx context.Context) (*net.TCPConn, error) {
 	if f.acceptor == nil {
 		if err := f.listen(); err != nil {

@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -16,7 +17,7 @@ type status struct {
 	since          time.Time
 	lastError      string
 	lastErrorAt    time.Time
-	logged         string
+	logged         loggedErrors
 	sent, received bgp.Messages // of connections that are gone
 	flaps          uint64
 }
@@ -45,7 +46,7 @@ func (s *session) observe(a *attempt) {
 			return
 		}
 		s.enter(bgp.Established)
-		s.status.logged = ""
+		clear(s.status.logged)
 		level.Info(s.logger).Log("msg", "BGP session is established", "address", known.Remote, "asn", known.PeerOpen.ASN,
 			"router_id", known.PeerOpen.RouterID, "hold_time", known.HoldTime, "graceful_restart", gracefulRestart(known))
 	case known.PeerOpen != nil:
@@ -55,22 +56,45 @@ func (s *session) observe(a *attempt) {
 	}
 }
 
+const (
+	// forgetAfter is after how long without it an error is news again.
+	forgetAfter = 10 * time.Minute
+	// maxLogged is how many errors are told apart meanwhile. Some of them are in
+	// the router's words.
+	maxLogged = 8
+)
+
+// loggedErrors are errors that were logged, with when they were last seen.
+type loggedErrors map[string]time.Time
+
+// add reports whether an error is to be logged: not while it lasts, nor when it
+// takes turns with others.
+func (l loggedErrors) add(text string, now time.Time) bool {
+	maps.DeleteFunc(l, func(_ string, seen time.Time) bool { return now.Sub(seen) >= forgetAfter })
+	_, known := l[text]
+	if !known && len(l) >= maxLogged {
+		return false
+	}
+	l[text] = now
+	return !known
+}
+
 // report records why a session was lost after it was up for a while, or could
-// not be made, and logs it unless that was the last thing that was logged. The
-// caller holds mu.
+// not be made, and logs it unless it was logged not long ago. The caller holds
+// mu.
 func (s *session) report(up time.Duration, err error) {
 	if err == nil || errors.Is(err, errInterrupted) {
 		return
 	}
 	s.status.lastError, s.status.lastErrorAt = err.Error(), s.speaker.cfg.Clock.Now()
 	s.speaker.changed()
+	news := s.status.logged.add(err.Error(), s.status.lastErrorAt)
 	switch {
 	case up > 0:
 		level.Warn(s.logger).Log("msg", "BGP session is lost", "err", err, "up", up.Round(time.Second))
-	case s.status.logged != err.Error():
+	case news:
 		level.Warn(s.logger).Log("msg", "BGP session cannot be established", "err", err)
 	}
-	s.status.logged = err.Error()
 }
 
 // snapshot returns the session's state.
