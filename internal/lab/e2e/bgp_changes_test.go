@@ -59,7 +59,9 @@ func (f *fabric) testOneUpdate(e *env) {
 	}{
 		{"another advertisement", func() { l.editService("web-0", `{"metadata":{"labels":{"tier":"gold"}}}`) }, []told{{communities: []routers.Community{routers.NewCommunity(64600, 79)}}}},
 		{"its end", func() { l.deleteService("web-0") }, nil},
-		{"a new one", func() { l.createService("web-0", single, annotated(v1beta1.AnnotationLoadBalancerIPs, address.String())) }, []told{{}}},
+		{"a new one", func() {
+			l.createService("web-0", single, annotated(v1beta1.AnnotationLoadBalancerIPs, address.String()))
+		}, []told{{}}},
 	} {
 		before = l.peerMetrics(speaker, l.peer)
 		change.make()

@@ -155,19 +155,20 @@ func (f *fabric) testAttributes(e *env) {
 		largeCommunities: []routers.LargeCommunity{{64600, 1, 2}, {4294967295, 0, 7}},
 	})
 
-	// All that have a name.
-	e.patch("bgpadvertisements", e.namespace, specPatch{
-		"med": 0, "asPathPrepend": nil, "localPref": nil,
-		"communities": []string{
-			"no-export", "no-advertise", "no-export-subconfed", "no-peer", "graceful-shutdown", "blackhole",
-			"accept-own", "accept-own-nexthop", "llgr-stale", "no-llgr",
-		},
-	}.patch())
-	expect(told{med: ptr.To[uint32](0), communities: []routers.Community{
-		routers.NoExport, routers.NoAdvertise, routers.NoExportSubAS, routers.NoPeer, routers.GracefulShutdown, routers.Blackhole,
-		0xFFFF0001, 0xFFFF0008, routers.LLGRStale, 0xFFFF0007,
-	}})
-
+	for name, community := range wellKnown() {
+		if name == "llgr-stale" {
+			continue // told only to whom long-lived graceful restart was agreed on with (RFC 9494 section 4.3): nobody
+		}
+		// FRR gives what is to be dropped this one as well (RFC 7999 section 3.2).
+		names, communities := []string{name, "no-export"}, []routers.Community{community, routers.NoExport}
+		if name == "no-export" {
+			names, communities = names[:1], communities[:1]
+		}
+		e.patch("bgpadvertisements", e.namespace, specPatch{
+			"med": 0, "asPathPrepend": nil, "localPref": nil, "communities": names,
+		}.patch())
+		expect(told{med: ptr.To[uint32](0), communities: communities})
+	}
 	e.patch("bgpadvertisements", e.namespace, specPatch{"med": nil, "communities": nil}.patch())
 	expect(told{})
 	e.deleteObject("bgpadvertisements", e.namespace)
@@ -177,6 +178,15 @@ func (f *fabric) testAttributes(e *env) {
 		}
 	}
 	sessions.expectSame()
+}
+
+// wellKnown are the communities that have names.
+func wellKnown() map[string]routers.Community {
+	return map[string]routers.Community{
+		"no-export": routers.NoExport, "no-advertise": routers.NoAdvertise, "no-export-subconfed": routers.NoExportSubAS,
+		"no-peer": routers.NoPeer, "graceful-shutdown": routers.GracefulShutdown, "blackhole": routers.Blackhole,
+		"accept-own": 0xFFFF0001, "accept-own-nexthop": 0xFFFF0008, "llgr-stale": routers.LLGRStale, "no-llgr": 0xFFFF0007,
+	}
 }
 
 // specPatch is a merge patch of an object's spec; nil removes a field.

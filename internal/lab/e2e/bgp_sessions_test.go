@@ -166,7 +166,7 @@ func testMultihop(e *env, b *bench) {
 // link-local ones, routes of both families are announced, those of IPv4 by RFC 8950.
 func testUnnumbered(e *env, b *bench) {
 	l := b.link(e, 1)
-	cable := "fab" + strings.TrimPrefix(l.node, "node-")
+	cable := "fab" + l.peer[strings.LastIndex(l.peer, "-")+1:] // no other test's
 	l.layCable(cable)
 	local, remote := l.linkLocalOn(l.node, cable), l.linkLocalOn(l.router.host.Name, cable)
 	l.local = local.WithZone(cable)
@@ -198,7 +198,7 @@ func testUnnumbered(e *env, b *bench) {
 				return false, err.Error()
 			}
 			return slices.ContainsFunc(paths, func(p routers.Path) bool {
-				return len(p.NextHops) > 0 && p.NextHops[0].WithZone("") == local
+				return slices.ContainsFunc(p.NextHops, func(hop netip.Addr) bool { return hop.WithZone("") == local })
 			}), fmt.Sprintf("%+v", paths)
 		})
 	}
@@ -208,8 +208,14 @@ func testUnnumbered(e *env, b *bench) {
 func (l *link) layCable(name string) {
 	l.Helper()
 	router := l.lab.inside(l.router.host.Name).Name
-	_, _ = l.lab.Exec(l.ctx, l.node, "ip", "link", "delete", name) // that of an earlier test
 	l.run(l.node, "ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", router)
+	l.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 5*time.Second)
+		defer cancel()
+		if _, err := l.lab.Exec(ctx, l.node, "ip", "link", "delete", name); err != nil {
+			l.Error(err)
+		}
+	})
 	for _, host := range []string{l.node, l.router.host.Name} {
 		l.run(host, "ip", "link", "set", name, "up")
 	}
