@@ -192,22 +192,29 @@ func testBGPDrain(f bgpFaults) {
 	}
 }
 
-// waitGoingAway returns when the router has been told that the victim's routes will
-// go (RFC 8326).
+// waitGoingAway returns when the router has been told that all of the victim's
+// routes will go (RFC 8326). A speaker that stops says so for a second only.
 func (f bgpFaults) waitGoingAway() {
 	f.Helper()
-	for _, address := range f.addresses {
-		f.waitFor(fmt.Sprintf("%s of %s to have the community GRACEFUL_SHUTDOWN", address, faultVictim), bgpTimeout, func(ctx context.Context) (bool, string) {
+	told := map[netip.Addr]bool{}
+	f.waitFor("the routes of "+faultVictim+" to have the community GRACEFUL_SHUTDOWN", bgpTimeout, func(ctx context.Context) (bool, string) {
+		seen := ""
+		for _, address := range f.addresses {
+			if told[address] {
+				continue
+			}
 			paths, err := f.router.Route(ctx, hostPrefix(address))
-			return slices.ContainsFunc(paths, func(p routers.Path) bool {
+			told[address] = slices.ContainsFunc(paths, func(p routers.Path) bool {
 				return f.nodeOf(p.Peer) == faultVictim && slices.Contains(p.Communities, routers.GracefulShutdown)
-			}), fmt.Sprintf("%+v (error %v)", paths, err)
-		})
-	}
+			})
+			seen += fmt.Sprintf("%+v (error %v); ", paths, err)
+		}
+		return !slices.ContainsFunc(f.addresses, func(a netip.Addr) bool { return !told[a] }), seen
+	})
 }
 
-// testBGPSpeakerStopped: a speaker without graceful restart is stopped and does not
-// come back.
+// testBGPSpeakerStopped: a speaker without graceful restart is stopped, and comes
+// back a while later.
 func testBGPSpeakerStopped(f bgpFaults) {
 	f.connect(nil)
 	const os = `{"metadata":{"labels":{"kubernetes.io/os":%q}}}`
@@ -216,7 +223,7 @@ func testBGPSpeakerStopped(f bgpFaults) {
 		f.lab.waitUntilCalm(f.env)
 	})
 	for range runs() {
-		f.noFailure("speaker stopped (-15) for good", func() {
+		f.noFailure("speaker stopped (-15), no graceful restart", func() {
 			// The DaemonSet is for Linux only.
 			f.patchNode(faultVictim, fmt.Sprintf(os, "none"))
 			f.waitGoingAway()
