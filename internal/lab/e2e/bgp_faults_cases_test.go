@@ -272,7 +272,10 @@ func daemonOf(kind routers.Kind) string {
 // testBGPRollingRestart: all speakers are replaced one after the other, as in an
 // upgrade. BFD, which watches, is told that they go.
 func testBGPRollingRestart(f bgpFaults) {
-	f.connect(gracefulWatched)
+	f.connect(func(p *v1beta1.BGPPeerSpec) {
+		graceful(p)
+		watched(p)
+	})
 	daemonSets := f.lab.kube.AppsV1().DaemonSets(berthNamespace)
 	for range runs() {
 		f.noFailure("rolling restart of all speakers", func() {

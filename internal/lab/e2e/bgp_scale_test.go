@@ -90,7 +90,7 @@ func withoutNodePorts(service *corev1.Service) {
 // waitIdle returns when the speaker has nothing to do: it uses hardly any CPU.
 func (s bgpScale) waitIdle() {
 	s.Helper()
-	const quiet, most = 2 * time.Second, 0.1 // seconds of CPU in that time
+	const quiet, most = 2 * time.Second, 0.5 // seconds of CPU in that time
 	last, since := -1.0, time.Now()
 	s.waitFor("the speaker to be idle", 2*time.Minute, func(context.Context) (bool, string) {
 		if time.Since(since) < quiet && last >= 0 {
