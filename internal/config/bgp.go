@@ -352,7 +352,7 @@ func (b *builder) judgeBGPAdvertisement(object *v1beta1.BGPAdvertisement, adv *B
 		}
 	}
 	if missing > 0 && missing == len(object.Spec.Peers) && len(object.Spec.PeerSelectors) == 0 {
-		return Verdict{Reason: v1beta1.ReasonUnknownPeer, Message: strings.Join(notes, "; ") + "; create it or correct the name"}
+		return Verdict{Reason: v1beta1.ReasonUnknownPeer, Message: few(notes) + "; create it or correct the name"}
 	}
 	for i, name := range object.Spec.IPAddressPools {
 		if _, found := b.snapshot.Pool(string(name)); !found {
@@ -361,7 +361,7 @@ func (b *builder) judgeBGPAdvertisement(object *v1beta1.BGPAdvertisement, adv *B
 	}
 	notes = append(notes, b.tooWide(adv)...)
 	if len(notes) > 0 {
-		return Verdict{Accepted: true, Reason: v1beta1.ReasonPartlyAccepted, Message: "the advertisement is in force otherwise; " + strings.Join(notes, "; ")}
+		return Verdict{Accepted: true, Reason: v1beta1.ReasonPartlyAccepted, Message: "the advertisement is in force otherwise; " + few(notes)}
 	}
 	return accepted("the advertisement is in force")
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -429,6 +430,43 @@ func TestNamingTooEarly(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMessagesAreCut: a status with a message of more than 32768 bytes would be
+// refused.
+func TestMessagesAreCut(t *testing.T) {
+	t.Parallel()
+	var names []v1beta1.ObjectName
+	var ranges []v1beta1.AddressRange
+	for i := range 1000 {
+		name := fmt.Sprintf("%d-%s", i, strings.Repeat("é", 100))
+		names, ranges = append(names, v1beta1.ObjectName(name)), append(ranges, v1beta1.AddressRange(name))
+	}
+	advertisement := func(name string, change func(*v1beta1.BGPAdvertisementSpec)) Objects {
+		return Objects{BGPAdvertisements: []*v1beta1.BGPAdvertisement{bgpAdvertisement(name, change)}}
+	}
+	layer2 := &v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: v1beta1.L2AdvertisementSpec{IPAddressPools: names}}
+	for name, test := range map[string]struct {
+		objects Objects
+		want    string
+	}{
+		"pools":        {advertisement("a", func(s *v1beta1.BGPAdvertisementSpec) { s.IPAddressPools = names }), "and 996 more"},
+		"layer 2":      {Objects{L2Advertisements: []*v1beta1.L2Advertisement{layer2}}, "and 996 more"},
+		"peers":        {advertisement("a", func(s *v1beta1.BGPAdvertisementSpec) { s.Peers = names }), "and 996 more"},
+		"wrong fields": {Objects{IPAddressPools: []*v1beta1.IPAddressPool{pool("a", 1, ranges...)}}, "… and more"},
+		"one long value": {advertisement("a", func(s *v1beta1.BGPAdvertisementSpec) {
+			s.Communities = []v1beta1.CommunityRef{v1beta1.CommunityRef(strings.Repeat("é", 40000))}
+		}), "… and more"},
+	} {
+		_, verdicts := Build(test.objects)
+		for _, of := range verdicts.all() {
+			for _, v := range of {
+				if len(v.Message) > 4096 || !utf8.ValidString(v.Message) || !strings.Contains(v.Message, test.want) {
+					t.Errorf("%s: %d bytes: %.200s", name, len(v.Message), v.Message)
+				}
+			}
+		}
 	}
 }
 

@@ -84,7 +84,34 @@ func Build(objects Objects) (*Snapshot, Verdicts) {
 	b.reservations(objects.IPReservations, objects.Now)
 	b.advertisements(objects.L2Advertisements, objects.IPAddressPools)
 	b.bgp(objects)
+	for _, verdicts := range b.verdicts.all() {
+		for name, v := range verdicts {
+			v.Message = cut(v.Message)
+			verdicts[name] = v
+		}
+	}
 	return b.snapshot, b.verdicts
+}
+
+func (v Verdicts) all() []map[string]Verdict {
+	return []map[string]Verdict{
+		v.IPAddressPools, v.IPReservations, v.L2Advertisements,
+		v.BGPPeers, v.BGPAdvertisements, v.Communities, v.BFDProfiles,
+	}
+}
+
+// maxMessage is how many bytes a message has at most. A condition could take
+// 32768, but nobody reads so many.
+const maxMessage = 4096
+
+// cut leaves out the end of a message that is too long for a condition, which
+// would have the whole status refused.
+func cut(message string) string {
+	const rest = " … and more"
+	if len(message) <= maxMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessage-len(rest)], "") + rest
 }
 
 type builder struct {
@@ -161,9 +188,9 @@ func (b *builder) judgePools(names []v1beta1.ObjectName, selects bool) Verdict {
 	case len(unknown) == 0:
 		return accepted("the advertisement is in force")
 	case len(unknown) == len(names) && !selects:
-		return Verdict{Reason: v1beta1.ReasonUnknownPool, Message: strings.Join(unknown, "; ") + "; create the pool or correct the name"}
+		return Verdict{Reason: v1beta1.ReasonUnknownPool, Message: few(unknown) + "; create the pool or correct the name"}
 	}
-	return accepted("the advertisement is in force for the other pools; " + strings.Join(unknown, "; "))
+	return accepted("the advertisement is in force for the other pools; " + few(unknown))
 }
 
 func accepted(message string) Verdict {
