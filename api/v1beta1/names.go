@@ -67,8 +67,9 @@ const (
 	ReasonInvalid = "Invalid"
 	// ReasonOverlap: the pool shares addresses with an older pool.
 	ReasonOverlap = "Overlap"
-	// ReasonConflict: the reservation holds an address that an older one holds, or
-	// older Communities give all names of the Community to other values.
+	// ReasonConflict: the reservation holds an address that an older one holds,
+	// older Communities give all names of the Community to other values, or another
+	// advertisement, which is in force as well, gives other attributes to a route.
 	ReasonConflict = "Conflict"
 	// ReasonPartlyHeld: some of the reservation's addresses are not held yet; the
 	// message says why.

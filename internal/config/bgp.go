@@ -245,6 +245,7 @@ func (b *builder) bgp(objects Objects) {
 	b.communities(objects.Communities, k)
 	b.peers(objects.BGPPeers, objects.Nodes, k)
 	b.bgpAdvertisements(objects, k)
+	b.disputes(objects.Nodes)
 	b.snapshot.memory = k.kept
 }
 
@@ -412,10 +413,12 @@ func covers(ranges []ipam.Range, prefix netip.Prefix) bool {
 }
 
 // few joins texts, leaving out those beyond the first some.
-func few(texts []string) string {
+func few(texts []string) string { return strings.Join(firstOf(texts), "; ") }
+
+func firstOf(texts []string) []string {
 	const some = 4
 	if more := len(texts) - some; more > 0 {
-		texts = append(slices.Clone(texts[:some]), fmt.Sprintf("and %d more", more))
+		return append(slices.Clone(texts[:some]), fmt.Sprintf("and %d more", more))
 	}
-	return strings.Join(texts, "; ")
+	return texts
 }

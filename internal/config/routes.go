@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -270,7 +271,7 @@ func (m *merger) choose(name string, value func(*BGPAdvertisement) *uint32, comp
 		m.conflicts = append(m.conflicts, Conflict{
 			Prefix: m.prefix, Field: "spec." + name, Advertisements: names,
 			Message: fmt.Sprintf("%s: BGPAdvertisements disagree about spec.%s (%s); %d counts. Make them agree, or select different Services, nodes or peers",
-				m.prefix, name, few(wishes), *chosen),
+				m.prefix, name, strings.Join(firstOf(wishes), ", "), *chosen),
 		})
 	}
 	return chosen
