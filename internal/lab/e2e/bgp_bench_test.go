@@ -57,7 +57,7 @@ func startBenches(e *env) []*bench {
 	return all
 }
 
-// of returns the bench with a kind of router.
+// bench returns the one with a kind of router.
 func (f *fabric) bench(kind routers.Kind) *bench {
 	return f.benches[slices.IndexFunc(f.benches, func(b *bench) bool { return b.router.Kind() == kind })]
 }

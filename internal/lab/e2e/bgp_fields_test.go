@@ -260,7 +260,7 @@ func transportRows() []sessionRow {
 			want:     told{}, // the next hop is the source
 		},
 		{
-			name: "AddressOfNode", // several peers by one annotation: see several
+			name: "AddressOfNode", // for several peers see testAddressesOfNode
 			peer: func(l *link, p *v1beta1.BGPPeerSpec) {
 				name := v1beta1.QualifiedName(routersValue + l.peer)
 				p.PeerAddress, p.PeerAddressFrom = "", &v1beta1.PeerAddressSource{NodeAnnotation: name}
