@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-kit/log"
@@ -217,6 +218,9 @@ func (c *controller) configure() error {
 	}
 	c.addBGP(&objects)
 	snapshot, verdicts := config.Build(objects)
+	if !reflect.DeepEqual(verdicts.IPAddressPools, c.verdicts.IPAddressPools) {
+		c.waitingDirty = true // it is part of what those are told who wait
+	}
 	c.verdicts = verdicts
 	if reflect.DeepEqual(snapshot, c.snapshot) {
 		return nil // only a status changed, most likely by our own hand
@@ -278,11 +282,6 @@ func (c *controller) reconcile(key k8s.Key) error {
 	if !found || !c.class.Owns(svc) {
 		return c.dismiss(key, owner, svc)
 	}
-	if c.configDirty {
-		if err := c.configure(); err != nil {
-			return err
-		}
-	}
 	if uid, known := c.contests.uids[owner]; known && uid != svc.UID {
 		// Deleted and created again before anybody looked: what the old one had by
 		// way of its history is not the new one's.
@@ -290,14 +289,22 @@ func (c *controller) reconcile(key k8s.Key) error {
 			return err
 		}
 	}
+	if c.configDirty {
+		if err := c.configure(); err != nil {
+			return err
+		}
+	}
 	c.observeLatency(svc, owner)
-	result, err := c.allocate(svc)
+	result, unknown, err := c.allocate(svc)
 	var o outcome
 	switch {
 	case err != nil:
 		o = refusedOutcome(result.Addresses, err)
 	default:
 		o = allocatedOutcome(result.Addresses, result.Missing)
+	}
+	if len(unknown) > 0 {
+		o.message += "; ignored, because Berth has no such annotation: " + strings.Join(unknown, ", ")
 	}
 	if err != nil || result.Missing != nil {
 		c.waiting[owner] = true
@@ -332,11 +339,11 @@ func (c *controller) observeLatency(svc *corev1.Service, owner ipam.Owner) {
 }
 
 // allocate asks the allocator. The refusal is nil if the Service has all it
-// asks for.
-func (c *controller) allocate(svc *corev1.Service) (ipam.Result, *refusal) {
+// asks for. It also returns the Service's annotations that mean nothing.
+func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refusal) {
 	owner := ownerOf(svc)
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
-	req, err := newRequest(svc, ns, c.snapshot, c.verdicts)
+	req, err := newRequest(svc, ns, c.snapshot, c.verdicts, c.allocator.Allocation(owner))
 	var result ipam.Result
 	if err == nil {
 		req.Renew = c.renew(req)
@@ -353,11 +360,14 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, *refusal) {
 	}
 	c.poolsDirty = true
 	if err != nil {
-		refused := explain(err, req, c.snapshot)
+		if c.allocator.Reshare(owner, req.Sharing) {
+			c.waitingDirty = true
+		}
+		refused := explain(err, req, c.snapshot, c.verdicts)
 		c.metrics.refused(refused.reason)
-		return result, refused
+		return result, req.unknown, refused
 	}
-	return result, nil
+	return result, req.unknown, nil
 }
 
 // dismiss frees what a Service has that is gone, or not ours any more.
@@ -401,10 +411,10 @@ func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 	if wasLost {
 		c.events.Warning(svc, eventLost, lost.Error())
 	}
-	if c.told[owner] == o.message {
+	if c.told[owner] == news(o.message) {
 		return
 	}
-	c.told[owner] = o.message
+	c.told[owner] = news(o.message)
 	switch {
 	case o.reason == reasonOutOfPool:
 		c.events.Warning(svc, eventOutOfPool, o.message)
@@ -415,11 +425,17 @@ func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 	}
 }
 
+// news is the part of a message that is worth an event when it changes: which
+// pools are for others is not.
+func news(message string) string {
+	text, _, _ := strings.Cut(message, notTried)
+	return text
+}
+
 func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error {
 	contest, begun, leave := c.contests.judge(svc, o.ingress(), c.clock.Now())
 	if contest != nil {
-		o.allocated, o.reason, o.message = false, reasonContested, contest.message
-		o.contested = join(addressesOf(o.addresses))
+		o.allocated, o.reason, o.message = false, reasonContested, keeping(o.addresses)+contest.message
 	}
 	if begun {
 		c.events.Warning(svc, eventContested, contest.message)

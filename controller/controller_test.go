@@ -2,14 +2,18 @@ package main
 
 import (
 	"math"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/ipam"
 	"github.com/berth-lb/berth/internal/k8s"
 )
 
@@ -114,7 +118,7 @@ func TestFullPoolSaysWhatWasTried(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	c.service("early")
-	c.want("early", "", reasonNoPool, "no IPAddressPool is in force; create one")
+	c.want("early", "", reasonNoPool, "there is no IPAddressPool; create one")
 	c.pool("small", "192.0.2.1")
 	c.want("early", "192.0.2.1", reasonAllocated, "")
 	manual := c.pool("manual", "198.51.100.1").DeepCopy()
@@ -230,7 +234,8 @@ func TestRestartWritesNothing(t *testing.T) {
 func TestRestoreByAge(t *testing.T) {
 	t.Parallel()
 	claim := func(s *corev1.Service) {
-		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.5"}}
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.5", IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)}}
+		meta.FindStatusCondition(s.Status.Conditions, v1beta1.ConditionAddressAllocated).Message = "192.0.2.5 from pool default"
 	}
 	c := newCluster(t)
 	c.pool("default", "192.0.2.1-192.0.2.9")
@@ -319,7 +324,7 @@ func TestSharing(t *testing.T) {
 	c.service("local", key, port(81), local)
 	c.want("local", "192.0.2.3", reasonAllocated, "")
 	c.edit("b", port(80))
-	c.want("b", "192.0.2.1", reasonAddressInUse, "the Service keeps 192.0.2.1")
+	c.want("b", "192.0.2.1", reasonAddressInUse, "keeps 192.0.2.1")
 	c.edit("b", port(444))
 	c.want("b", "192.0.2.1", reasonAllocated, "")
 }
@@ -462,5 +467,48 @@ func TestStatusPatchSaysWhatGoes(t *testing.T) {
 	const want = `{"status":{"assignedIPv4":0,"assignedIPv6":0,"availableIPv4":0,"availableIPv6":9223372036854775807,"ipv4":null,"outOfPool":null}}`
 	if string(patch) != want {
 		t.Errorf("patch\n%s, want\n%s", patch, want)
+	}
+}
+
+// TestMisspeltAnnotation: what Berth ignores though it seems to be meant for it.
+func TestMisspeltAnnotation(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1")
+	c.service("a", annotate("berth.dev/adress-pool", "default"))
+	c.want("a", "192.0.2.1", reasonAllocated, "192.0.2.1 from pool default; ignored, because Berth has no such annotation: berth.dev/adress-pool")
+	c.edit("a", func(s *corev1.Service) { delete(s.Annotations, "berth.dev/adress-pool") })
+	c.want("a", "192.0.2.1", reasonAllocated, "192.0.2.1 from pool default")
+}
+
+// TestGrantedIn: a message tells what a Service has, in its first words only.
+func TestGrantedIn(t *testing.T) {
+	t.Parallel()
+	addr := netip.MustParseAddr
+	granted := []ipam.Assigned{
+		{Address: addr("192.0.2.1"), Pool: "a", From: "a"}, {Address: addr("2001:db8::1"), From: "b"}, {Address: addr("192.0.2.2")},
+	}
+	for message, want := range map[string]int{
+		describe(granted): 3,
+		describe(granted) + "; something is missing":       3,
+		keeping(granted) + "it asks for nonsense":          3,
+		keeping(granted[:1]) + "another has written":       1,
+		describe(granted[1:2]):                             1,
+		"":                                                 0,
+		"gets 192.0.2.1 from pool a as soon as it is free": 0,
+		`berth.dev/x: "keeps 192.0.2.1 from pool a; "`:     0,
+		"192.0.2.1":                                        0,
+		"192.0.2.1 of yore":                                0,
+	} {
+		got := grantedIn(message)
+		if len(got) != want {
+			t.Errorf("in %q are %v, want %d", message, got, want)
+			continue
+		}
+		for _, a := range got {
+			if !slices.ContainsFunc(granted, func(g ipam.Assigned) bool { return g.Address == a.Address && g.From == a.From }) {
+				t.Errorf("in %q is %v", message, a)
+			}
+		}
 	}
 }

@@ -30,7 +30,7 @@ func TestContestOverRestart(t *testing.T) {
 	c.restart()
 	c.service("b")
 	c.want("b", "192.0.2.2", reasonAllocated, "")
-	c.want("a", "192.0.2.1", reasonAllocated, "")
+	c.want("a", "192.0.2.1", reasonContested, "")
 }
 
 // TestRecreatedIsNotContested: a Service that is deleted and created again

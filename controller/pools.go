@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/bits"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -295,13 +295,5 @@ func short(n ipam.Count) string {
 	if n.Compare(ipam.CountOf(exactUpTo)) <= 0 {
 		return n.String()
 	}
-	exponent := 0
-	if n.Compare(ipam.CountOf(1<<63)) >= 0 {
-		for f := n.Float64(); f >= 2; f /= 2 {
-			exponent++
-		}
-	} else {
-		exponent = bits.Len64(n.Uint64()) - 1
-	}
-	return fmt.Sprintf("~2^%d", exponent)
+	return fmt.Sprintf("~2^%.0f", math.Log2(n.Float64()))
 }

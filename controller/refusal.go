@@ -40,7 +40,7 @@ func (r *refusal) Error() string { return r.message }
 
 // explain turns an error of the allocator, or of newRequest, into a refusal
 // that also says which pools were not even tried, and why.
-func explain(err error, req request, snapshot *config.Snapshot) *refusal {
+func explain(err error, req request, snapshot *config.Snapshot, verdicts config.Verdicts) *refusal {
 	var (
 		refused   *refusal
 		exhausted *ipam.ExhaustedError
@@ -56,9 +56,9 @@ func explain(err error, req request, snapshot *config.Snapshot) *refusal {
 	case errors.As(err, &refused):
 		return refused
 	case errors.As(err, &exhausted):
-		return explainExhausted(exhausted, req, snapshot)
+		return explainExhausted(exhausted, req, snapshot, verdicts)
 	case errors.As(err, &notInPool):
-		return &refusal{reason: reasonAddressNotInPool, message: notInPool.Error() + excludedBy(notInPool.Pool, req.service, snapshot)}
+		return &refusal{reason: reasonAddressNotInPool, message: notInPool.Error() + whyNot(notInPool, req.service, snapshot, verdicts)}
 	case errors.As(err, &inUse):
 		return &refusal{reason: reasonAddressInUse, message: inUse.Error()}
 	case errors.As(err, &family):
@@ -75,18 +75,58 @@ func explain(err error, req request, snapshot *config.Snapshot) *refusal {
 	return &refusal{reason: reasonInvalidRequest, message: err.Error()}
 }
 
-func explainExhausted(err *ipam.ExhaustedError, req request, snapshot *config.Snapshot) *refusal {
-	if len(snapshot.Pools) == 0 {
-		return &refusal{reason: reasonNoPool, message: "no IPAddressPool is in force; create one"}
+// notTried introduces the pools that are for others.
+const notTried = "; not tried: "
+
+func explainExhausted(err *ipam.ExhaustedError, req request, snapshot *config.Snapshot, verdicts config.Verdicts) *refusal {
+	refused := refusedPools(verdicts)
+	if len(snapshot.Pools) == 0 && len(refused) == 0 {
+		return &refusal{reason: reasonNoPool, message: "there is no IPAddressPool; create one"}
 	}
-	message, reason := err.Error(), reasonPoolExhausted
+	message, reason := err.Error(), reasonOf(err)
 	if len(err.Tried) == 0 {
 		message, reason = "no pool is for this Service", reasonNoPool
 	}
-	if untried := untriedPools(req, snapshot); len(untried) > 0 {
-		message += "; not tried: " + strings.Join(untried, ", ")
+	if untried := append(untriedPools(req, snapshot), refused...); len(untried) > 0 && !req.Named {
+		message += notTried + some(untried)
 	}
 	return &refusal{reason: reason, message: message}
+}
+
+// some joins texts, leaving out those beyond the first few.
+func some(texts []string) string {
+	const few = 32
+	if more := len(texts) - few; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(texts[:few], ", "), more)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// reasonOf returns what stands against all pools that were tried, if that is one
+// thing.
+func reasonOf(err *ipam.ExhaustedError) string {
+	all := func(lack ipam.Lack) bool {
+		return len(err.Tried) > 0 && !slices.ContainsFunc(err.Tried, func(t ipam.PoolTried) bool { return t.Lack != lack })
+	}
+	switch {
+	case all(ipam.LackQuota):
+		return reasonQuotaExceeded
+	case all(ipam.LackDisabled):
+		return reasonPoolDisabled
+	}
+	return reasonPoolExhausted
+}
+
+// refusedPools says which pools are not in force, and why.
+func refusedPools(verdicts config.Verdicts) []string {
+	var refused []string
+	for name, verdict := range verdicts.IPAddressPools {
+		if !verdict.Accepted {
+			refused = append(refused, fmt.Sprintf("pool %s (not in force: %s)", name, verdict.Message))
+		}
+	}
+	slices.Sort(refused)
+	return refused
 }
 
 // untriedPools says of each pool that the request does not include, why not.
@@ -108,7 +148,18 @@ func untriedPools(req request, snapshot *config.Snapshot) []string {
 	return untried
 }
 
-func excludedBy(name string, svc config.Service, snapshot *config.Snapshot) string {
+// whyNot says why a Service cannot have an address that it asks for, though a pool
+// has it.
+func whyNot(err *ipam.NotInPoolError, svc config.Service, snapshot *config.Snapshot, verdicts config.Verdicts) string {
+	name := err.Pool
+	if name == "" { // nobody may have it
+		pool, found := snapshot.PoolOf(err.Address)
+		if !found {
+			return ""
+		}
+		return fmt.Sprintf("; pool %s has it but gives it to nobody: it is excluded, ends in .0 or .255 with avoidBuggyIPs, or is the cluster's own (%s)",
+			pool.Name, verdicts.IPAddressPools[pool.Name].Message)
+	}
 	pool, found := snapshot.Pool(name)
 	if !found {
 		return ""

@@ -30,6 +30,8 @@ type replica struct {
 	onEvent              func(svc *corev1.Service, reason, message string)
 }
 
+var ours = k8s.Class{Name: v1beta1.LoadBalancerClass, Default: true}
+
 func newReplica(api *lagging, clock *clocktesting.FakePassiveClock) *replica {
 	cache, err := k8s.NewCache(k8s.CacheConfig{})
 	if err != nil {
@@ -40,7 +42,7 @@ func newReplica(api *lagging, clock *clocktesting.FakePassiveClock) *replica {
 	r.reservations = newLateWriter(r.counted(api.apply))
 	r.controller = newController(controller{
 		cache: cache, writer: r.status, reservations: r.reservations, events: r, clock: clock, logger: log.NewNopLogger(),
-		class:  k8s.Class{Name: v1beta1.LoadBalancerClass, Default: true},
+		class:  ours,
 		health: daemon.NewHealth(clock, time.Minute), metrics: newMetrics(prometheus.NewRegistry()),
 	})
 	return r

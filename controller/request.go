@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -20,11 +21,13 @@ type request struct {
 	named   string
 	// renew is the value of the annotation berth.dev/renew.
 	renew string
+	// unknown are annotations that are ignored.
+	unknown []string
 }
 
 // newRequest reads what a Service asks for. An error is a *refusal.
-// The namespace is nil if it is not known.
-func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *config.Snapshot, verdicts config.Verdicts) (request, error) {
+// The namespace is nil if it is not known; held is what the Service has.
+func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *config.Snapshot, verdicts config.Verdicts, held []ipam.Assigned) (request, error) {
 	var namespaceLabels labels.Set
 	if namespace != nil {
 		namespaceLabels = namespace.Labels
@@ -38,16 +41,17 @@ func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *conf
 		service: config.Service{Namespace: svc.Namespace, Labels: svc.Labels, NamespaceLabels: namespaceLabels},
 	}
 	wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
+	req.unknown = wishes.Unknown
+	req.Sharing = sharingOf(svc, namespace, wishes.SharingKey)
 	if err != nil {
 		return req, &refusal{reason: reasonInvalidRequest, message: err.Error()}
 	}
 	req.Addresses = wishes.Addresses
 	req.renew = wishes.Renew
-	req.Sharing = sharingOf(svc, namespace, wishes.SharingKey)
 	if wishes.Pool != "" {
 		req.named = wishes.Pool
 		req.Named = true
-		if err := permitted(wishes.Pool, req.service, snapshot, verdicts); err != nil {
+		if err := permitted(wishes.Pool, req.service, snapshot, verdicts); err != nil && !heldFrom(wishes.Pool, held, snapshot) {
 			return req, err
 		}
 		req.Pools = []string{wishes.Pool}
@@ -64,6 +68,13 @@ func newRequest(svc *corev1.Service, namespace *corev1.Namespace, snapshot *conf
 		}
 	}
 	return req, nil
+}
+
+// heldFrom says that a pool in force gave a Service what it has. That the pool is
+// for others by now takes nothing away.
+func heldFrom(pool string, held []ipam.Assigned, snapshot *config.Snapshot) bool {
+	_, inForce := snapshot.Pool(pool)
+	return inForce && slices.ContainsFunc(held, func(a ipam.Assigned) bool { return a.From == pool })
 }
 
 // permitted says whether a Service may have addresses of the pool it names.
@@ -116,7 +127,10 @@ func sharingOf(svc *corev1.Service, namespace *corev1.Namespace, key string) *ip
 		sharing.Ports = append(sharing.Ports, ipam.Port{Protocol: protocol, Number: uint16(p.Port)})
 	}
 	if svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		sharing.Backend = labels.Set(svc.Spec.Selector).String()
+		sharing.Backend = "the Pods " + labels.Set(svc.Spec.Selector).String()
+		if len(svc.Spec.Selector) == 0 { // whoever writes its EndpointSlices knows
+			sharing.Backend = "the endpoints of Service " + ownerOf(svc).String()
+		}
 	}
 	return sharing
 }

@@ -149,7 +149,7 @@ func TestQuota(t *testing.T) {
 	c.putPool(p)
 	c.service("a")
 	c.service("b")
-	c.want("b", "", reasonPoolExhausted, "quota")
+	c.want("b", "", reasonQuotaExceeded, "quota")
 	c.delete("a")
 	c.want("b", "192.0.2.0", reasonAllocated, "")
 }
@@ -163,7 +163,7 @@ func TestDisabledPool(t *testing.T) {
 	c.putPool(p)
 	c.want("a", "192.0.2.0", reasonAllocated, "")
 	c.service("b")
-	c.want("b", "", reasonPoolExhausted, "disabled")
+	c.want("b", "", reasonPoolDisabled, "disabled")
 }
 
 func TestExcludedAndTakenAddresses(t *testing.T) {
@@ -336,4 +336,19 @@ func TestContest(t *testing.T) {
 	c.pass(contestQuiet)
 	c.tick()
 	c.want("a", "192.0.2.1", reasonAllocated, "")
+}
+
+// TestContestLetsUsersThrough: what a user asks for while another controller is
+// quiet does not wait for the end of the contest.
+func TestContestLetsUsersThrough(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("default", "192.0.2.1-192.0.2.9")
+	c.service("a")
+	c.edit("a", func(s *corev1.Service) {
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "10.0.0.1"}}
+	})
+	c.want("a", "192.0.2.1", reasonContested, "")
+	c.edit("a", annotate("berth.dev/renew", "1"))
+	c.want("a", "192.0.2.2", reasonContested, "")
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/go-kit/log/level"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
@@ -32,14 +32,14 @@ func (c *controller) restore() error {
 			a.CreationTimestamp.Compare(b.CreationTimestamp.Time), ownerOf(a).Compare(ownerOf(b)),
 		)
 	})
-	restored := 0
+	restored, joined := 0, joinedUnder(services)
 	for _, svc := range services {
 		if !c.class.Owns(svc) {
 			continue
 		}
 		owner := ownerOf(svc)
 		if condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated); condition != nil {
-			c.told[owner] = condition.Message
+			c.told[owner] = news(condition.Message)
 		}
 		addrs := c.restorable(svc)
 		c.renewed[owner] = svc.Annotations[v1beta1.AnnotationRenewed]
@@ -47,11 +47,14 @@ func (c *controller) restore() error {
 		if len(addrs) == 0 {
 			continue
 		}
-		if err := c.restoreOne(svc, addrs); err != nil {
+		if err := c.restoreOne(svc, addrs, joined); err != nil {
 			c.lost[owner] = err
 			level.Warn(c.logger).Log("msg", "a Service cannot keep its address", "service", owner, "err", err)
 		}
-		if waitsToMove(svc) {
+		if granted := (outcome{addresses: addrs}); meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) != nil {
+			c.contests.confirmed[owner] = granted.ingress() // what it should show, and did
+		}
+		if waitsToMove(svc, addrs) {
 			c.allocator.AsksToMove(owner)
 		}
 		restored++
@@ -79,14 +82,35 @@ func compareBools(a, b bool) int {
 	return 1
 }
 
+// sharedAddress is an address that a Service shows and shares under a key.
+type sharedAddress struct {
+	address netip.Addr
+	key     string
+}
+
+func joinedUnder(services []*corev1.Service) map[sharedAddress]bool {
+	joined := map[sharedAddress]bool{}
+	for _, svc := range services {
+		if key := svc.Annotations[v1beta1.AnnotationSharedIPKey]; key != "" {
+			for _, addr := range ingressOf(svc) {
+				joined[sharedAddress{addr, key}] = true
+			}
+		}
+	}
+	return joined
+}
+
 // restoreOne records the addresses of one Service. What it was granted may be
 // other than what it asks for by now, and counts: Services that had an address
 // together keep it together, and what was refused is not granted by a restart.
-func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned) error {
+func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned, joined map[sharedAddress]bool) error {
 	owner := ownerOf(svc)
 	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
 	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP) // the key is there also if the rest is wrong
-	if _, ours := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]; ours || granted != "" {
+	// Writes of different Services are not ordered: one that has joined another
+	// shows that the other was granted its key, also if it does not say so yet.
+	isJoined := slices.ContainsFunc(addrs, func(a ipam.Assigned) bool { return joined[sharedAddress{a.Address, wishes.SharingKey}] })
+	if _, ours := svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]; !isJoined && (ours || granted != "") {
 		wishes.SharingKey = granted
 	}
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
@@ -102,54 +126,46 @@ func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned) erro
 	return err
 }
 
-// restorable returns the addresses that a Service keeps: those of a pool, and,
-// where Berth or MetalLB put them there, those whose pool is gone. Others were
-// written by some other load balancer and are not ours to announce.
+// restorable returns the addresses that a Service keeps: those that the condition
+// says Berth has given it, which only who may write statuses can change, and not
+// what the status shows: others write there too. Where Berth has said nothing yet,
+// those of a pool, and those that MetalLB has marked.
 func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
-	var assigned []ipam.Assigned
-	shown := ingressOf(svc)
-	if contested, found := svc.Annotations[v1beta1.AnnotationContestedIPs]; found {
-		shown = parseAddresses(contested) // another controller's are in the status
+	if meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) != nil {
+		granted := grantedTo(svc)
+		for i, a := range granted {
+			granted[i].Pool = a.From
+			if pool, found := c.snapshot.PoolOf(a.Address); found && pool.MayAssign(a.Address) {
+				granted[i].Pool = pool.Name
+			}
+		}
+		return granted
 	}
-	for i, addr := range shown {
+	var assigned []ipam.Assigned
+	for _, addr := range ingressOf(svc) {
 		pool, found := c.snapshot.PoolOf(addr)
 		switch {
-		case found && pool.MayAssign(addr):
+		case found && (marked(svc) || pool.MayAssign(addr)):
 			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: pool.Name})
 		case marked(svc):
-			assigned = append(assigned, ipam.Assigned{Address: addr, Pool: c.poolBefore(svc, shown, i)})
+			assigned = append(assigned, ipam.Assigned{Address: addr})
 		}
 	}
 	return assigned
 }
 
-// waitsToMove says that a Service names a pool that none of its addresses came
-// from, and was refused: it wants to move once that pool has room.
-func waitsToMove(svc *corev1.Service) bool {
-	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
-	return wishes.Pool != "" && meta.IsStatusConditionFalse(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) &&
-		!slices.Contains(strings.Split(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool], ","), wishes.Pool)
-}
-
-func parseAddresses(text string) []netip.Addr {
-	var addrs []netip.Addr
-	for part := range strings.SplitSeq(text, ",") {
-		if addr, err := ipam.ParseAddr(strings.TrimSpace(part)); err == nil {
-			addrs = append(addrs, addr)
-		}
+// waitsToMove says that a Service names a pool that not all of its addresses came
+// from, and was refused for want of room there: it is to move once there is some.
+// Any other refusal says nothing about what it had asked for before.
+func waitsToMove(svc *corev1.Service, addrs []ipam.Assigned) bool {
+	wishes, err := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
+	condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
+	if err != nil || wishes.Pool == "" || condition == nil || condition.Status != metav1.ConditionFalse {
+		return false
 	}
-	return addrs
-}
-
-// poolBefore returns the pool that the i-th of the addresses came from, as the
-// annotation has it (see outcome.pools).
-func (c *controller) poolBefore(svc *corev1.Service, shown []netip.Addr, i int) string {
-	names := strings.Split(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool], ",")
-	switch pool, found := c.snapshot.PoolOf(shown[i]); {
-	case len(names) == len(shown):
-		return names[i]
-	case names[0] == "" && found:
-		return pool.Name
+	switch condition.Reason {
+	case reasonPoolExhausted, reasonQuotaExceeded, reasonPoolDisabled:
+		return slices.ContainsFunc(addrs, func(a ipam.Assigned) bool { return a.Pool != wishes.Pool })
 	}
-	return names[0]
+	return false
 }

@@ -194,6 +194,9 @@ func (c *controller) reservationObjects() []*v1beta1.IPReservation {
 // none; last is what was made of it last.
 func (c *controller) wantedReservation(owner ipam.Owner, svc *corev1.Service, last *reservationApply) *reservationApply {
 	if svc == nil {
+		if last != nil && !c.mayRetain(owner, last) {
+			return nil
+		}
 		if last != nil {
 			last.Spec.Until = c.endOf(last)
 		}
@@ -229,6 +232,38 @@ func (c *controller) wantedReservation(owner ipam.Owner, svc *corev1.Service, la
 		want.Spec.Addresses = append(want.Spec.Addresses, v1beta1.AddressRange(a.Address.String()))
 	}
 	return want
+}
+
+// mayRetain says whether what a namespace keeps for Services that are gone is
+// within the quota of the pools. It has a quota of these and another of what lives,
+// so that nobody can have all of a pool by creating and deleting.
+func (c *controller) mayRetain(owner ipam.Owner, last *reservationApply) bool {
+	for _, kept := range last.Spec.Addresses {
+		addr, err := ipam.ParseAddr(string(kept))
+		pool, found := c.snapshot.PoolOf(addr)
+		if err != nil || !found || pool.AddressQuota+pool.ServiceQuota == 0 {
+			continue
+		}
+		services, addresses := 1, len(last.Spec.Addresses)
+		for _, object := range c.reservationObjects() {
+			other, ours := retainedOwner(object)
+			if !ours || other == owner || other.Namespace != owner.Namespace || len(c.allocator.Allocation(other)) > 0 || !keepsOf(object, pool) {
+				continue
+			}
+			services, addresses = services+1, addresses+len(object.Spec.Addresses)
+		}
+		if pool.ServiceQuota > 0 && services > pool.ServiceQuota || pool.AddressQuota > 0 && addresses > pool.AddressQuota {
+			return false
+		}
+	}
+	return true
+}
+
+func keepsOf(object *v1beta1.IPReservation, pool *config.Pool) bool {
+	return slices.ContainsFunc(object.Spec.Addresses, func(r v1beta1.AddressRange) bool {
+		addr, err := ipam.ParseAddr(string(r))
+		return err == nil && pool.Contains(addr)
+	})
 }
 
 // endOf returns when the reservation of a Service that is gone ends; nil is
@@ -275,6 +310,7 @@ func (c *controller) followRetained(key k8s.Key) error {
 		c.cache.Add(keyOf(owner)) // to see first what it has
 		return nil
 	case !found:
+		delete(c.retaining, owner)
 		return nil // deleted when its time was over, or by a user who wants the address back
 	}
 	return c.retain(owner, nil)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ipam"
@@ -209,4 +210,22 @@ func TestRetainedIsNotKeptTwice(t *testing.T) {
 	c.settle()
 	c.service("b")
 	c.want("b", "192.0.2.1", reasonAllocated, "")
+}
+
+// TestRetainWithinQuota: nobody has all of a pool by creating and deleting.
+func TestRetainWithinQuota(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	p := c.pool("default", "192.0.2.1-192.0.2.4").DeepCopy()
+	p.Spec.Quota = &v1beta1.PoolQuota{AddressesPerNamespace: ptr.To(int32(1))}
+	c.putPool(p)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		c.service(name, annotate("berth.dev/retain", "forever"))
+		c.delete(name)
+	}
+	if len(c.reservations) != 1 || c.reservations["retained.default.a"] == nil {
+		t.Errorf("kept are %v", c.reservations)
+	}
+	c.service("a", annotate("berth.dev/retain", "forever"))
+	c.want("a", "192.0.2.1", reasonAllocated, "")
 }

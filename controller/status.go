@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -26,8 +25,6 @@ type outcome struct {
 	renewed string
 	// sharedKey is the sharing key under which it has its addresses.
 	sharedKey string
-	// contested are its addresses while another controller rewrites them.
-	contested string
 }
 
 // allocatedOutcome describes a request that was met; missing is why a
@@ -48,22 +45,92 @@ func allocatedOutcome(addresses []ipam.Assigned, missing error) outcome {
 func refusedOutcome(addresses []ipam.Assigned, why *refusal) outcome {
 	o := outcome{addresses: addresses, reason: why.reason, message: why.message}
 	if len(addresses) > 0 {
-		o.message += "; the Service keeps " + describe(addresses)
+		o.message = keeping(addresses) + why.message
 	}
 	return o
 }
+
+// A message begins with the addresses that the Service has, if it has any:
+// where everybody else may write something else, this is where Berth finds them
+// again (see grantedIn). Nothing that users write is ever at its beginning.
+const (
+	keeps       = "keeps "
+	keepsEnd    = "; "
+	fromPool    = " from pool "
+	formerly    = " of pool "
+	formerlyEnd = ", which has it no more"
+	unknownFrom = ", which is in no pool any more"
+)
+
+func keeping(addresses []ipam.Assigned) string { return keeps + describe(addresses) + keepsEnd }
 
 // describe renders addresses as "192.0.2.1 from pool a, 2001:db8::1 from pool b".
 func describe(addresses []ipam.Assigned) string {
 	texts := make([]string, 0, len(addresses))
 	for _, a := range addresses {
-		if a.Pool == "" {
-			texts = append(texts, fmt.Sprintf("%s, which is in no pool any more", a.Address))
-		} else {
-			texts = append(texts, fmt.Sprintf("%s from pool %s", a.Address, a.Pool))
+		switch {
+		case a.Pool != "":
+			texts = append(texts, a.Address.String()+fromPool+a.Pool)
+		case a.From != "":
+			texts = append(texts, a.Address.String()+formerly+a.From+formerlyEnd)
+		default:
+			texts = append(texts, a.Address.String()+unknownFrom)
 		}
 	}
 	return strings.Join(texts, ", ")
+}
+
+// grantedIn returns the addresses that a message says a Service has, with the
+// pools that they are from in From: the inverse of describe.
+func grantedIn(message string) []ipam.Assigned {
+	var granted []ipam.Assigned
+	rest := strings.TrimPrefix(message, keeps)
+	for {
+		end := strings.IndexAny(rest, " ,")
+		if end < 0 {
+			return granted
+		}
+		addr, err := ipam.ParseAddr(rest[:end])
+		if err != nil {
+			return granted
+		}
+		a := ipam.Assigned{Address: addr}
+		rest = rest[end:]
+		switch {
+		case strings.HasPrefix(rest, fromPool):
+			a.From, rest = word(rest[len(fromPool):])
+		case strings.HasPrefix(rest, formerly):
+			a.From, rest = word(rest[len(formerly):])
+			rest = strings.TrimPrefix(rest, formerlyEnd)
+		case strings.HasPrefix(rest, unknownFrom):
+			rest = rest[len(unknownFrom):]
+		default:
+			return granted
+		}
+		granted = append(granted, a)
+		var more bool
+		if rest, more = strings.CutPrefix(rest, ", "); !more {
+			return granted
+		}
+	}
+}
+
+// grantedTo returns the addresses that Berth has given a Service, as its condition
+// has them.
+func grantedTo(svc *corev1.Service) []ipam.Assigned {
+	condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
+	if condition == nil {
+		return nil
+	}
+	return grantedIn(condition.Message)
+}
+
+// word returns what is before the first separator, and the rest.
+func word(text string) (first, rest string) {
+	if end := strings.IndexAny(text, ",;"); end >= 0 {
+		return text[:end], text[end:]
+	}
+	return text, ""
 }
 
 // ingress renders addresses as the status has them. Mode VIP tells kube-proxy
@@ -159,7 +226,6 @@ func patchFor(svc *corev1.Service, o outcome, leaveIngress bool, now metav1.Time
 		v1beta1.AnnotationIPAllocatedFromPool: o.pools(svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]),
 		v1beta1.AnnotationRenewed:             o.renewed,
 		v1beta1.AnnotationSharedIPKey:         o.sharedKey,
-		v1beta1.AnnotationContestedIPs:        o.contested,
 	} {
 		if had, has := svc.Annotations[key]; want != had || has && want == "" {
 			patch.Metadata.set(key, want)
@@ -178,20 +244,24 @@ func patchFor(svc *corev1.Service, o outcome, leaveIngress bool, now metav1.Time
 
 // farewellFor returns the patch that removes everything Berth wrote on a
 // Service that is not Berth's any more, or nil if there is nothing. Addresses
-// are removed by the API server when the type changes.
+// are removed by the API server when the type changes; where only the class is
+// not Berth's any more, those that Berth has put there.
 func farewellFor(svc *corev1.Service) ([]byte, error) {
 	patch := servicePatch{Metadata: patchMetadata{UID: string(svc.UID)}}
+	if granted := addressesOf(grantedTo(svc)); len(granted) > 0 && slices.Equal(granted, ingressOf(svc)) {
+		patch.Status.LoadBalancer = &patchLoadBalancer{Ingress: []corev1.LoadBalancerIngress{}}
+	}
 	for _, conditionType := range []string{v1beta1.ConditionAddressAllocated, v1beta1.ConditionAnnounced} {
 		if meta.FindStatusCondition(svc.Status.Conditions, conditionType) != nil {
 			patch.Status.Conditions = append(patch.Status.Conditions, deletedCondition{Patch: "delete", Type: conditionType})
 		}
 	}
-	for _, key := range []string{v1beta1.AnnotationIPAllocatedFromPool, v1beta1.AnnotationRenewed, v1beta1.AnnotationSharedIPKey, v1beta1.AnnotationContestedIPs} {
+	for _, key := range []string{v1beta1.AnnotationIPAllocatedFromPool, v1beta1.AnnotationRenewed, v1beta1.AnnotationSharedIPKey} {
 		if _, has := svc.Annotations[key]; has {
 			patch.Metadata.set(key, "")
 		}
 	}
-	if len(patch.Status.Conditions)+len(patch.Metadata.Annotations) == 0 {
+	if len(patch.Status.Conditions)+len(patch.Metadata.Annotations) == 0 && patch.Status.LoadBalancer == nil {
 		return nil, nil
 	}
 	return json.Marshal(patch)
@@ -212,12 +282,9 @@ func (m *patchMetadata) set(key, value string) {
 	}
 }
 
-// marked says that Berth, or MetalLB before it, gave the Service its addresses.
-// That Berth had something to say about it does not mean that it gave any.
+// marked says that somebody gave the Service its addresses who also gives them
+// from pools: MetalLB, before Berth has said anything about it.
 func marked(svc *corev1.Service) bool {
-	if meta.IsStatusConditionTrue(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) {
-		return true
-	}
 	return slices.ContainsFunc(slices.Collect(maps.Keys(svc.Annotations)), func(key string) bool {
 		return strings.HasSuffix(key, "/ip-allocated-from-pool")
 	})

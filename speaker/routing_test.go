@@ -365,16 +365,13 @@ func TestPeerIsDefaultGateway(t *testing.T) {
 	f := newFabric(t, routedObjects(func(s *v1beta1.BGPPeerSpec) {
 		s.PeerAddress, s.PeerAddressFrom = "", &v1beta1.PeerAddressSource{DefaultGateway: v1beta1.FamilyIPv4}
 	}))
-	f.want("tor:")
-	if got := f.sessions.peers["tor"].Address.String(); got != "192.0.2.254" {
+	f.want("tor@192.0.2.254:")
+	if got := f.sessions.peers["tor@192.0.2.254"].Address.String(); got != "192.0.2.254" {
 		t.Errorf("the peer is %s", got)
 	}
 	f.routers.gateways = func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("192.0.2.253")}, nil }
 	f.pass(gatewayInterval)
-	f.want("tor:")
-	if got := f.sessions.peers["tor"].Address.String(); got != "192.0.2.253" {
-		t.Errorf("the peer is %s", got)
-	}
+	f.want("tor@192.0.2.253:")
 }
 
 // TestAnnouncedByBGP: the condition of a Service says who tells which routers.

@@ -24,9 +24,6 @@ const (
 	// Service has its addresses, which is not the one that it asks for while that
 	// is refused.
 	AnnotationSharedIPKey = "berth.dev/shared-ip-key"
-	// AnnotationContestedIPs is written by Berth while another controller rewrites
-	// the Service's status: the addresses that Berth has given it.
-	AnnotationContestedIPs = "berth.dev/contested-ips"
 	// AnnotationIPAllocatedFromPool is written by Berth: the pool or pools
 	// (separated by a comma) that the Service's addresses came from.
 	AnnotationIPAllocatedFromPool = "berth.dev/ip-allocated-from-pool"

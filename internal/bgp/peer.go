@@ -78,7 +78,7 @@ type GracefulRestart struct {
 // A Peer is everything about one session, resolved for one node.
 type Peer struct {
 	// Name identifies the session among all of a Speaker. It is the BGPPeer's
-	// name, or "name@address" where one object makes several sessions.
+	// name, or "name@address" where the object takes addresses from elsewhere.
 	Name string
 
 	// LocalASN is the AS number that this session shows of us.

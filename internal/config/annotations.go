@@ -39,6 +39,20 @@ type Wishes struct {
 	Retain time.Duration
 	// Renew asks for other addresses when it is not what Berth has acted on.
 	Renew string
+	// Unknown are annotations with Berth's prefix that mean nothing to it, most
+	// likely misspelt, in order.
+	Unknown []string
+}
+
+// isKnown says that an annotation of a Service with Berth's prefix means something.
+func isKnown(annotation string) bool {
+	switch annotation {
+	case v1beta1.AnnotationAddressPool, v1beta1.AnnotationLoadBalancerIPs, v1beta1.AnnotationAllowSharedIP,
+		v1beta1.AnnotationRetain, v1beta1.AnnotationRenew, v1beta1.AnnotationRenewed, v1beta1.AnnotationSharedIPKey,
+		v1beta1.AnnotationIPAllocatedFromPool:
+		return true
+	}
+	return false
 }
 
 // RetainForever is the value of Wishes.Retain for "forever".
@@ -62,6 +76,12 @@ func ReadWishes(annotations map[string]string, loadBalancerIP string) (Wishes, e
 	// What cannot be wrong comes first, so that it is known also when the rest is.
 	_, w.SharingKey, _ = find(annotations, v1beta1.AnnotationAllowSharedIP)
 	_, w.Renew, _ = find(annotations, v1beta1.AnnotationRenew)
+	for key := range annotations {
+		if strings.HasPrefix(key, v1beta1.GroupName+"/") && !isKnown(key) {
+			w.Unknown = append(w.Unknown, key)
+		}
+	}
+	slices.Sort(w.Unknown)
 	field, value, _ := find(annotations, v1beta1.AnnotationLoadBalancerIPs)
 	if loadBalancerIP != "" {
 		if field != "" && value != loadBalancerIP {

@@ -93,31 +93,3 @@ func TestReadWishes(t *testing.T) {
 		})
 	}
 }
-
-// FuzzReadWishes: whatever users write, the answer is a WishError that names the
-// annotation, or addresses that can be assigned.
-func FuzzReadWishes(f *testing.F) {
-	for _, seed := range []string{"", "192.0.2.1", "192.0.2.1,2001:db8::1", "::ffff:192.0.2.1", ",", "fe80::1%eth0", "192.0.2.1/32", "\x00"} {
-		f.Add(seed, seed)
-	}
-	f.Fuzz(func(t *testing.T, ips, pool string) {
-		wishes, err := ReadWishes(map[string]string{"berth.dev/load-balancer-ips": ips, "berth.dev/address-pool": pool}, "")
-		if err != nil {
-			var wishErr *WishError
-			if !errors.As(err, &wishErr) || !strings.HasPrefix(err.Error(), "berth.dev/") {
-				t.Fatalf("error %v does not name the annotation", err)
-			}
-			return
-		}
-		if len(wishes.Addresses) == 0 || wishes.Pool == "" {
-			t.Fatalf("accepted %q and %q as %+v", ips, pool, wishes)
-		}
-		seen := map[netip.Addr]bool{}
-		for _, a := range wishes.Addresses {
-			if !a.IsValid() || a.Is4In6() || a.Zone() != "" || seen[a] {
-				t.Fatalf("accepted %s from %q", a, ips)
-			}
-			seen[a] = true
-		}
-	})
-}

@@ -31,6 +31,8 @@ func (b *builder) reservations(objects []*v1beta1.IPReservation, now time.Time) 
 			b.verdicts.IPReservations[object.Name] = Verdict{
 				Reason: v1beta1.ReasonUnknownPool, Message: fmt.Sprintf("spec.pool: no pool %s is in force; create it or correct the name", reservation.Pool),
 			}
+			// What it holds comes back with the pool.
+			b.snapshot.Reservations = append(b.snapshot.Reservations, reservation)
 			continue
 		}
 		b.snapshot.Reservations = append(b.snapshot.Reservations, reservation)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -153,13 +154,13 @@ func (s *Snapshot) AutoAssignPools(svc Service) []*Pool {
 		}
 	}
 	slices.SortStableFunc(pools, func(a, b *Pool) int {
-		return a.rank() - b.rank()
+		return cmp.Compare(a.rank(), b.rank())
 	})
 	return pools
 }
 
 // rank orders pools for AutoAssignPools.
-func (p *Pool) rank() int {
+func (p *Pool) rank() int64 {
 	const forSome, forAll = 1 << 31, 1<<31 + 1
 	switch {
 	case p.Allocation == nil:
@@ -167,7 +168,7 @@ func (p *Pool) rank() int {
 	case p.Allocation.Priority == 0:
 		return forSome
 	}
-	return int(p.Allocation.Priority)
+	return int64(p.Allocation.Priority)
 }
 
 // Serves says whether svc may have addresses of the pool, asked for or not.

@@ -259,6 +259,23 @@ func (a *Allocator) AsksToMove(o Owner) {
 	}
 }
 
+// Reshare tells which ports and Pods an owner has by now under the sharing key that it has its addresses under, where the
+// request that says so was refused for something else: they are served all the same. It is ignored where another owner
+// stands against it, or with another key. It tells whether anything changed, see Result.Freed.
+func (a *Allocator) Reshare(o Owner, sharing *Sharing) (freed bool) {
+	al, s := a.owners[o], sharing.normalized()
+	if al == nil || al.sharing == nil || s == nil || s.Key != al.sharing.Key || s.equal(al.sharing) {
+		return false
+	}
+	for _, h := range al.holdings {
+		if h.conflict(o, s, true) != nil {
+			return false
+		}
+	}
+	reshare(al, al.holdings, s)
+	return true
+}
+
 // SharingOf returns a copy of the sharing under which an owner holds its addresses, with sorted ports; nil if it shares
 // nothing.
 func (a *Allocator) SharingOf(o Owner) *Sharing {

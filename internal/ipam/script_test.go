@@ -23,6 +23,7 @@ import (
 //	                                     the result is ADDR@POOL .. [released ADDR ..] [freed] [missing: ERROR], or an error
 //	restore OWNER ADDR,.. [OPTION..]     Restore, or RestoreFrom if the addresses are ADDR@POOL
 //	moves OWNER                          AsksToMove
+//	reshare OWNER [OPTION..]             Reshare
 //	from OWNER                           Allocation: which pools its addresses came from
 //	reserve NAME[~GROUP]=OWNER:RANGE,..  SetReservations; NAME=OWNER:COUNTxPOOL/FAMILY[,ADDR..] counts and held ADDR..;
 //	                                     the result is RANGE,.. [(ERROR)]; ..
@@ -95,6 +96,10 @@ func (s *script) run(t *testing.T, command string, args []string) string {
 		return join(s.a.Release(owner(args[0])))
 	case "show":
 		return join(s.a.Allocation(owner(args[0])))
+	case "reshare":
+		var req Request
+		options(t, &req, args[1:])
+		return fmt.Sprint(s.a.Reshare(owner(args[0]), req.Sharing))
 	case "moves":
 		s.a.AsksToMove(owner(args[0]))
 		return "ok"

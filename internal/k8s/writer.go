@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,9 +202,11 @@ func (w *Writer) wakeIdle() {
 	}
 }
 
-// gone says that the object which a patch was meant for no longer exists.
+// gone says that the object which a patch was meant for no longer exists. A
+// conflict may also mean that the API server has lost against other writers of the
+// object too often; then it is worth another attempt.
 func gone(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+	return apierrors.IsNotFound(err) || apierrors.IsConflict(err) && strings.Contains(err.Error(), "UID")
 }
 
 // refused says that sending the same patch again cannot succeed.

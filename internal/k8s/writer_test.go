@@ -144,7 +144,7 @@ func TestWriterGivesUpOnWhatIsRefused(t *testing.T) {
 	t.Parallel()
 	for name, refusal := range map[string]error{
 		"deleted":    apierrors.NewNotFound(resource, "a"),
-		"re-created": apierrors.NewConflict(resource, "a", errors.New("uid")),
+		"re-created": apierrors.NewConflict(resource, "a", errors.New("Precondition failed: UID in precondition: 1, UID in object meta: 2")),
 		"invalid":    apierrors.NewInvalid(schema.GroupKind{Kind: "Service"}, "a", nil),
 	} {
 		t.Run(name, func(t *testing.T) {

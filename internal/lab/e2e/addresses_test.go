@@ -104,7 +104,7 @@ func testPoolRules(e *env) {
 	e.createService("b")
 	e.expectAddresses("b", 2)
 	e.createService("c")
-	c := e.waitCondition("c", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")
+	c := e.waitCondition("c", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "QuotaExceeded")
 	if !strings.Contains(c.Message, "quota") {
 		e.Errorf("the condition does not speak of the quota: %s", c.Message)
 	}
@@ -125,7 +125,7 @@ func testPoolRules(e *env) {
 	e.patchPool(e.namespace, map[string]any{"spec": map[string]any{"disabled": true, "quota": nil}})
 	e.waitAccepted(e.namespace, true)
 	e.createService("d")
-	c = e.waitCondition("d", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")
+	c = e.waitCondition("d", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolDisabled")
 	if !strings.Contains(c.Message, "disabled") {
 		e.Errorf("the condition does not say that the pool is disabled: %s", c.Message)
 	}

@@ -40,7 +40,7 @@ func testBadInput(e *env) {
 	for _, input := range inputs {
 		e.expectRefused(input.name, input.reason, input.says...)
 		e.editService("good", input.patch(true))
-		e.waitRefused("good", input.reason, append(input.says, "the Service keeps "+strings.Split(before, ",")[0])...)
+		e.waitRefused("good", input.reason, append(input.says, "keeps "+strings.Split(before, ",")[0])...)
 		e.editService("good", input.patch(false))
 		e.waitCondition("good", v1beta1.ConditionAddressAllocated, metav1.ConditionTrue, "Allocated")
 	}
@@ -153,8 +153,8 @@ func (e *env) unavailable() []badInput {
 		asks("foreign", of, pool("foreign"), "PoolNotAllowed", pool("foreign"), "other namespaces"),
 		asks("labelled", of, pool("labelled"), "PoolNotAllowed", pool("labelled"), "serviceSelectors"),
 		asks("busy", of, pool("busy"), exhausted, pool("busy"), "its one address is assigned"),
-		asks("disabled", of, pool("disabled"), exhausted, pool("disabled"), "is disabled"),
-		asks("services", of, pool("services"), exhausted, pool("services"), "quota", "may have 1 Service"),
-		asks("addresses", of, pool("addresses"), exhausted, pool("addresses"), "quota", "may have 3 addresses"),
+		asks("disabled", of, pool("disabled"), "PoolDisabled", pool("disabled"), "is disabled"),
+		asks("services", of, pool("services"), "QuotaExceeded", pool("services"), "quota", "may have 1 Service"),
+		asks("addresses", of, pool("addresses"), "QuotaExceeded", pool("addresses"), "quota", "may have 3 addresses"),
 	}
 }

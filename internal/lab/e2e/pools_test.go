@@ -73,7 +73,7 @@ func (e *env) closePool() {
 		e.patchPool(e.namespace, map[string]any{"spec": spec})
 		e.waitAccepted(e.namespace, true)
 		name := fmt.Sprintf("closed-%d", i)
-		reason := []string{"PoolExhausted", "PoolExhausted", "NoPool"}[i]
+		reason := []string{"PoolDisabled", "PoolExhausted", "NoPool"}[i]
 		e.createService(name)
 		e.waitCondition(name, v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, reason)
 		e.deleteService(name)
@@ -96,10 +96,7 @@ func (e *env) shrinkPool() {
 		e.Errorf("after the pool was shrunk to %s a new Service has %s", want, got)
 	}
 	for _, name := range []string{"a", "b"} {
-		e.waitFor("Service "+name+" to say that its pool is gone", 10*time.Second, func(context.Context) (bool, string) {
-			message := e.allocatedMessage(name)
-			return strings.Contains(message, "in no pool any more"), message
-		})
+		e.waitCondition(name, v1beta1.ConditionAddressAllocated, metav1.ConditionTrue, "OutOfPool")
 	}
 	e.createService("too-many")
 	e.waitCondition("too-many", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")

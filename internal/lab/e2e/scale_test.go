@@ -32,16 +32,30 @@ const (
 	memoryLimit   = 200 << 20
 )
 
+// busy is when a machine is too busy to tell by the limit of latency how fast Berth
+// is: when the API server itself takes longer to create one Service in a hundred.
+// An address takes a watch, a write and a watch; it must still be there sooner than
+// that.
+const busy = time.Second
+
 // quiet is how long a controller that has restarted is watched for writes.
 const quiet = 5 * time.Second
 
-// scaleServices is how many Services the burst has, unless $BERTH_E2E_SERVICES
-// says otherwise.
-func scaleServices() int {
-	if n, err := strconv.Atoi(os.Getenv("BERTH_E2E_SERVICES")); err == nil && n > 0 {
-		return n
+// A burst has scaleMost Services, or as many as the API server takes in scaleTime,
+// which on a busy machine are fewer, but scaleLeast of them. $BERTH_E2E_SERVICES
+// sets their number, whatever time that takes.
+const (
+	scaleLeast = 1000
+	scaleMost  = 5000
+	scaleTime  = 2 * time.Minute
+)
+
+// moreServices says whether the burst is to go on after n Services.
+func moreServices(n int, since time.Duration) bool {
+	if number, err := strconv.Atoi(os.Getenv("BERTH_E2E_SERVICES")); err == nil && number > 0 {
+		return n < number
 	}
-	return 5000
+	return n < scaleLeast || n < scaleMost && since < scaleTime
 }
 
 // scale is a burst of n Services.
@@ -54,25 +68,26 @@ type scale struct {
 // them.
 func TestScale(t *testing.T) {
 	l := startScaleLab(t)
-	s := scale{env: newEnv(t, l), n: scaleServices()}
+	s := scale{env: newEnv(t, l)}
 	s.createPool(s.namespace, []v1beta1.AddressRange{v1beta1.AddressRange(l.Plan().FreeRanges[0].String())}, nil)
-	leader, speaker := s.leader(), s.speaker()
-	before, speakerBefore, written := s.metrics(leader, 7958), s.metrics(speaker, 7957), l.apiWrites(s.env)
+	speaker := func() map[string]float64 { return s.metrics(s.speaker(), 7957) }
+	before, speakerBefore, written := s.controllerMetrics(), speaker(), l.apiWrites(s.env)
 	arrivals := watchArrivals(s.env)
 	began := time.Now()
-	created := s.burst(s.n)
+	created := s.burst(moreServices)
+	s.n = len(created)
 	t.Logf("%d Services created in %s", s.n, time.Since(began).Round(time.Millisecond))
 	s.expectLatency(created, arrivals.wait(s.env, created))
 	s.waitPoolStatus(func(status v1beta1.IPAddressPoolStatus) bool { return status.AssignedIPv4 == int64(s.n) })
 	// The speaker writes to each Service that nothing announces it.
-	s.waitWrites(speaker, 7957, speakerBefore)
-	after := s.waitWrites(leader, 7958, before)
+	s.waitWrites("speaker", speaker, speakerBefore)
+	after := s.waitWrites("controller", s.controllerMetrics, before)
 	s.expectWrites(l.apiWrites(s.env).since(written), time.Since(began))
 	cpu := time.Duration((after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) * float64(time.Second))
 	measured.note(s.row("controller's CPU for each"), int64(cpu)/int64(s.n), func(n int64) string {
 		return time.Duration(n).Round(10 * time.Microsecond).String()
 	})
-	s.measureMemory("controller's peak memory", leader)
+	s.measureMemory("controller's peak memory", s.leader())
 	s.restart()
 }
 
@@ -80,9 +95,7 @@ func (s scale) row(what string) string { return fmt.Sprintf("%d Services at once
 
 func (s scale) measure(what string, result time.Duration) { measured.add(s.row(what), result) }
 
-// expectLatency judges how long the Services waited for their addresses. How long
-// the API server took to answer their creator, which is not Berth's doing, tells
-// how busy the machine was.
+// expectLatency judges how long the Services waited for their addresses.
 func (s scale) expectLatency(created map[string]creation, latencies []time.Duration) {
 	s.Helper()
 	var answers []time.Duration
@@ -94,23 +107,41 @@ func (s scale) expectLatency(created map[string]creation, latencies []time.Durat
 	s.measure("API server creates one, 99th percentile", answer)
 	s.measure("creation to EXTERNAL-IP, median", latencies[s.n/2])
 	s.measure("creation to EXTERNAL-IP, 99th percentile", worst)
-	if worst > latencyLimit {
-		s.Errorf("99th percentile from creation to EXTERNAL-IP is %s, more than %s; that of the API server to create a Service was %s", worst, latencyLimit, answer)
+	limit := latencyLimit
+	if answer > busy {
+		limit = answer
+		s.Logf("the machine is busy: the API server took %s to create a Service (99th percentile)", answer)
 	}
+	if worst > limit {
+		s.Errorf("99th percentile from creation to EXTERNAL-IP is %s, more than %s; that of the API server to create a Service was %s", worst, limit, answer)
+	}
+}
+
+// controllerMetrics are those of all controllers together: on a machine that is
+// very busy the lead may change.
+func (s scale) controllerMetrics() map[string]float64 {
+	s.Helper()
+	total := map[string]float64{}
+	for _, pod := range s.controllers() {
+		for series, value := range s.metrics(&pod, 7958) {
+			total[series] += value
+		}
+	}
+	return total
 }
 
 // waitWrites returns the metrics of the controller or the speaker once it has
 // written the status of every Service, which it may do once.
-func (s scale) waitWrites(pod *corev1.Pod, port int, before map[string]float64) map[string]float64 {
+func (s scale) waitWrites(who string, metrics func() map[string]float64, before map[string]float64) map[string]float64 {
 	s.Helper()
 	var after map[string]float64
 	count := func() int { return writesOf(after, "Service") - writesOf(before, "Service") }
-	s.waitFor(pod.Name+" to have counted its writes", 10*time.Second, func(context.Context) (bool, string) {
-		after = s.metrics(pod, port)
+	s.waitFor("the "+who+" to have counted its writes", 10*time.Second, func(context.Context) (bool, string) {
+		after = metrics()
 		return count() >= s.n, fmt.Sprintf("%d of %d", count(), s.n)
 	})
 	if count() != s.n {
-		s.Errorf("%s sent %d writes for %d Services by its own account, want one for each", pod.Name, count(), s.n)
+		s.Errorf("the %s sent %d writes for %d Services by its own account, want one for each", who, count(), s.n)
 	}
 	return after
 }
@@ -276,14 +307,16 @@ func writesOf(metrics map[string]float64, kind string) int {
 // creation is of one Service: when it was asked for, and when it was there.
 type creation struct{ asked, there time.Time }
 
-// burst creates n Services as fast as the API server takes them.
-func (e *env) burst(n int) map[string]creation {
+// burst creates Services as fast as the API server takes them, for as long as more
+// says so.
+func (e *env) burst(more func(n int, since time.Duration) bool) map[string]creation {
 	e.Helper()
 	var mu sync.Mutex
 	created := map[string]creation{}
 	g, ctx := errgroup.WithContext(e.ctx)
 	g.SetLimit(8)
-	for i := range n {
+	began := time.Now()
+	for i := 0; more(i, time.Since(began)); i++ {
 		g.Go(func() error {
 			service := e.newService(fmt.Sprintf("s-%d", i), withoutPods)
 			asked := time.Now()
