@@ -72,8 +72,9 @@ type link struct {
 	nth int
 	// local is the node's address and remote the router's.
 	local, remote netip.Addr
-	// peer is the name of the BGPPeer, its advertisement and the session.
-	peer string
+	// peer is the name of the BGPPeer and its advertisement, and called that of the
+	// session.
+	peer, called string
 }
 
 // link reserves a node for a test that has a session of a family with the bench.
@@ -90,7 +91,7 @@ func (b *bench) link(e *env, nth int) *link {
 	if err != nil {
 		e.Fatal(err)
 	}
-	l.local, l.peer = host.IPs()[nth], e.namespace
+	l.local, l.peer, l.called = host.IPs()[nth], e.namespace, e.namespace
 	return l
 }
 
@@ -181,7 +182,7 @@ func (l *link) session() routers.Session {
 // waitUp returns both sides of the session once they agree that it is up.
 func (l *link) waitUp() (routers.Session, v1beta1.BGPSessionStatus) {
 	l.Helper()
-	reported := l.waitEstablished(l.node, l.peer)
+	reported := l.waitEstablished(l.node, l.called)
 	var session routers.Session
 	l.waitFor("the router to have the session", bgpTimeout, func(context.Context) (bool, string) {
 		session = l.session()

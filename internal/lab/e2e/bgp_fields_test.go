@@ -264,6 +264,7 @@ func transportRows() []sessionRow {
 			peer: func(l *link, p *v1beta1.BGPPeerSpec) {
 				name := v1beta1.QualifiedName(routersValue + l.peer)
 				p.PeerAddress, p.PeerAddressFrom = "", &v1beta1.PeerAddressSource{NodeAnnotation: name}
+				l.called = l.peer + "@" + l.remote.String()
 				l.changeNode(fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, name, " "+l.remote.String()+" "))
 			},
 		},

@@ -108,6 +108,7 @@ func testAddressesOfNode(e *env, b *bench) {
 	l := b.link(e, 0)
 	six := b.router.host.IPs()[1]
 	name := v1beta1.QualifiedName(routersValue + l.peer)
+	l.called = l.peer + "@" + l.remote.String()
 	l.neighbor(nil)
 	l.createBGPPeer(l.peer, l.spec(func(p *v1beta1.BGPPeerSpec) {
 		p.PeerAddress, p.PeerAddressFrom = "", &v1beta1.PeerAddressSource{NodeAnnotation: name}
@@ -137,7 +138,7 @@ func (f *fabric) testDefaultGateway(e *env) {
 		MyASN: nodeASN, PeerASN: routerASN, PeerAddressFrom: &v1beta1.PeerAddressSource{DefaultGateway: v1beta1.FamilyIPv6},
 	})
 	for _, node := range e.lab.otherNodes() {
-		if s := e.waitEstablished(node, e.namespace); s.Address != r.host.IPs()[1].String() {
+		if s := e.waitEstablished(node, e.namespace+"@"+r.host.IPs()[1].String()); s.Address != r.host.IPs()[1].String() {
 			e.Errorf("%s takes %s for its default gateway", node, s.Address)
 		}
 	}
