@@ -149,7 +149,8 @@ func (c *controller) handle(key k8s.Key) error {
 	switch key.Kind {
 	case k8s.KindService:
 		return c.reconcile(key)
-	case k8s.KindIPAddressPool, k8s.KindL2Advertisement, k8s.KindNode, k8s.KindServiceCIDR:
+	case k8s.KindIPAddressPool, k8s.KindL2Advertisement, k8s.KindNode, k8s.KindServiceCIDR,
+		k8s.KindBGPPeer, k8s.KindBGPAdvertisement, k8s.KindCommunity, k8s.KindBFDProfile, k8s.KindSecret:
 		c.configDirty = true
 	case k8s.KindIPReservation:
 		if c.ownReservation(key.Name) {
@@ -208,13 +209,15 @@ func (c *controller) settle() error {
 // unless the pool says so.
 func (c *controller) configure() error {
 	c.configDirty, c.reservationsDirty, c.poolsDirty = false, false, true
-	snapshot, verdicts := config.Build(config.Objects{
+	objects := config.Objects{
 		IPAddressPools:   c.cache.IPAddressPools.List(),
 		IPReservations:   c.reservationObjects(),
 		L2Advertisements: c.cache.L2Advertisements.List(),
 		Taken:            takenByCluster(c.cache),
 		Now:              c.clock.Now(),
-	})
+	}
+	c.addBGP(&objects)
+	snapshot, verdicts := config.Build(objects)
 	if !reflect.DeepEqual(verdicts.IPAddressPools, c.verdicts.IPAddressPools) {
 		c.waitingDirty = true // it is part of what those are told who wait
 	}

@@ -10,9 +10,10 @@
 // +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools;ipreservations;l2advertisements,verbs=get;list;watch
 // +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools/status;ipreservations/status;l2advertisements/status,verbs=patch
 // +kubebuilder:rbac:groups=berth.dev,resources=ipreservations,verbs=create;patch;delete
+// +kubebuilder:rbac:groups=berth.dev,resources=bgppeers;bgpadvertisements;communities;bfdprofiles,verbs=get;list;watch
+// +kubebuilder:rbac:groups=berth.dev,resources=bgppeers/status;bgpadvertisements/status;communities/status;bfdprofiles/status,verbs=patch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=servicecidrs,verbs=get;list;watch
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=berth-system,resources=leases,verbs=create
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=berth-system,resources=leases,resourceNames=berth-controller,verbs=get;update
-// +kubebuilder:rbac:groups="",namespace=berth-system,resources=secrets,verbs=create
-// +kubebuilder:rbac:groups="",namespace=berth-system,resources=secrets,resourceNames=berth-membership,verbs=get
+// +kubebuilder:rbac:groups="",namespace=berth-system,resources=secrets,verbs=get;list;watch;create
 package main

@@ -96,7 +96,7 @@ func (l *leadership) lead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cache, err := k8s.NewCache(k8s.CacheConfig{Clients: l.clients, Kinds: kinds})
+	cache, err := k8s.NewCache(k8s.CacheConfig{Clients: l.clients, Kinds: append(kinds, bgpKinds()...), SecretNamespace: l.options.namespace})
 	if err != nil {
 		return err
 	}

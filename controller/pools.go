@@ -67,19 +67,14 @@ func (c *controller) reportConfiguration() error {
 			return err
 		}
 	}
-	for _, object := range c.cache.L2Advertisements.List() {
-		verdict, judged := c.verdicts.L2Advertisements[object.Name]
-		if !judged {
-			continue
-		}
-		status := v1beta1.L2AdvertisementStatus{
-			Conditions: c.acceptance(object.Status.Conditions, object.Generation, verdict),
-		}
-		if err := c.report(k8s.KindL2Advertisement, object.Name, object.Status, status); err != nil {
+	for _, o := range c.cache.L2Advertisements.List() {
+		err := c.reportVerdict(k8s.KindL2Advertisement, &o.ObjectMeta, c.verdicts.L2Advertisements, o.Status.Conditions,
+			func(conditions []metav1.Condition) any { return v1beta1.L2AdvertisementStatus{Conditions: conditions} })
+		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return c.reportBGP()
 }
 
 // finish writes what the next leader is to know of the last second: which

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/clock"
 
+	"github.com/berth-lb/berth/internal/bfd"
+	"github.com/berth-lb/berth/internal/bgp/gobgp"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
@@ -33,6 +35,7 @@ type options struct {
 	bindAddr        string
 	port            uint16
 	podSelector     string
+	kubeProxyHealth string
 }
 
 func main() {
@@ -52,6 +55,7 @@ func main() {
 	f.StringVar(&o.bindAddr, "membership-bind-addr", cmp.Or(os.Getenv("POD_IP"), os.Getenv("HOST_IP")), "address of this node to which the other speakers connect ($POD_IP or $HOST_IP)")
 	f.Uint16Var(&o.port, "membership-port", 7956, "TCP and UDP port of all speakers' membership")
 	f.StringVar(&o.podSelector, "speaker-selector", "app.kubernetes.io/component=speaker", "label selector of the speakers' Pods")
+	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; empty does not ask, for clusters without it")
 	os.Exit(daemon.Main(cmd))
 }
 
@@ -129,8 +133,9 @@ func speak(asked, working context.Context, d deps) error {
 		Clients: d.clients,
 		Kinds: []k8s.Kind{
 			k8s.KindService, k8s.KindEndpointSlice, k8s.KindNode, k8s.KindPod, k8s.KindIPAddressPool, k8s.KindL2Advertisement,
+			k8s.KindBGPPeer, k8s.KindBGPAdvertisement, k8s.KindCommunity, k8s.KindBFDProfile, k8s.KindSecret,
 		},
-		PodNamespace: d.options.namespace, PodSelector: selector,
+		PodNamespace: d.options.namespace, PodSelector: selector, SecretNamespace: d.options.namespace,
 	})
 	if err != nil {
 		return err
@@ -140,7 +145,12 @@ func speak(asked, working context.Context, d deps) error {
 	if err != nil {
 		return err
 	}
-	writer := k8s.NewWriter(k8s.PatchStatus(d.clients), d.logger, k8s.NewWriterMetrics(d.registry))
+	writerMetrics := k8s.NewWriterMetrics(d.registry)
+	writer := k8s.NewWriter(k8s.PatchStatus(d.clients), d.logger, writerMetrics)
+	nodeStates := k8s.NewWriter(k8s.ApplyNodeState(d.clients, "berth-speaker"), d.logger, writerMetrics)
+	proxy := newProxyHealth(d.options.kubeProxyHealth, d.logger)
+	peers := gobgp.New(gobgp.Config{Logger: d.logger, Registerer: d.registry})
+	watch := bfd.New(bfd.Options{Logger: d.logger, Metrics: bfd.NewMetrics(d.registry)})
 	events := k8s.NewEvents(d.clients.Kube, "berth-speaker", d.logger)
 	s := newSpeaker(speaker{
 		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.k8s.Class, d.options.port),
@@ -148,7 +158,12 @@ func speak(asked, working context.Context, d deps) error {
 		reporter: newReporter(reporter{
 			self: d.options.node, services: cache.Services, writer: writer, events: events, clock: clock.RealClock{},
 		}),
-		clock: clock.RealClock{}, logger: d.logger, health: d.health, metrics: newMetrics(d.registry),
+		routers: newRouters(routers{
+			node: d.options.node, sessions: peers, bfd: watch, gateways: netif.Gateways, ready: proxy.ready,
+			clock: clock.RealClock{}, logger: d.logger,
+		}),
+		nodeState: &nodeReporter{writer: nodeStates, logger: d.logger},
+		clock:     clock.RealClock{}, logger: d.logger, health: d.health, metrics: newMetrics(d.registry),
 	})
 
 	working, stop := context.WithCancel(working)
@@ -160,6 +175,9 @@ func speak(asked, working context.Context, d deps) error {
 		daemon.Task{Name: "membership key", Run: func(ctx context.Context) error { return d.keys.follow(ctx, group) }},
 		daemon.Task{Name: "cache", Run: cache.Run},
 		daemon.Task{Name: "writer", Run: writer.Run},
+		daemon.Task{Name: "node state", Run: nodeStates.Run},
+		daemon.Task{Name: "kube-proxy", Run: proxy.run},
+		daemon.Task{Name: "routers", Run: func(ctx context.Context) error { return s.routers.run(ctx, watch.Run) }},
 		daemon.Task{Name: "events", Run: events.Run},
 		daemon.Task{Name: "changes", Run: s.pump},
 		daemon.Task{Name: "loop", Run: func(working context.Context) error {
@@ -174,10 +192,8 @@ func speak(asked, working context.Context, d deps) error {
 				return err
 			}
 			group.Leave()
-			select {
-			case <-time.After(handover):
-			case <-working.Done():
-			}
+			s.routers.leave(working)
+			sleep(working, handover)
 			return nil
 		}},
 	)

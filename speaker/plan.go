@@ -42,6 +42,8 @@ type node struct {
 	labels labels.Set
 	// networkUnavailable is its condition of that name.
 	networkUnavailable bool
+	// draining is whether its routes are taken back from routers.
+	draining bool
 }
 
 // planInput is all that a plan depends on. Everything in it is shared and not
@@ -67,6 +69,9 @@ const (
 	noEndpoints
 	// noNode: every node is ineligible.
 	noNode
+	// noRouter: no router is told, and layer 2 is not asked for. No plan says so;
+	// see describe.
+	noRouter
 	// cannotAnswer: the owner fails to answer. No plan says so; see describe.
 	cannotAnswer
 )
@@ -88,7 +93,9 @@ type placement struct {
 // plan is who answers for which address. All speakers that know the same make
 // the same plan, but for desired, which is their own part.
 type plan struct {
+	config     *config.Snapshot
 	nodes      []*node
+	members    []*membership.Member // of nodes; nil where none lives
 	placements map[netip.Addr]*placement
 	// desired is what this node is to answer for.
 	desired l2.Desired
@@ -110,7 +117,10 @@ func (p *plan) ownerOf(place *placement) string {
 // cannot see, so it keeps those of its addresses that would still be its own
 // and takes no others.
 func makePlan(in planInput) *plan {
-	p := &plan{nodes: in.nodes, placements: map[netip.Addr]*placement{}, desired: l2.Desired{}}
+	j := newJudge(in)
+	p := &plan{
+		config: in.config, nodes: in.nodes, members: j.members, placements: map[netip.Addr]*placement{}, desired: l2.Desired{},
+	}
 	for _, s := range in.services {
 		for _, addr := range s.addresses {
 			place := p.placements[addr]
@@ -121,7 +131,6 @@ func makePlan(in planInput) *plan {
 			place.services = append(place.services, s)
 		}
 	}
-	j := newJudge(in)
 	verdicts := make([]verdict, len(p.placements)*len(in.nodes))
 	for _, place := range p.placements {
 		place.verdicts, verdicts = verdicts[:len(in.nodes):len(in.nodes)], verdicts[len(in.nodes):]

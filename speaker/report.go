@@ -26,7 +26,10 @@ const (
 	// reasonPartly: some addresses are announced; the message says why the
 	// others are not.
 	reasonPartly = "PartlyAnnounced"
-	// reasonNoAdvertisement: no L2Advertisement selects the addresses.
+	// reasonNoSession: only routers are to be told, and none is; the message says
+	// why.
+	reasonNoSession = "NoBGPSession"
+	// reasonNoAdvertisement: no advertisement selects the addresses.
 	reasonNoAdvertisement = "NoAdvertisement"
 	// reasonNoEndpoints: no endpoint serves, so nobody could answer.
 	reasonNoEndpoints = "NoEndpoints"
@@ -61,6 +64,9 @@ type reporter struct {
 	events   eventSender
 	clock    clock.PassiveClock
 	told     map[serviceKey]telling
+	// differs is since when a condition says something else than it should that
+	// may be over in a moment.
+	differs map[serviceKey]time.Time
 }
 
 // telling is what was last written to a Service.
@@ -78,10 +84,12 @@ const sentenceEnd = "; "
 type statement struct {
 	announced       bool
 	reason, message string
+	// byBGP says that the message counts nodes that tell routers.
+	byBGP bool
 }
 
 func newReporter(r reporter) *reporter {
-	r.told = map[serviceKey]telling{}
+	r.told, r.differs = map[serviceKey]telling{}, map[serviceKey]time.Time{}
 	return &r
 }
 
@@ -179,6 +187,7 @@ func (r *reporter) withdrawAll() {
 func (r *reporter) withdraw(key serviceKey) {
 	r.writer.Set(writerKey(key), nil)
 	delete(r.told, key)
+	delete(r.differs, key)
 }
 
 // tell writes the condition of one Service where it is wrong. Where it has to
@@ -189,6 +198,7 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing fai
 	before := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced)
 	last, told := r.told[s.key]
 	if before != nil && want.isSaidBy(before) {
+		delete(r.differs, s.key)
 		if told && last.statement != want {
 			r.writer.Set(writerKey(s.key), nil) // it has changed and changed back before it was sent
 		}
@@ -202,9 +212,33 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing fai
 			return due
 		}
 	}
+	if due := r.lasts(s.key, want, before, now); !due.IsZero() {
+		return due
+	}
 	r.told[s.key] = telling{statement: want, at: now}
 	r.writer.Set(writerKey(s.key), conditionPatch(object, want, before, now))
 	return now.Add(rewriteInterval)
+}
+
+// lasts returns until when to wait before the condition of a Service that stays
+// announced is written anew; zero for not at all. That a node comes or goes that
+// tells routers changes the conditions of all Services, and while speakers are
+// restarted one by one this is over before anybody has read it.
+func (r *reporter) lasts(key serviceKey, want statement, before *metav1.Condition, now time.Time) time.Time {
+	if !want.byBGP || !want.announced || before == nil || before.Status != metav1.ConditionTrue {
+		delete(r.differs, key)
+		return time.Time{}
+	}
+	since, known := r.differs[key]
+	if !known {
+		since = now
+		r.differs[key] = now
+	}
+	if due := since.Add(rewriteInterval); now.Before(due) {
+		return due
+	}
+	delete(r.differs, key)
+	return time.Time{}
 }
 
 func writerKey(key serviceKey) k8s.Key {
@@ -269,6 +303,7 @@ func (p *plan) reporterOf(s *service, live []election.Candidate) (name string, o
 func (p *plan) describe(s *service, self string, failing failures) statement {
 	var texts []string
 	reasons := map[outcome]int{}
+	byBGP := false
 	for _, addr := range s.addresses {
 		place := p.placements[addr]
 		result, why := place.outcome, p.why(place)
@@ -277,14 +312,17 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 				result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
 			}
 		}
-		reasons[result]++
-		if result == announced {
-			texts = append(texts, byWhom(addr, p.ownerOf(place), place.interfaces))
-		} else {
-			texts = append(texts, fmt.Sprintf("%s is not announced: %s", addr, why))
+		l2 := byWhom(addr, p.ownerOf(place), place.interfaces)
+		if result != announced {
+			l2 = fmt.Sprintf("%s is not announced: %s", addr, why)
 		}
+		routers := p.routed(place)
+		byBGP = byBGP || routers.selected
+		result, text := together(addr, result, l2, routers)
+		reasons[result]++
+		texts = append(texts, text)
 	}
-	st := statement{message: strings.Join(texts, sentenceEnd)}
+	st := statement{message: strings.Join(texts, sentenceEnd), byBGP: byBGP}
 	switch {
 	case reasons[announced] == len(s.addresses):
 		st.announced, st.reason = true, reasonAnnounced
@@ -296,17 +334,39 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 		st.reason = reasonNoNode
 	case reasons[noEndpoints] > 0:
 		st.reason = reasonNoEndpoints
+	case reasons[noRouter] > 0:
+		st.reason = reasonNoSession
 	default:
 		st.reason = reasonNoAdvertisement
 	}
 	return st
 }
 
+// together says what becomes of an address of which layer 2 says l2, and routers
+// are told.
+func together(addr netip.Addr, result outcome, l2 string, routers routed) (outcome, string) {
+	switch {
+	case !routers.selected:
+		return result, l2
+	case result == notAdvertised && routers.nodes > 0:
+		return announced, fmt.Sprintf("%s by %s", addr, routers)
+	case result == notAdvertised && routers.unserved:
+		return noEndpoints, fmt.Sprintf("%s is not announced: %s", addr, routers.why)
+	case result == notAdvertised:
+		return noRouter, fmt.Sprintf("%s is not announced: %s", addr, routers.why)
+	case result == announced && routers.nodes > 0:
+		return announced, fmt.Sprintf("%s and by %s", l2, routers)
+	case routers.nodes > 0:
+		return announced, fmt.Sprintf("%s by %s, but not on the network of the nodes: %s", addr, routers, l2)
+	}
+	return result, fmt.Sprintf("%s, and to no router: %s", l2, routers.why)
+}
+
 // why says why nobody announces the address.
 func (p *plan) why(place *placement) string {
 	switch place.outcome {
 	case notAdvertised:
-		return "no L2Advertisement selects it"
+		return "no L2Advertisement selects it, nor does a BGPAdvertisement"
 	case noEndpoints:
 		return "none of its Services has an endpoint that serves"
 	case noNode:

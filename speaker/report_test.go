@@ -200,7 +200,7 @@ func TestConditionSaysWhereAndWhy(t *testing.T) {
 		},
 		"no advertisement": {
 			func(d *desk) { d.advertisements() }, metav1.ConditionFalse, reasonNoAdvertisement,
-			"192.0.2.10 is not announced: no L2Advertisement selects it; 2001:db8::10 is not announced: no L2Advertisement selects it",
+			"192.0.2.10 is not announced: no L2Advertisement selects it, nor does a BGPAdvertisement; 2001:db8::10 is not announced: no L2Advertisement selects it, nor does a BGPAdvertisement",
 		},
 		"no endpoints": {
 			func(d *desk) { d.get("web").endpoints("a:notready") }, metav1.ConditionFalse, reasonNoEndpoints,

@@ -79,6 +79,8 @@ type speaker struct {
 	members   members
 	announcer announcer
 	reporter  *reporter
+	routers   *routers
+	nodeState *nodeReporter
 	clock     clock.WithTicker
 	logger    log.Logger
 	health    *daemon.Health
@@ -92,7 +94,9 @@ type speaker struct {
 	present  map[string]bool // the members that the last plan counted with
 	held     l2.Desired
 	failing  failures
-	report   time.Time // when the reporter wants to be called again; zero for never
+	// again is when the reporter or the routing wants to be called again; zero for
+	// never.
+	again time.Time
 }
 
 func newSpeaker(s speaker) *speaker {
@@ -135,6 +139,8 @@ func (s *speaker) run(ctx context.Context) error {
 	due := s.clock.NewTimer(quiet)
 	defer due.Stop()
 
+	ready := s.routers.ready
+
 	s.world.load()
 	s.lookAtLinks()
 	s.lookAtPeers()
@@ -152,10 +158,19 @@ func (s *speaker) run(ctx context.Context) error {
 			s.lookAtLinks()
 			touched = true
 		case now := <-check.C():
-			touched = s.checkFailures() || !s.report.IsZero() && !now.Before(s.report)
+			touched = s.checkFailures() || !s.again.IsZero() && !now.Before(s.again)
 			s.checkLag()
+			s.reportNode()
 		case <-appliedChanged:
 			touched = s.checkFailures()
+		case <-ready:
+			ready, touched = nil, true
+		case <-s.routers.sessions.Changes():
+			s.routers.look()
+			touched = true
+		case <-s.routers.bfd.Changes():
+			s.routers.look() // at once: it ends sessions
+			touched = true
 		case <-due.C():
 			if took := s.converge(); restFactor*took > quiet {
 				rest = restFactor * took
@@ -200,6 +215,7 @@ func (s *speaker) lookAtPeers() {
 func (s *speaker) lookAtLinks() {
 	info, regained := s.watch.look(s.links.Links(), s.world.relevantLinks(s.addr))
 	s.info = info
+	s.routers.knownAt = time.Time{} // routes change with links
 	if regained {
 		level.Info(s.logger).Log("msg", "a link has become usable; asking the other speakers before taking addresses")
 		s.members.Rejoin()
@@ -213,6 +229,7 @@ func (s *speaker) lookAtLinks() {
 // gained. They give up what will be its own only when it is about to take it.
 func (s *speaker) tellOthers(view *membership.View) {
 	tell := s.info
+	tell.Sessions = s.routers.established()
 	switch {
 	case view.Settled:
 	case len(s.held) == 0:
@@ -230,6 +247,15 @@ func (s *speaker) checkFailures() bool {
 	changed := !maps.Equal(failing, s.failing)
 	s.failing = failing
 	return changed
+}
+
+// reportNode says how this node's sessions with routers are doing.
+func (s *speaker) reportNode() {
+	object, found := s.world.cache.Nodes.Get("", s.self)
+	if !found {
+		return
+	}
+	s.nodeState.report(object, s.routers.nodeState(s.nodeState.last()))
 }
 
 // checkLag lets announcements that are late count as work that waits.
@@ -253,10 +279,11 @@ func (s *speaker) converge() time.Duration {
 	})
 	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
 	s.apply(p, view)
-	s.report = time.Time{}
+	s.again = s.routers.converge(s.world, p, s.links.Links())
 	if view.Settled {
-		s.report = s.reporter.report(p, services, reportView{members: view, speakers: s.speakers, held: s.held, failing: s.failing})
-		s.health.SetReady(true)
+		again := s.reporter.report(p, services, reportView{members: view, speakers: s.speakers, held: s.held, failing: s.failing})
+		s.again = earlier(s.again, again)
+		s.awaitRouters()
 	} else {
 		s.reporter.withdrawAll() // a view in doubt is good for keeping addresses, not for telling others
 		if len(view.Refused) > 0 {
@@ -268,6 +295,17 @@ func (s *speaker) converge() time.Duration {
 		s.health.Applied()
 	}
 	return s.clock.Since(start)
+}
+
+// awaitRouters is ready as soon as the routers are.
+func (s *speaker) awaitRouters() {
+	why, until := s.routers.awaited()
+	if why != "" {
+		s.health.NotReady(why)
+		s.again = earlier(s.again, until)
+		return
+	}
+	s.health.SetReady(true)
 }
 
 // apply makes this node answer for what the plan gives it. If a member was

@@ -159,7 +159,11 @@ func newStage(t *testing.T) *stage {
 		reporter: newReporter(reporter{
 			self: "a", services: cache.Services, writer: s.writer, events: fakeEvents{&desk{}}, clock: clock.RealClock{},
 		}),
-		clock: clock.RealClock{}, logger: log.NewNopLogger(), health: s.health, metrics: newMetrics(prometheus.NewRegistry()),
+		routers: newRouters(routers{
+			node: "a", sessions: newFakeSessions(), bfd: newFakeBFD(), ready: make(chan struct{}), clock: clock.RealClock{}, logger: log.NewNopLogger(),
+		}),
+		nodeState: &nodeReporter{writer: &fakeWriter{pending: map[k8s.Key][]byte{}}, logger: log.NewNopLogger()},
+		clock:     clock.RealClock{}, logger: log.NewNopLogger(), health: s.health, metrics: newMetrics(prometheus.NewRegistry()),
 	})
 	return s
 }

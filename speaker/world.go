@@ -72,17 +72,37 @@ func (w *world) update(key k8s.Key) {
 		w.updateSlice(key.Namespace, key.Name)
 	case k8s.KindNode:
 		w.updateNode(key.Name)
-	case k8s.KindIPAddressPool, k8s.KindL2Advertisement:
+	case k8s.KindIPAddressPool, k8s.KindL2Advertisement,
+		k8s.KindBGPPeer, k8s.KindBGPAdvertisement, k8s.KindCommunity, k8s.KindBFDProfile, k8s.KindSecret:
 		w.configure()
 	}
 }
 
 func (w *world) configure() {
+	objects := config.Objects{
+		IPAddressPools:    w.cache.IPAddressPools.List(),
+		L2Advertisements:  w.cache.L2Advertisements.List(),
+		BGPPeers:          w.cache.BGPPeers.List(),
+		BGPAdvertisements: w.cache.BGPAdvertisements.List(),
+		Communities:       w.cache.Communities.List(),
+		BFDProfiles:       w.cache.BFDProfiles.List(),
+		Before:            w.config,
+	}
+	for _, object := range w.cache.Secrets.List() {
+		objects.Secrets = append(objects.Secrets, config.NewSecret(object))
+	}
 	// The verdicts are the controller's to tell.
-	w.config, _ = config.Build(config.Objects{
-		IPAddressPools:   w.cache.IPAddressPools.List(),
-		L2Advertisements: w.cache.L2Advertisements.List(),
-	})
+	w.config, _ = config.Build(objects)
+}
+
+// selfNode returns what BGP needs to know of a node; nothing but its name if
+// there is no such Node.
+func (w *world) selfNode(name string) config.Node {
+	object, ok := w.cache.Nodes.Get("", name)
+	if !ok {
+		return config.Node{Name: name}
+	}
+	return config.NewNode(object)
 }
 
 func (w *world) updateService(key serviceKey) {
@@ -182,7 +202,8 @@ func (w *world) updateNode(name string) {
 		delete(w.nodes, name)
 		return
 	}
-	n := &node{name: name, labels: object.Labels}
+	_, draining := object.Annotations[v1beta1.AnnotationDrain]
+	n := &node{name: name, labels: object.Labels, draining: draining}
 	for _, c := range object.Status.Conditions {
 		if c.Type == corev1.NodeNetworkUnavailable && c.Status == corev1.ConditionTrue {
 			n.networkUnavailable = true

@@ -33,6 +33,10 @@ const (
 // its Services share addresses with those of other namespaces that have it too.
 const AnnotationShareAcrossNamespaces = "berth.dev/share-across-namespaces"
 
+// AnnotationDrain on a Node takes its routes back from routers, without a failed
+// connection, until it is removed. Its value is yours.
+const AnnotationDrain = "berth.dev/drain"
+
 // LabelRetained marks the IPReservations that Berth makes for Services with
 // AnnotationRetain.
 const LabelRetained = "berth.dev/retained"
@@ -47,6 +51,9 @@ const (
 	// ConditionAnnounced on a Service: True when its addresses are announced;
 	// the message says by which node, interface and protocol.
 	ConditionAnnounced = "berth.dev/Announced"
+	// ConditionBGPReady on a NodeState: True when every BGP session that the
+	// BGPPeers ask of the node is established.
+	ConditionBGPReady = "BGPReady"
 )
 
 // Reasons of ConditionAccepted.
@@ -57,7 +64,9 @@ const (
 	ReasonInvalid = "Invalid"
 	// ReasonOverlap: the pool shares addresses with an older pool.
 	ReasonOverlap = "Overlap"
-	// ReasonConflict: the reservation holds an address that an older one holds.
+	// ReasonConflict: the reservation holds an address that an older one holds,
+	// older Communities give all names of the Community to other values, or another
+	// advertisement, which is in force as well, gives other attributes to a route.
 	ReasonConflict = "Conflict"
 	// ReasonPartlyHeld: some of the reservation's addresses are not held yet; the
 	// message says why.
@@ -66,6 +75,21 @@ const (
 	ReasonExpired = "Expired"
 	// ReasonUnknownPool: the advertisement names pools of which none is in force.
 	ReasonUnknownPool = "UnknownPool"
+	// ReasonPartlyAccepted: the object is in force, but for something that the
+	// message names.
+	ReasonPartlyAccepted = "PartlyAccepted"
+	// ReasonUnknownPeer: the advertisement names peers of which none is in force.
+	ReasonUnknownPeer = "UnknownPeer"
+	// ReasonUnknownCommunity: the advertisement uses a name that no Community in
+	// force gives to a community.
+	ReasonUnknownCommunity = "UnknownCommunity"
+	// ReasonUnknownBFDProfile: the peer names a BFDProfile that is not in force.
+	ReasonUnknownBFDProfile = "UnknownBFDProfile"
+	// ReasonSecretNotUsable: the peer names a Secret that is not there or that
+	// holds no password.
+	ReasonSecretNotUsable = "SecretNotUsable"
+	// ReasonDuplicate: an older peer is the same.
+	ReasonDuplicate = "Duplicate"
 )
 
 // LoadBalancerClass is the class of Services that are Berth's even when it is

@@ -18,9 +18,14 @@ func GroupVersion() schema.GroupVersion {
 func AddToScheme(scheme *runtime.Scheme) error {
 	gv := GroupVersion()
 	scheme.AddKnownTypes(gv,
+		&BFDProfile{}, &BFDProfileList{},
+		&BGPAdvertisement{}, &BGPAdvertisementList{},
+		&BGPPeer{}, &BGPPeerList{},
+		&Community{}, &CommunityList{},
 		&IPAddressPool{}, &IPAddressPoolList{},
 		&IPReservation{}, &IPReservationList{},
 		&L2Advertisement{}, &L2AdvertisementList{},
+		&NodeState{}, &NodeStateList{},
 	)
 	metav1.AddToGroupVersion(scheme, gv)
 	return nil

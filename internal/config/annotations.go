@@ -44,8 +44,8 @@ type Wishes struct {
 	Unknown []string
 }
 
-// known are the annotations of a Service with Berth's prefix.
-func known(annotation string) bool {
+// isKnown says that an annotation of a Service with Berth's prefix means something.
+func isKnown(annotation string) bool {
 	switch annotation {
 	case v1beta1.AnnotationAddressPool, v1beta1.AnnotationLoadBalancerIPs, v1beta1.AnnotationAllowSharedIP,
 		v1beta1.AnnotationRetain, v1beta1.AnnotationRenew, v1beta1.AnnotationRenewed, v1beta1.AnnotationSharedIPKey,
@@ -77,7 +77,7 @@ func ReadWishes(annotations map[string]string, loadBalancerIP string) (Wishes, e
 	_, w.SharingKey, _ = find(annotations, v1beta1.AnnotationAllowSharedIP)
 	_, w.Renew, _ = find(annotations, v1beta1.AnnotationRenew)
 	for key := range annotations {
-		if strings.HasPrefix(key, v1beta1.GroupName+"/") && !known(key) {
+		if strings.HasPrefix(key, v1beta1.GroupName+"/") && !isKnown(key) {
 			w.Unknown = append(w.Unknown, key)
 		}
 	}

@@ -22,6 +22,21 @@ type Objects struct {
 	IPAddressPools   []*v1beta1.IPAddressPool
 	IPReservations   []*v1beta1.IPReservation
 	L2Advertisements []*v1beta1.L2Advertisement
+
+	BGPPeers          []*v1beta1.BGPPeer
+	BGPAdvertisements []*v1beta1.BGPAdvertisement
+	Communities       []*v1beta1.Community
+	BFDProfiles       []*v1beta1.BFDProfile
+	// Secrets are those of Berth's namespace that may hold passwords of peers.
+	Secrets []Secret
+	// Nodes are those that verdicts about peers look at. They make no difference
+	// to the snapshot.
+	Nodes []Node
+	// Before is the snapshot that was in force so far, or nil. What it says about
+	// a BFDProfile, a Secret or a Community goes on to hold for those that use it
+	// when the object is deleted: nobody loses a session or a route by it.
+	Before *Snapshot
+
 	// Taken are addresses that the cluster itself uses. No pool hands them out.
 	Taken []Taken
 	// Now decides which reservations are over.
@@ -49,6 +64,11 @@ type Verdicts struct {
 	IPAddressPools   map[string]Verdict
 	IPReservations   map[string]Verdict
 	L2Advertisements map[string]Verdict
+
+	BGPPeers          map[string]Verdict
+	BGPAdvertisements map[string]Verdict
+	Communities       map[string]Verdict
+	BFDProfiles       map[string]Verdict
 }
 
 // Build makes the snapshot of what is in force, and a verdict for every object.
@@ -57,12 +77,41 @@ func Build(objects Objects) (*Snapshot, Verdicts) {
 		snapshot: &Snapshot{},
 		verdicts: Verdicts{
 			IPAddressPools: map[string]Verdict{}, IPReservations: map[string]Verdict{}, L2Advertisements: map[string]Verdict{},
+			BGPPeers: map[string]Verdict{}, BGPAdvertisements: map[string]Verdict{}, Communities: map[string]Verdict{}, BFDProfiles: map[string]Verdict{},
 		},
 	}
 	b.pools(objects.IPAddressPools, objects.Taken)
 	b.reservations(objects.IPReservations, objects.Now)
 	b.advertisements(objects.L2Advertisements, objects.IPAddressPools)
+	b.bgp(objects)
+	for _, verdicts := range b.verdicts.all() {
+		for name, v := range verdicts {
+			v.Message = cut(v.Message)
+			verdicts[name] = v
+		}
+	}
 	return b.snapshot, b.verdicts
+}
+
+func (v Verdicts) all() []map[string]Verdict {
+	return []map[string]Verdict{
+		v.IPAddressPools, v.IPReservations, v.L2Advertisements,
+		v.BGPPeers, v.BGPAdvertisements, v.Communities, v.BFDProfiles,
+	}
+}
+
+// maxMessage is how many bytes a message has at most. A condition could take
+// 32768, but nobody reads so many.
+const maxMessage = 4096
+
+// cut leaves out the end of a message that is too long for a condition, which
+// would have the whole status refused.
+func cut(message string) string {
+	const rest = " … and more"
+	if len(message) <= maxMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxMessage-len(rest)], "") + rest
 }
 
 type builder struct {
@@ -121,16 +170,16 @@ func (b *builder) advertisements(objects []*v1beta1.L2Advertisement, pools []*v1
 			continue
 		}
 		b.snapshot.L2Advertisements = append(b.snapshot.L2Advertisements, adv)
-		b.verdicts.L2Advertisements[object.Name] = b.judgeReferences(object)
+		b.verdicts.L2Advertisements[object.Name] = b.judgePools(object.Spec.IPAddressPools, len(object.Spec.IPAddressPoolSelectors) > 0)
 	}
 	slices.SortFunc(b.snapshot.L2Advertisements, func(x, y *L2Advertisement) int { return strings.Compare(x.Name, y.Name) })
 }
 
-// judgeReferences finds pools that an advertisement names and that are not in
-// force. The advertisement stays: Services keep addresses of pools that are gone.
-func (b *builder) judgeReferences(object *v1beta1.L2Advertisement) Verdict {
+// judgePools finds pools that an advertisement names and that are not in force.
+// The advertisement stays: Services keep addresses of pools that are gone.
+func (b *builder) judgePools(names []v1beta1.ObjectName, selects bool) Verdict {
 	var unknown []string
-	for i, name := range object.Spec.IPAddressPools {
+	for i, name := range names {
 		if _, found := b.snapshot.Pool(string(name)); !found {
 			unknown = append(unknown, fmt.Sprintf("spec.ipAddressPools[%d]: no pool %s is in force", i, name))
 		}
@@ -138,10 +187,10 @@ func (b *builder) judgeReferences(object *v1beta1.L2Advertisement) Verdict {
 	switch {
 	case len(unknown) == 0:
 		return accepted("the advertisement is in force")
-	case len(unknown) == len(object.Spec.IPAddressPools) && len(object.Spec.IPAddressPoolSelectors) == 0:
-		return Verdict{Reason: v1beta1.ReasonUnknownPool, Message: strings.Join(unknown, "; ") + "; create the pool or correct the name"}
+	case len(unknown) == len(names) && !selects:
+		return Verdict{Reason: v1beta1.ReasonUnknownPool, Message: few(unknown) + "; create the pool or correct the name"}
 	}
-	return accepted("the advertisement is in force for the other pools; " + strings.Join(unknown, "; "))
+	return accepted("the advertisement is in force for the other pools; " + few(unknown))
 }
 
 func accepted(message string) Verdict {
@@ -264,16 +313,14 @@ func newServiceAllocation(a *v1beta1.ServiceAllocation, path *field.Path) (*Serv
 
 func newL2Advertisement(object *v1beta1.L2Advertisement, pools []*v1beta1.IPAddressPool) (*L2Advertisement, field.ErrorList) {
 	spec, path := &object.Spec, field.NewPath("spec")
-	poolSelectors, errs := newSelectors(spec.IPAddressPoolSelectors, path.Child("ipAddressPoolSelectors"))
+	selection, errs := newPoolSelection(spec.IPAddressPools, spec.IPAddressPoolSelectors, path, pools)
 	nodeSelectors, more := newSelectors(spec.NodeSelectors, path.Child("nodeSelectors"))
 	errs = append(errs, more...)
 	serviceSelectors, more := newSelectors(spec.ServiceSelectors, path.Child("serviceSelectors"))
 	errs = append(errs, more...)
 	adv := &L2Advertisement{
-		Name:             object.Name,
-		AllPools:         len(spec.IPAddressPools)+len(spec.IPAddressPoolSelectors) == 0,
-		Pools:            plain(spec.IPAddressPools),
-		Selects:          len(poolSelectors) > 0,
+		Name:     object.Name,
+		AllPools: selection.AllPools, Pools: selection.Pools, Selects: selection.Selects, Existing: selection.Existing,
 		NodeSelectors:    nodeSelectors,
 		ServiceSelectors: serviceSelectors,
 		Interfaces:       plain(spec.Interfaces),
@@ -286,16 +333,22 @@ func newL2Advertisement(object *v1beta1.L2Advertisement, pools []*v1beta1.IPAddr
 		}
 		adv.PreferredNodes = append(adv.PreferredNodes, PreferredNodes{Weight: p.Weight, Selector: selector})
 	}
+	return adv, errs
+}
+
+func newPoolSelection(names []v1beta1.ObjectName, from []v1beta1.LabelSelector, path *field.Path, pools []*v1beta1.IPAddressPool) (PoolSelection, field.ErrorList) {
+	selectors, errs := newSelectors(from, path.Child("ipAddressPoolSelectors"))
+	s := PoolSelection{AllPools: len(names)+len(from) == 0, Pools: plain(names), Selects: len(selectors) > 0}
 	for _, pool := range pools {
-		adv.Existing = append(adv.Existing, pool.Name)
-		if matchesOne(poolSelectors, labels.Set(pool.Labels)) {
-			adv.Pools = append(adv.Pools, pool.Name)
+		s.Existing = append(s.Existing, pool.Name)
+		if matchesOne(selectors, labels.Set(pool.Labels)) {
+			s.Pools = append(s.Pools, pool.Name)
 		}
 	}
-	slices.Sort(adv.Existing)
-	slices.Sort(adv.Pools)
-	adv.Pools = slices.Compact(adv.Pools)
-	return adv, errs
+	slices.Sort(s.Existing)
+	slices.Sort(s.Pools)
+	s.Pools = slices.Compact(s.Pools)
+	return s, errs
 }
 
 func newSelectors(from []v1beta1.LabelSelector, path *field.Path) ([]labels.Selector, field.ErrorList) {

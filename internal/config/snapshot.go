@@ -13,12 +13,16 @@ import (
 )
 
 // Snapshot is the configuration that is in force. It never changes; an edit
-// makes a new one. Objects are in the order of their names, reservations in that
-// of their age: the older goes first.
+// makes a new one. Objects are in the order of their names, reservations and BGP
+// peers in that of their age: the older goes first.
 type Snapshot struct {
-	Pools            []*Pool
-	Reservations     []*Reservation
-	L2Advertisements []*L2Advertisement
+	Pools             []*Pool
+	Reservations      []*Reservation
+	L2Advertisements  []*L2Advertisement
+	BGPPeers          []*BGPPeer
+	BGPAdvertisements []*BGPAdvertisement
+	// memory is what the names that the objects use mean.
+	memory memory
 }
 
 // Pool is an IPAddressPool that is in force.
@@ -93,6 +97,15 @@ type L2Advertisement struct {
 	// Interfaces are names; none means those that have the address's subnet.
 	Interfaces     []string
 	PreferredNodes []PreferredNodes
+}
+
+// PoolSelection says which pools an advertisement is for.
+type PoolSelection struct {
+	// AllPools, Pools, Selects and Existing are those of L2Advertisement.
+	AllPools bool
+	Pools    []string
+	Selects  bool
+	Existing []string
 }
 
 // PreferredNodes gives the nodes that match a weight.
@@ -196,14 +209,20 @@ func (p *Pool) MayAssign(addr netip.Addr) bool {
 // advertisement with selectors is for them. "" stands for an address that no
 // pool is known for.
 func (a *L2Advertisement) SelectsPool(name string) bool {
-	if a.AllPools {
+	selection := PoolSelection{AllPools: a.AllPools, Pools: a.Pools, Selects: a.Selects, Existing: a.Existing}
+	return selection.SelectsPool(name)
+}
+
+// SelectsPool is the same for any advertisement.
+func (p *PoolSelection) SelectsPool(name string) bool {
+	if p.AllPools {
 		return true
 	}
-	if _, found := slices.BinarySearch(a.Pools, name); found {
+	if _, found := slices.BinarySearch(p.Pools, name); found {
 		return true
 	}
-	_, exists := slices.BinarySearch(a.Existing, name)
-	return a.Selects && !exists
+	_, exists := slices.BinarySearch(p.Existing, name)
+	return p.Selects && !exists
 }
 
 // MatchesAny says whether one of the selectors matches, or there is none.

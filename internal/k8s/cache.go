@@ -30,6 +30,15 @@ const (
 	KindIPAddressPool   Kind = "IPAddressPool"
 	KindIPReservation   Kind = "IPReservation"
 	KindL2Advertisement Kind = "L2Advertisement"
+
+	KindBGPPeer          Kind = "BGPPeer"
+	KindBGPAdvertisement Kind = "BGPAdvertisement"
+	KindCommunity        Kind = "Community"
+	KindBFDProfile       Kind = "BFDProfile"
+	KindNodeState        Kind = "NodeState"
+	// KindSecret are the Secrets of type kubernetes.io/basic-auth in the
+	// namespace of Berth.
+	KindSecret Kind = "Secret"
 )
 
 // Key names one object.
@@ -109,6 +118,13 @@ type Cache struct {
 	IPReservations   Store[*v1beta1.IPReservation]
 	L2Advertisements Store[*v1beta1.L2Advertisement]
 
+	BGPPeers          Store[*v1beta1.BGPPeer]
+	BGPAdvertisements Store[*v1beta1.BGPAdvertisement]
+	Communities       Store[*v1beta1.Community]
+	BFDProfiles       Store[*v1beta1.BFDProfile]
+	NodeStates        Store[*v1beta1.NodeState]
+	Secrets           Store[*corev1.Secret]
+
 	informers []toolscache.SharedIndexInformer
 	changes   workqueue.TypedInterface[Key]
 }
@@ -121,6 +137,9 @@ type CacheConfig struct {
 	// PodNamespace and PodSelector choose the Pods, where KindPod is mirrored.
 	PodNamespace string
 	PodSelector  labels.Selector
+	// SecretNamespace is the one namespace whose Secrets are mirrored, where
+	// KindSecret is.
+	SecretNamespace string
 }
 
 // NewCache returns a cache of the kinds that cfg names. It holds nothing before
@@ -148,7 +167,12 @@ func (c *Cache) mirror(kind Kind, cfg CacheConfig) error {
 		return err
 	}
 	c.informers = append(c.informers, informer)
-	indexer := informer.GetIndexer()
+	c.keep(kind, informer.GetIndexer())
+	return nil
+}
+
+// keep makes indexer the store of a kind.
+func (c *Cache) keep(kind Kind, indexer toolscache.Indexer) {
 	switch kind {
 	case KindService:
 		c.Services.indexer = indexer
@@ -168,8 +192,19 @@ func (c *Cache) mirror(kind Kind, cfg CacheConfig) error {
 		c.IPReservations.indexer = indexer
 	case KindL2Advertisement:
 		c.L2Advertisements.indexer = indexer
+	case KindBGPPeer:
+		c.BGPPeers.indexer = indexer
+	case KindBGPAdvertisement:
+		c.BGPAdvertisements.indexer = indexer
+	case KindCommunity:
+		c.Communities.indexer = indexer
+	case KindBFDProfile:
+		c.BFDProfiles.indexer = indexer
+	case KindNodeState:
+		c.NodeStates.indexer = indexer
+	case KindSecret:
+		c.Secrets.indexer = indexer
 	}
-	return nil
 }
 
 func (c *Cache) handler(kind Kind) toolscache.ResourceEventHandler {

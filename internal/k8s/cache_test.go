@@ -18,6 +18,13 @@ func mirror(t *testing.T, client *fake.Clientset, kinds ...Kind) *Cache {
 	if err != nil {
 		t.Fatal(err)
 	}
+	runCache(t, cache)
+	return cache
+}
+
+// runCache runs a cache until the test ends, and returns when it is in sync.
+func runCache(t *testing.T, cache *Cache) {
+	t.Helper()
 	done := make(chan error)
 	go func() { done <- cache.Run(t.Context()) }()
 	t.Cleanup(func() {
@@ -28,7 +35,6 @@ func mirror(t *testing.T, client *fake.Clientset, kinds ...Kind) *Cache {
 	if err := cache.WaitForSync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return cache
 }
 
 func TestCacheTellsOfRelevantChangesOnly(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/gentype"
@@ -20,6 +21,12 @@ type Clients struct {
 	IPAddressPools   *gentype.ClientWithList[*v1beta1.IPAddressPool, *v1beta1.IPAddressPoolList]
 	IPReservations   *gentype.ClientWithList[*v1beta1.IPReservation, *v1beta1.IPReservationList]
 	L2Advertisements *gentype.ClientWithList[*v1beta1.L2Advertisement, *v1beta1.L2AdvertisementList]
+
+	BGPPeers          *gentype.ClientWithList[*v1beta1.BGPPeer, *v1beta1.BGPPeerList]
+	BGPAdvertisements *gentype.ClientWithList[*v1beta1.BGPAdvertisement, *v1beta1.BGPAdvertisementList]
+	Communities       *gentype.ClientWithList[*v1beta1.Community, *v1beta1.CommunityList]
+	BFDProfiles       *gentype.ClientWithList[*v1beta1.BFDProfile, *v1beta1.BFDProfileList]
+	NodeStates        *gentype.ClientWithList[*v1beta1.NodeState, *v1beta1.NodeStateList]
 }
 
 // LoadConfig reads the connection to the API server from the kubeconfig file at
@@ -61,23 +68,29 @@ func NewClients(cfg *rest.Config) (*Clients, error) {
 	}
 	codec := runtime.NewParameterCodec(scheme)
 	return &Clients{
-		Kube: kube,
-		IPAddressPools: gentype.NewClientWithList(
-			"ipaddresspools", cr, codec, "",
-			func() *v1beta1.IPAddressPool { return &v1beta1.IPAddressPool{} },
-			func() *v1beta1.IPAddressPoolList { return &v1beta1.IPAddressPoolList{} },
-		),
-		IPReservations: gentype.NewClientWithList(
-			"ipreservations", cr, codec, "",
-			func() *v1beta1.IPReservation { return &v1beta1.IPReservation{} },
-			func() *v1beta1.IPReservationList { return &v1beta1.IPReservationList{} },
-		),
-		L2Advertisements: gentype.NewClientWithList(
-			"l2advertisements", cr, codec, "",
-			func() *v1beta1.L2Advertisement { return &v1beta1.L2Advertisement{} },
-			func() *v1beta1.L2AdvertisementList { return &v1beta1.L2AdvertisementList{} },
-		),
+		Kube:             kube,
+		IPAddressPools:   newClient[v1beta1.IPAddressPool, v1beta1.IPAddressPoolList]("ipaddresspools", cr, codec),
+		IPReservations:   newClient[v1beta1.IPReservation, v1beta1.IPReservationList]("ipreservations", cr, codec),
+		L2Advertisements: newClient[v1beta1.L2Advertisement, v1beta1.L2AdvertisementList]("l2advertisements", cr, codec),
+
+		BGPPeers:          newClient[v1beta1.BGPPeer, v1beta1.BGPPeerList]("bgppeers", cr, codec),
+		BGPAdvertisements: newClient[v1beta1.BGPAdvertisement, v1beta1.BGPAdvertisementList]("bgpadvertisements", cr, codec),
+		Communities:       newClient[v1beta1.Community, v1beta1.CommunityList]("communities", cr, codec),
+		BFDProfiles:       newClient[v1beta1.BFDProfile, v1beta1.BFDProfileList]("bfdprofiles", cr, codec),
+		NodeStates:        newClient[v1beta1.NodeState, v1beta1.NodeStateList]("nodestates", cr, codec),
 	}, nil
+}
+
+// newClient returns a client for one of Berth's kinds, T with the list L.
+func newClient[T, L any, PT interface {
+	*T
+	runtime.Object
+	metav1.Object
+}, PL interface {
+	*L
+	runtime.Object
+}](resource string, cr rest.Interface, codec runtime.ParameterCodec) *gentype.ClientWithList[PT, PL] {
+	return gentype.NewClientWithList(resource, cr, codec, "", func() PT { return new(T) }, func() PL { return new(L) })
 }
 
 // requestTimeout bounds a single write, so that an API server that has stopped

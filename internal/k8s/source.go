@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
@@ -51,12 +53,36 @@ func sourceOf(kind Kind, cfg CacheConfig) (source, error) {
 		}), nil
 	case KindServiceCIDR:
 		return newSource(cfg.Clients, kube.NetworkingV1().ServiceCIDRs(), &networkingv1.ServiceCIDR{}, nil), nil
+	case KindSecret:
+		if cfg.SecretNamespace == "" {
+			return source{}, errors.New("no namespace is given; those of the whole cluster are not for us")
+		}
+		return newSource(cfg.Clients, kube.CoreV1().Secrets(cfg.SecretNamespace), &corev1.Secret{}, func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeBasicAuth)).String()
+		}), nil
+	}
+	return ownSourceOf(kind, cfg.Clients)
+}
+
+// ownSourceOf is sourceOf for Berth's own kinds.
+func ownSourceOf(kind Kind, clients *Clients) (source, error) {
+	switch kind {
 	case KindIPReservation:
-		return newSource(cfg.Clients, cfg.Clients.IPReservations, &v1beta1.IPReservation{}, nil), nil
+		return newSource(clients, clients.IPReservations, &v1beta1.IPReservation{}, nil), nil
 	case KindIPAddressPool:
-		return newSource(cfg.Clients, cfg.Clients.IPAddressPools, &v1beta1.IPAddressPool{}, nil), nil
+		return newSource(clients, clients.IPAddressPools, &v1beta1.IPAddressPool{}, nil), nil
 	case KindL2Advertisement:
-		return newSource(cfg.Clients, cfg.Clients.L2Advertisements, &v1beta1.L2Advertisement{}, nil), nil
+		return newSource(clients, clients.L2Advertisements, &v1beta1.L2Advertisement{}, nil), nil
+	case KindBGPPeer:
+		return newSource(clients, clients.BGPPeers, &v1beta1.BGPPeer{}, nil), nil
+	case KindBGPAdvertisement:
+		return newSource(clients, clients.BGPAdvertisements, &v1beta1.BGPAdvertisement{}, nil), nil
+	case KindCommunity:
+		return newSource(clients, clients.Communities, &v1beta1.Community{}, nil), nil
+	case KindBFDProfile:
+		return newSource(clients, clients.BFDProfiles, &v1beta1.BFDProfile{}, nil), nil
+	case KindNodeState:
+		return newSource(clients, clients.NodeStates, &v1beta1.NodeState{}, nil), nil
 	}
 	return source{}, fmt.Errorf("unknown kind %q", kind)
 }
@@ -100,10 +126,14 @@ func strip(obj any) (any, error) {
 	accessor.SetManagedFields(nil)
 	accessor.SetOwnerReferences(nil)
 	accessor.SetFinalizers(nil)
-	accessor.SetAnnotations(ourAnnotations(accessor.GetAnnotations()))
+	annotations := accessor.GetAnnotations()
+	accessor.SetAnnotations(ourAnnotations(annotations))
 	switch o := obj.(type) {
 	case *corev1.Node:
+		o.Annotations = shortAnnotations(annotations)
 		stripNode(o)
+	case *corev1.Secret:
+		o.Data = map[string][]byte{corev1.BasicAuthPasswordKey: o.Data[corev1.BasicAuthPasswordKey]}
 	case *corev1.Pod:
 		o.Spec = corev1.PodSpec{NodeName: o.Spec.NodeName}
 		o.Status = corev1.PodStatus{PodIP: o.Status.PodIP, PodIPs: o.Status.PodIPs, HostIP: o.Status.HostIP, Phase: o.Status.Phase}
@@ -128,6 +158,22 @@ func ourAnnotations(all map[string]string) map[string]string {
 		}
 	}
 	return ours
+}
+
+// shortAnnotations keeps what may name a peer or an AS number of a node: whoever
+// runs the cluster chooses under which names.
+func shortAnnotations(all map[string]string) map[string]string {
+	const longest = 1024 // 16 IPv6 addresses with room to spare
+	var kept map[string]string
+	for key, value := range all {
+		if len(value) <= longest {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[key] = value
+		}
+	}
+	return kept
 }
 
 // stripNode keeps a node's addresses, its networks and the one condition that

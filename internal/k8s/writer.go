@@ -232,6 +232,14 @@ func PatchStatus(clients *Clients) PatchFunc {
 			_, err = clients.IPReservations.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
 		case KindL2Advertisement:
 			_, err = clients.L2Advertisements.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
+		case KindBGPPeer:
+			_, err = clients.BGPPeers.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
+		case KindBGPAdvertisement:
+			_, err = clients.BGPAdvertisements.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
+		case KindCommunity:
+			_, err = clients.Communities.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
+		case KindBFDProfile:
+			_, err = clients.BFDProfiles.Patch(ctx, key.Name, types.MergePatchType, patch, opts, "status")
 		default:
 			err = errUnknownKind
 		}

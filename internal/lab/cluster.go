@@ -101,7 +101,7 @@ func upNames() ([]string, error) {
 }
 
 func newCluster(state state) (*Cluster, error) {
-	plan, err := network.NewPlan(state.Options.Nodes, state.Options.IPFamily)
+	plan, err := state.Options.plan()
 	if err != nil {
 		return nil, fmt.Errorf("lab %s: %w", state.Options.Name, err)
 	}

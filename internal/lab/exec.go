@@ -12,12 +12,14 @@ import (
 )
 
 // Start starts cmd on a host or in a Pod, given by name or as namespace/name. Its
-// program is looked up there. The caller waits for it.
+// program is looked up there. On a host with a router, vtysh and birdc are those
+// that talk to it. The caller waits for the command.
 func (c *Cluster) Start(host string, cmd *exec.Cmd) error {
 	target, err := c.place(host)
 	if err != nil {
 		return err
 	}
+	c.offerConsoles(host, cmd)
 	return startAt(target, cmd)
 }
 

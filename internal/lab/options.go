@@ -25,6 +25,9 @@ type Options struct {
 	Name string `json:"name"`
 	// Nodes is how many nodes there are: 0 to network.MaxNodes.
 	Nodes int `json:"nodes"`
+	// Routers is how many routers join the nodes' network to the client behind them:
+	// 1 or 2. Zero means 1.
+	Routers int `json:"routers,omitempty"`
 	// IPFamily of nodes, Pods and Services.
 	IPFamily network.Family `json:"ipFamily"`
 	// Berth says whether Manifest is applied and waited for.
@@ -62,7 +65,7 @@ func checkName(name string) error {
 // complete checks the options and fills in what was left to defaults.
 func (o Options) complete() (Options, error) {
 	errs := []error{checkName(o.Name)}
-	if _, err := network.NewPlan(o.Nodes, o.IPFamily); err != nil {
+	if _, err := o.plan(); err != nil {
 		errs = append(errs, err)
 	}
 	if o.Progress == nil {
@@ -90,6 +93,22 @@ func (o Options) complete() (Options, error) {
 		errs = append(errs, errors.New("berth: needs at least one node to run on; use --berth=false for a lab without nodes"))
 	}
 	return o, errors.Join(append(errs, o.checkFiles())...)
+}
+
+// plan lays out the lab's network.
+func (o Options) plan() (network.Plan, error) {
+	plan, err := network.NewPlan(o.Nodes, o.IPFamily)
+	if err != nil {
+		return network.Plan{}, err
+	}
+	switch o.Routers {
+	case 0, 1:
+		return plan, nil
+	case 2:
+		return plan.WithSecondRouter(), nil
+	default:
+		return network.Plan{}, fmt.Errorf("routers: %d is not 1 or 2", o.Routers)
+	}
 }
 
 // checkFiles reports every file that the lab needs and does not find.

@@ -64,6 +64,7 @@ func TestCompleteRefuses(t *testing.T) {
 		"path":        {func(_ *testing.T, o *Options) { o.Name = "../x" }, []string{"name:"}},
 		"nodes":       {func(_ *testing.T, o *Options) { o.Nodes = network.MaxNodes + 1 }, []string{"nodes: 201"}},
 		"family":      {func(_ *testing.T, o *Options) { o.IPFamily = "ipv5" }, []string{`ip family: "ipv5"`}},
+		"routers":     {func(_ *testing.T, o *Options) { o.Routers = 3 }, []string{"routers: 3"}},
 		"berth alone": {func(_ *testing.T, o *Options) { o.Nodes = 0 }, []string{"berth: needs at least one node"}},
 		"image": {
 			func(_ *testing.T, o *Options) { o.Images = map[string]string{"web": "/does/not/exist"} },

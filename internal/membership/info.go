@@ -14,6 +14,8 @@ type Info struct {
 	// Abstains says that the speaker holds no address and takes none for now, because its view is not settled. Others
 	// count it out until then, so that no address is without an owner while a speaker joins.
 	Abstains bool
+	// Sessions are the BGPPeers with which the node has an established session, each with a family.
+	Sessions []string
 }
 
 // Link is an interface of a node as other nodes need to know it.
@@ -47,7 +49,7 @@ func (l *Link) Contains(addr netip.Addr) bool {
 
 // Equal reports whether both say the same.
 func (i Info) Equal(other Info) bool {
-	return i.Abstains == other.Abstains && slices.EqualFunc(i.Links, other.Links, func(a, b Link) bool {
+	return i.Abstains == other.Abstains && slices.Equal(i.Sessions, other.Sessions) && slices.EqualFunc(i.Links, other.Links, func(a, b Link) bool {
 		return a.Name == b.Name && a.ARP == b.ARP && a.NDP == b.NDP && slices.Equal(a.Prefixes, b.Prefixes)
 	})
 }
@@ -69,13 +71,17 @@ func (i Info) normalized() Info {
 	}
 	slices.SortStableFunc(links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
 	links = slices.CompactFunc(links, func(a, b Link) bool { return a.Name == b.Name })
-	return Info{Links: links, Abstains: i.Abstains}
+	sessions := slices.Clone(i.Sessions)
+	slices.Sort(sessions)
+	return Info{Links: links, Abstains: i.Abstains, Sessions: slices.Compact(sessions)}
 }
 
 // bounded returns as much of the normalized info as other speakers accept, and the names of the links that were left out
 // or cut short. Links with subnets go first, as a node may have hundreds without (one for each Pod), then names decide, so
-// that the same links make the same choice.
+// that the same links make the same choice. Sessions beyond the first maxSessions are left out in silence: they only tell
+// people how many there are.
 func (i Info) bounded() (bounded Info, left []string) {
+	i.Sessions = i.Sessions[:min(len(i.Sessions), maxSessions)]
 	order := slices.Clone(i.Links)
 	slices.SortStableFunc(order, func(a, b Link) int {
 		return cmp.Compare(min(len(b.Prefixes), 1), min(len(a.Prefixes), 1))
@@ -97,7 +103,7 @@ func (i Info) bounded() (bounded Info, left []string) {
 	if len(left) == 0 {
 		return i, nil
 	}
-	bounded.Abstains = i.Abstains
+	bounded.Abstains, bounded.Sessions = i.Abstains, i.Sessions
 	for _, l := range i.Links {
 		if k, ok := keep[l.Name]; ok {
 			bounded.Links = append(bounded.Links, k)

@@ -18,6 +18,7 @@ import (
 //	field   = tag length value
 //	link    = name flags count *prefix [ignored]          the value of tag 1
 //	state   = flags [ignored]                             the value of tag 2; without it, no flag is set
+//	session = the bytes of a name                         the value of tag 3
 //	prefix  = 4 or 6 (1 byte), bits (1 byte), the 4 or 16 bytes of the address
 //
 // Releases differ in what they know, and run side by side during an upgrade: an unknown kind is ignored, an unknown
@@ -32,8 +33,9 @@ const (
 
 	recordVersion = 1
 
-	tagLink  = 1
-	tagState = 2
+	tagLink    = 1
+	tagState   = 2
+	tagSession = 3
 
 	flagARP = 1 << 0
 	flagNDP = 1 << 1
@@ -48,10 +50,12 @@ const (
 	maxLinkName = 15
 	maxLinks    = 256
 	maxPrefixes = 1024 // of one link
+	maxSession  = 260  // the name of an object and a family
+	maxSessions = 100
 	maxRecord   = 1 << 16
 
-	// maxFrame bounds what a record has beside its links: version, node, epoch, seq and state.
-	maxFrame = 1 + 2 + maxNodeName + 2*binary.MaxVarintLen64 + 16
+	// maxFrame bounds what a record has beside its links: version, node, epoch, seq, state and sessions.
+	maxFrame = 1 + 2 + maxNodeName + 2*binary.MaxVarintLen64 + 16 + maxSessions*(1+2+maxSession)
 )
 
 var (
@@ -87,6 +91,9 @@ func newRecord(node string, epoch, seq uint64, info Info) *record {
 	}
 	if info.Abstains {
 		raw = appendField(raw, tagState, []byte{flagAbstains})
+	}
+	for _, name := range info.Sessions {
+		raw = appendField(raw, tagSession, []byte(name))
 	}
 	return &record{node: node, epoch: epoch, seq: seq, info: info, raw: raw}
 }
@@ -256,6 +263,11 @@ func (i *Info) decodeField(tag uint64, value []byte) error {
 		d := decoder{b: value}
 		i.Abstains = d.uint()&flagAbstains != 0
 		return d.err
+	case tagSession:
+		if len(value) > maxSession || len(i.Sessions) == maxSessions {
+			return fmt.Errorf("more than %d sessions, or a name of more than %d bytes", maxSessions, maxSession)
+		}
+		i.Sessions = append(i.Sessions, string(value))
 	}
 	return nil
 }

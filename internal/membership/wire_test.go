@@ -30,7 +30,8 @@ func drawInfo(t *rapid.T) Info {
 			NDP:      rapid.Bool().Draw(t, "ndp"),
 		}
 	})
-	return Info{Links: rapid.SliceOfN(link, 0, 6).Draw(t, "links"), Abstains: rapid.Bool().Draw(t, "abstains")}
+	return Info{Links: rapid.SliceOfN(link, 0, 6).Draw(t, "links"), Abstains: rapid.Bool().Draw(t, "abstains"),
+		Sessions: rapid.SliceOfN(rapid.StringMatching("[a-z]{1,8}"), 0, 4).Draw(t, "sessions")}
 }
 
 func TestRecordSurvivesTheWire(t *testing.T) {
@@ -67,8 +68,8 @@ func TestNormalizedIsCanonical(t *testing.T) {
 			}
 			seen[l.Name] = true
 		}
-		distinct.Abstains = info.Abstains
-		shuffled := Info{Abstains: info.Abstains, Links: rapid.Permutation(distinct.Links).Draw(t, "shuffled")}
+		distinct.Abstains, distinct.Sessions = info.Abstains, info.Sessions
+		shuffled := Info{Abstains: info.Abstains, Sessions: rapid.Permutation(info.Sessions).Draw(t, "sessions in any order"), Links: rapid.Permutation(distinct.Links).Draw(t, "shuffled")}
 		if a, b := distinct.normalized(), shuffled.normalized(); !a.Equal(b) {
 			t.Fatalf("%+v and %+v", a, b)
 		}

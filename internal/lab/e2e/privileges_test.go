@@ -10,17 +10,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Capabilities as the kernel shows them in /proc/PID/status: NET_RAW is number
-// 13.
+// Capabilities as the kernel shows them in /proc/PID/status: NET_RAW, for layer 2,
+// is number 13, and NET_BIND_SERVICE, for BGP peers that connect to port 179,
+// number 10.
 const (
-	onlyNetRaw     = "0000000000002000"
+	netRawAndBind  = "0000000000002400"
 	noCapabilities = "0000000000000000"
 )
 
 // testPrivileges: the processes have what the manifest promises, and no more.
 func testPrivileges(e *env) {
 	for component, want := range map[string]struct{ uid, capabilities string }{
-		"speaker": {"0", onlyNetRaw}, "controller": {"65532", noCapabilities},
+		"speaker": {"0", netRawAndBind}, "controller": {"65532", noCapabilities},
 	} {
 		pods, err := e.lab.kube.CoreV1().Pods(berthNamespace).List(e.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=" + component})
 		if err != nil || len(pods.Items) == 0 {

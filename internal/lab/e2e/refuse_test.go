@@ -22,10 +22,10 @@ type refusal struct {
 // with the name of the field. Everything is only tried, so it stays without
 // effect.
 func testInvalidObjects(e *env) {
-	for plural, table := range map[string][]refusal{
-		"ipaddresspools":   append(addressRefusals(), poolRefusals()...),
-		"l2advertisements": advertisementRefusals(),
-	} {
+	tables := bgpRefusals()
+	tables["ipaddresspools"] = append(addressRefusals(), poolRefusals()...)
+	tables["l2advertisements"] = advertisementRefusals()
+	for plural, table := range tables {
 		for _, r := range table {
 			e.Run(plural+"/"+r.name, func(t *testing.T) {
 				t.Parallel()
@@ -37,7 +37,10 @@ func testInvalidObjects(e *env) {
 
 func (r refusal) check(t *testing.T, e *env, plural string) {
 	t.Helper()
-	kind := map[string]string{"ipaddresspools": "IPAddressPool", "l2advertisements": "L2Advertisement"}[plural]
+	kind := map[string]string{
+		"ipaddresspools": "IPAddressPool", "l2advertisements": "L2Advertisement",
+		"bgppeers": "BGPPeer", "bgpadvertisements": "BGPAdvertisement", "communities": "Community", "bfdprofiles": "BFDProfile",
+	}[plural]
 	manifest := fmt.Sprintf("apiVersion: berth.dev/v1beta1\nkind: %s\nmetadata: {name: tried}\nspec: %s\n", kind, r.spec)
 	content, err := yaml.ToJSON([]byte(manifest))
 	if err != nil {

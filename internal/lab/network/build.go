@@ -125,10 +125,15 @@ func hostSysctls(host Host) map[string]string {
 		"net/ipv6/conf/all/disable_ipv6":             "0",
 		"net/ipv6/conf/default/router_solicitations": "0",
 	}
-	if host.IsNode() || len(host.WANAddresses) > 0 {
+	if host.IsNode() || host.IsRouter() {
 		sysctls["net/ipv4/ip_forward"] = "1"
 		sysctls["net/ipv6/conf/all/forwarding"] = "1"
 		sysctls["net/ipv6/conf/default/forwarding"] = "1"
+	}
+	if host.IsRouter() || host.Name == WANClient {
+		// Equal paths are chosen by connection, not only by address.
+		sysctls["net/ipv4/fib_multipath_hash_policy"] = "1"
+		sysctls["net/ipv6/fib_multipath_hash_policy"] = "1"
 	}
 	return sysctls
 }
@@ -217,10 +222,8 @@ func address4or6(prefix netip.Prefix) *netlink.Addr {
 // where Pods are, as a network plugin or a fabric would tell it; the router does
 // so that Pods can talk to the clients.
 func (n Network) addRoutes(host Host) error {
-	for _, gateway := range host.Gateways {
-		if err := netlink.RouteAdd(&netlink.Route{Gw: gateway.AsSlice()}); err != nil {
-			return fmt.Errorf("default route via %s: %w", gateway, err)
-		}
+	if err := addDefaultRoutes(host.Gateways); err != nil {
+		return err
 	}
 	if host.Name == Client || host.Name == WANClient {
 		return nil
@@ -237,6 +240,38 @@ func (n Network) addRoutes(host Host) error {
 		}
 	}
 	return nil
+}
+
+// addDefaultRoutes adds one per family.
+func addDefaultRoutes(gateways []netip.Addr) error {
+	for _, is6 := range []bool{false, true} {
+		var hops []*netlink.NexthopInfo
+		for _, gateway := range gateways {
+			if gateway.Is6() == is6 {
+				hops = append(hops, &netlink.NexthopInfo{Gw: gateway.AsSlice()})
+			}
+		}
+		var route *netlink.Route
+		switch len(hops) {
+		case 0:
+			continue
+		case 1:
+			route = &netlink.Route{Gw: hops[0].Gw}
+		default:
+			route = &netlink.Route{Dst: ipNet(anywhere(is6)), MultiPath: hops}
+		}
+		if err := netlink.RouteAdd(route); err != nil {
+			return fmt.Errorf("default route via %v: %w", gateways, err)
+		}
+	}
+	return nil
+}
+
+func anywhere(is6 bool) netip.Prefix {
+	if is6 {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
 func ipNet(prefix netip.Prefix) *net.IPNet {

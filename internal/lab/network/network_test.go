@@ -26,6 +26,7 @@ func build(t *testing.T) Network {
 	if err != nil {
 		t.Fatal(err)
 	}
+	plan = plan.WithSecondRouter()
 	prefix := "net" + strconv.Itoa(os.Getpid()) + strings.ToLower(t.Name()) + "-"
 	built := New(plan, prefix)
 	t.Cleanup(func() {

@@ -15,6 +15,7 @@ const MaxNodes = 200
 const (
 	ControlPlane = "control-plane"
 	Router       = "router"
+	Router2      = "router2"
 	Client       = "client"
 	WANClient    = "wan-client"
 
@@ -65,9 +66,10 @@ type Host struct {
 	// that would be, so that captures can be read: 02:00:ac:14:00:0b is 172.20.0.11.
 	Addresses []netip.Prefix `json:"addresses"`
 	MAC       string         `json:"mac"`
-	// WANAddresses are those of the router's second interface, eth1.
+	// WANAddresses are those of a router's second interface, eth1.
 	WANAddresses []netip.Prefix `json:"wanAddresses,omitempty"`
-	// Gateways are where its default routes point.
+	// Gateways are where its default routes point: several of one family share the
+	// traffic, by connection.
 	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// PodCIDRs are the networks of the node's Pods; empty for other hosts.
 	PodCIDRs []netip.Prefix `json:"podCIDRs,omitempty"`
@@ -75,6 +77,9 @@ type Host struct {
 
 // IsNode reports whether Kubernetes runs Pods on the host.
 func (h Host) IsNode() bool { return len(h.PodCIDRs) > 0 }
+
+// IsRouter reports whether the host joins the two networks.
+func (h Host) IsRouter() bool { return len(h.WANAddresses) > 0 }
 
 // IPs returns the host's addresses without prefix lengths.
 func (h Host) IPs() []netip.Addr {
@@ -89,7 +94,8 @@ func (h Host) IPs() []netip.Addr {
 // equal plans.
 type Plan struct {
 	Family Family `json:"ipFamily"`
-	// Hosts in the order control-plane, router, client, wan-client, node-1 ….
+	// Hosts in the order control-plane, router, perhaps router2, client, wan-client,
+	// node-1 ….
 	Hosts []Host `json:"hosts"`
 	// Ethernet has the prefixes of the network the nodes are on, one per family;
 	// WAN those of the network behind the router.
@@ -139,6 +145,26 @@ func NewPlan(nodes int, family Family) (Plan, error) {
 	return plan, nil
 }
 
+// WithSecondRouter returns the plan with another router between the same networks.
+// The client behind them uses both, nodes only the first.
+func (p Plan) WithSecondRouter() Plan {
+	router := ethernetHost(Router2, 4, Dual)
+	router.Gateways = nil
+	router.WANAddresses = prefixes("172.21.0.3/24", "fd00:172:21::3/64")
+	hosts := slices.Clone(p.Hosts)
+	for i, host := range hosts {
+		if host.Name == WANClient {
+			hosts[i].Gateways = slices.Clone(host.Gateways)
+			for _, address := range router.WANAddresses {
+				hosts[i].Gateways = append(hosts[i].Gateways, address.Addr())
+			}
+		}
+	}
+	const afterFirst = 2
+	p.Hosts = slices.Insert(hosts, afterFirst, router)
+	return p
+}
+
 // ethernetHost returns one beside the nodes. Its addresses of both families read
 // alike: 172.20.0.11 and fd00:172:20::11, where 11 is hexadecimal.
 func ethernetHost(name string, number int, family Family) Host {
@@ -184,6 +210,11 @@ func (p Plan) Nodes() []Host {
 		}
 	}
 	return nodes
+}
+
+// Routers returns the hosts that are routers: one or two.
+func (p Plan) Routers() []Host {
+	return slices.DeleteFunc(slices.Clone(p.Hosts), func(h Host) bool { return !h.IsRouter() })
 }
 
 // ControlPlane returns the host of the API server.

@@ -122,6 +122,37 @@ func TestAddressesReadAlike(t *testing.T) {
 	}
 }
 
+func TestSecondRouter(t *testing.T) {
+	t.Parallel()
+	first, err := NewPlan(2, Dual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := first.WithSecondRouter()
+	if len(first.Routers()) != 1 || len(both.Routers()) != 2 || len(both.Hosts) != len(first.Hosts)+1 {
+		t.Fatalf("routers %v without and %v with a second", first.Routers(), both.Routers())
+	}
+	owners := map[string]string{}
+	for _, host := range both.Hosts {
+		checkHost(t, both, host)
+		for _, key := range append(keys(host.Addresses), append(keys(host.WANAddresses), host.MAC)...) {
+			if other, taken := owners[key]; taken {
+				t.Errorf("%s belongs to %s and %s", key, other, host.Name)
+			}
+			owners[key] = host.Name
+		}
+	}
+	for name, want := range map[string]int{WANClient: 4, NodeName(1): 2} {
+		host, err := both.Host(name)
+		if err != nil || len(host.Gateways) != want {
+			t.Errorf("%s has gateways %v (error %v), want %d", name, host.Gateways, err, want)
+		}
+	}
+	if host, err := first.Host(WANClient); err != nil || len(host.Gateways) != 2 {
+		t.Errorf("the plan without has gateways %v (error %v)", host.Gateways, err)
+	}
+}
+
 func TestPlanRefuses(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -65,7 +65,7 @@ everything it made with ` + "`lab down`" + `.`,
 	addGroup(root, "Start and look:",
 		newUpCommand(flags), newStatusCommand(flags), newKubectlCommand(flags), newKubeconfigCommand(flags), newDownCommand(flags))
 	addGroup(root, "Be somewhere in it:",
-		newExecCommand(flags), newProbeCommand(flags))
+		newExecCommand(flags), newProbeCommand(flags), newRouterCommand(flags))
 	addGroup(root, "Break and mend:",
 		newCutCommand(flags), newHealCommand(flags), newKillCommand(flags),
 		newFreezeCommand(flags), newThawCommand(flags), newCrashCommand(flags), newBootCommand(flags))

@@ -41,6 +41,7 @@ If it fails or is interrupted, nothing of it is left.`,
 	}
 	flags := cmd.Flags()
 	flags.IntVar(&options.Nodes, "nodes", options.Nodes, "number of nodes")
+	flags.IntVar(&options.Routers, "routers", 1, "number of routers between the nodes and wan-client: 1 or 2")
 	flags.StringVar(&family, "ip-family", family, "addresses of nodes, Pods and Services: ipv4, ipv6 or dual")
 	flags.BoolVar(&options.Berth, "berth", options.Berth, "install Berth and wait until it runs")
 	flags.StringVar(&options.Manifest, "manifest", "", "file that installs Berth (default deploy/berth.yaml of the source tree)")

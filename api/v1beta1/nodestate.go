@@ -1,0 +1,168 @@
+package v1beta1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// NodeState is what the speaker of one node reports. It has the name of the
+// node and goes with it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,categories=berth
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="BGP Up",type=string,JSONPath=`.status.bgpUp`
+// +kubebuilder:printcolumn:name="BGP Down",type=string,JSONPath=`.status.bgpDown`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="BGPReady")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="BGPReady")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type NodeState struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// status is what the speaker of the node reports.
+	// +optional
+	Status NodeStateStatus `json:"status,omitempty"`
+}
+
+// NodeStateStatus is what the speaker of a node reports.
+type NodeStateStatus struct {
+	// bgpUp is how many of the node's BGP sessions are established: "2/3".
+	// +optional
+	BGPUp string `json:"bgpUp,omitempty"`
+	// bgpDown are the names of those that are not.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=128
+	BGPDown []string `json:"bgpDown,omitempty"`
+
+	// bgpSessions of the node, in the order of their names, the first 128.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=128
+	BGPSessions []BGPSessionStatus `json:"bgpSessions,omitempty"`
+
+	// conditions of the node. BGPReady says whether every session that the
+	// BGPPeers ask for is established.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// BGPSessionStatus is the state of one BGP session.
+type BGPSessionStatus struct {
+	// name of the session: that of the BGPPeer, followed by "@" and the address
+	// if that comes from peerAddressFrom.
+	Name string `json:"name"`
+	// peer is the name of the BGPPeer.
+	Peer string `json:"peer"`
+	// address of the peer, or the interface that it is on while its address is
+	// not known.
+	// +optional
+	Address string `json:"address,omitempty"`
+	// localAddress that the node speaks from.
+	// +optional
+	LocalAddress string `json:"localAddress,omitempty"`
+	// vrf that the peer is reached in.
+	// +optional
+	VRF string `json:"vrf,omitempty"`
+
+	// state of the session (RFC 4271 section 8.2.2): Idle, Connect, Active,
+	// OpenSent, OpenConfirm or Established. Invalid where there can be none; then
+	// lastError says why.
+	// +kubebuilder:validation:Enum=Invalid;Idle;Connect;Active;OpenSent;OpenConfirm;Established
+	State BGPState `json:"state"`
+	// since is when the session came into this state.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+	// lastError is what last ended the session, or kept it from coming up.
+	// +optional
+	LastError *SessionError `json:"lastError,omitempty"`
+
+	// localASN that the peer is told.
+	// +optional
+	LocalASN int64 `json:"localASN,omitempty"`
+	// peerASN that the peer has said, or should.
+	// +optional
+	PeerASN int64 `json:"peerASN,omitempty"`
+	// localRouterID is the BGP identifier of the node.
+	// +optional
+	LocalRouterID string `json:"localRouterID,omitempty"`
+	// peerRouterID is the BGP identifier of the peer.
+	// +optional
+	PeerRouterID string `json:"peerRouterID,omitempty"`
+	// holdTime that was agreed on.
+	// +optional
+	HoldTime string `json:"holdTime,omitempty"`
+	// families that both sides take part in.
+	// +optional
+	// +listType=atomic
+	Families []string `json:"families,omitempty"`
+	// capabilities of the peer (RFC 5492).
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Capabilities []string `json:"capabilities,omitempty"`
+	// announcedPrefixes is how many prefixes the peer is told.
+	// +optional
+	AnnouncedPrefixes int32 `json:"announcedPrefixes"`
+
+	// bfd is the state of the BFD session that watches the peer.
+	// +optional
+	BFD *BFDSessionStatus `json:"bfd,omitempty"`
+}
+
+// BGPState is the state of a BGP session (RFC 4271 section 8.2.2).
+type BGPState string
+
+// The states of a BGP session.
+const (
+	// BGPInvalid is no state of the RFC: the configuration gives no session.
+	BGPInvalid     BGPState = "Invalid"
+	BGPIdle        BGPState = "Idle"
+	BGPConnect     BGPState = "Connect"
+	BGPActive      BGPState = "Active"
+	BGPOpenSent    BGPState = "OpenSent"
+	BGPOpenConfirm BGPState = "OpenConfirm"
+	BGPEstablished BGPState = "Established"
+)
+
+// SessionError is what ended a session or kept it from coming up.
+type SessionError struct {
+	// time of the error.
+	Time metav1.Time `json:"time"`
+	// reason in one word, such as HoldTimerExpired.
+	Reason string `json:"reason"`
+	// message tells what happened and what to do.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// BFDSessionStatus is the state of a BFD session (RFC 5880).
+type BFDSessionStatus struct {
+	// profile is the name of the BFDProfile.
+	Profile string `json:"profile"`
+	// state: AdminDown, Down, Init or Up.
+	// +kubebuilder:validation:Enum=AdminDown;Down;Init;Up
+	State string `json:"state"`
+	// since is when the session came into this state.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+	// diagnostic says why the session was last down (RFC 5880 section 4.1).
+	// +optional
+	Diagnostic string `json:"diagnostic,omitempty"`
+	// detectionTime after which the node takes the peer for dead.
+	// +optional
+	DetectionTime string `json:"detectionTime,omitempty"`
+}
+
+// NodeStateList is a list of node states.
+//
+// +kubebuilder:object:root=true
+type NodeStateList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []NodeState `json:"items"`
+}
