@@ -182,19 +182,25 @@ func speak(asked, working context.Context, d deps) error {
 		daemon.Task{Name: "changes", Run: s.pump},
 		daemon.Task{Name: "loop", Run: func(working context.Context) error {
 			defer stop()
-			until, cancel := context.WithCancel(working)
-			defer cancel()
-			defer context.AfterFunc(asked, cancel)()
-			if err := cache.WaitForSync(until); err != nil {
-				return nil // asked to stop before there was anything to announce
-			}
-			if err := s.run(until); err != nil || working.Err() != nil {
-				return err
-			}
-			group.Leave()
-			s.routers.leave(working)
-			sleep(working, handover)
-			return nil
+			return s.serve(asked, working, cache.WaitForSync, group.Leave)
 		}},
 	)
+}
+
+// serve runs the loop once the cache is synced, until asked is done; then the
+// others are told, who take over while this speaker still answers.
+func (s *speaker) serve(asked, working context.Context, synced func(context.Context) error, leave func()) error {
+	until, cancel := context.WithCancel(working)
+	defer cancel()
+	defer context.AfterFunc(asked, cancel)()
+	if err := synced(until); err != nil {
+		return nil // asked to stop before there was anything to announce
+	}
+	if err := s.run(until); err != nil || working.Err() != nil {
+		return err
+	}
+	leave()
+	s.routers.leave(working)
+	sleep(working, handover)
+	return nil
 }

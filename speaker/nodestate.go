@@ -73,7 +73,7 @@ func (r *routers) nodeState(before v1beta1.NodeStateStatus) v1beta1.NodeStateSta
 	var status v1beta1.NodeStateStatus
 	up := 0
 	for _, s := range r.last.sessions {
-		state, _ := stateOf(r.states, s.Name)
+		state := stateOf(r.states, s.Name)
 		if state.State == bgp.Established {
 			up++
 		} else {

@@ -143,7 +143,7 @@ const settlingTime = 10 * time.Second
 func (r *routers) starting() string {
 	up := 0
 	for _, s := range r.last.sessions {
-		if state, _ := stateOf(r.states, s.Name); state.State == bgp.Established {
+		if state := stateOf(r.states, s.Name); state.State == bgp.Established {
 			up++
 		}
 	}
@@ -173,7 +173,7 @@ func (r *routers) awaited() (why string, until time.Time) {
 		return "", time.Time{}
 	}
 	for _, s := range r.last.sessions {
-		if state, _ := stateOf(r.states, s.Name); state.State != bgp.Established {
+		if state := stateOf(r.states, s.Name); state.State != bgp.Established {
 			return "waiting for the BGP session " + s.Name, until
 		}
 	}
@@ -246,7 +246,7 @@ func (r *routers) look() {
 func (r *routers) established() []string {
 	var told []string
 	for _, s := range r.last.sessions {
-		state, _ := stateOf(r.states, s.Name)
+		state := stateOf(r.states, s.Name)
 		if state.State != bgp.Established || state.Problem != "" && state.Announced == 0 {
 			continue
 		}
@@ -360,7 +360,7 @@ func bfdConfigs(sessions []config.Session, states []bgp.PeerState, self config.N
 		if s.BFD == nil {
 			continue
 		}
-		state, _ := stateOf(states, s.Name)
+		state := stateOf(states, s.Name)
 		peer := s.Address
 		if !peer.IsValid() {
 			peer = state.RemoteAddress.Addr()
@@ -382,12 +382,13 @@ func bfdConfigs(sessions []config.Session, states []bgp.PeerState, self config.N
 	return configs
 }
 
-func stateOf(states []bgp.PeerState, name string) (bgp.PeerState, bool) {
+// stateOf returns the state of a session; zero if there is none yet.
+func stateOf(states []bgp.PeerState, name string) bgp.PeerState {
 	i := slices.IndexFunc(states, func(s bgp.PeerState) bool { return s.Name == name })
 	if i < 0 {
-		return bgp.PeerState{}, false
+		return bgp.PeerState{}
 	}
-	return states[i], true
+	return states[i]
 }
 
 // earlier returns the earlier of two times of which zero is never.
