@@ -81,8 +81,11 @@ func New(o Options) *Monitor {
 // to configs.
 func (m *Monitor) Apply(configs []Config) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	if slices.Equal(configs, m.wanted) {
+		return
+	}
 	m.wanted, m.pending = slices.Clone(configs), true
-	m.mu.Unlock()
 	notify(m.wake)
 }
 
