@@ -151,7 +151,7 @@ func (c *chaos) checkRest() {
 	}
 	c.checkSharing()
 	c.checkNothingToDo()
-	if len(c.replica.controller.contests.open) == 0 && (!known("R3") || !c.wantsToMove()) {
+	if len(c.replica.controller.contests.open) == 0 && (!known("R15c") || !c.anyLeaving()) {
 		c.checkSuccessor()
 	}
 	c.reassigned, c.recent, c.held = map[string]bool{}, nil, map[string]*v1beta1.IPReservation{}
@@ -194,6 +194,9 @@ func (c *chaos) checkService(svc *corev1.Service) {
 		c.fatalf("%s is told nothing", owner)
 	}
 	if ctl.contests.open[owner] != nil {
+		return
+	}
+	if condition.Reason == reasonAddressLeaving && known("R15c") {
 		return
 	}
 	if condition.Reason == reasonAddressLeaving {
@@ -284,17 +287,4 @@ func ips(svc *corev1.Service) []string {
 		out = append(out, ingress.IP)
 	}
 	return out
-}
-
-// wantsToMove says whether a Service names another pool than its addresses are of.
-func (c *chaos) wantsToMove() bool {
-	for _, svc := range c.all() {
-		pool := svc.Annotations[v1beta1.AnnotationAddressPool]
-		for _, a := range c.replica.controller.allocator.Allocation(ownerOf(svc)) {
-			if pool != "" && a.Pool != pool {
-				return true
-			}
-		}
-	}
-	return false
 }

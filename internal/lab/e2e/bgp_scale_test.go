@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -26,14 +27,21 @@ const (
 	bgpMemoryLimit = 200 << 20
 )
 
+// bgpScaleVariable is the environment's way to ask for TestBGPScale.
+const bgpScaleVariable = "BERTH_E2E_BGP_SCALE"
+
 // bgpScale is a lab of one node, FRR and BIRD.
 type bgpScale struct {
 	scale
 	routers []*bgpRouter
 }
 
-// TestBGPScale announces many Services to two routers.
+// TestBGPScale announces many Services to two routers. It takes four minutes, most
+// of which the API server needs to make them, so it runs only if asked to.
 func TestBGPScale(t *testing.T) {
+	if os.Getenv(bgpScaleVariable) == "" {
+		t.Skipf("takes four minutes, most of them to create %d Services; set %s=1 to measure", bgpServices, bgpScaleVariable)
+	}
 	options := lab.DefaultOptions()
 	options.Name, options.Nodes, options.Routers, options.IPFamily = "bgpscale", 1, 2, network.IPv4
 	l := startLabWith(t, options)
