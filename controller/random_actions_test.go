@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -104,6 +105,10 @@ func (c *chaos) editService(t *rapid.T) {
 		svc.Annotations = map[string]string{}
 	}
 	what := drawEdit(t, svc)
+	if oneIn(t, 15, "replaced") {
+		maps.DeleteFunc(svc.Annotations, func(name, _ string) bool { return written[name] })
+		what += ", replaced by what is in a file"
+	}
 	if oneIn(t, 15, "type") && (!known("R15b") || c.replica == nil || c.replica.status.sent[key] == nil) {
 		what = "another type"
 		drawType(t, svc)
@@ -355,6 +360,6 @@ func (c *chaos) foreignWrite(t *rapid.T) {
 }
 
 // openBugs are known.
-const openBugs = "R24 R15c R9 R15b"
+const openBugs = "R24 R15c R9 R15b R25 R26"
 
 func known(bug string) bool { return slices.Contains(strings.Fields(openBugs), bug) }

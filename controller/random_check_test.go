@@ -262,7 +262,7 @@ func surprising(writes []string) []string {
 	refusal := regexp.MustCompile(`^Service [^{]*\{"metadata":\{"uid":"[^"]*"\},"status":\{"conditions":\[\{"type":"berth.dev/AddressAllocated","status":"False",` +
 		`"lastTransitionTime":"[^"]*","reason":"(` + map[bool]string{true: "UnknownPool|PoolNotAllowed|"}[known("R9")] + `PoolExhausted|NoPool|Address[A-Z][a-zA-Z]*|QuotaExceeded|PoolDisabled)","message":"([^"\\]|\\.)*"\}\]\}\}$`)
 	return slices.DeleteFunc(slices.Clone(writes), func(w string) bool {
-		return refusal.MatchString(w) || known("R19") && strings.HasPrefix(w, "IPAddressPool") || known("R18") && strings.Contains(w, "shared-ip-key") || known("R18") && strings.HasPrefix(w, "IPReservation")
+		return known("R25") && strings.Contains(w, "resting\":[") || known("R26") && strings.Contains(w, "Contested") || refusal.MatchString(w) || known("R19") && strings.HasPrefix(w, "IPAddressPool") || known("R18") && strings.Contains(w, "shared-ip-key") || known("R18") && strings.HasPrefix(w, "IPReservation")
 	})
 }
 
