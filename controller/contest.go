@@ -139,6 +139,9 @@ func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress,
 	}
 	open = c.open[owner]
 	if sameIngress(has, want) {
+		if n := len(c.own[owner]); n > 0 && !sameIngress(c.own[owner][n-1].ingress, want) {
+			c.wrote(owner, want, now) // what was to be written last is not any more
+		}
 		c.confirmed[owner] = want
 		return open, false, false
 	}
@@ -160,7 +163,7 @@ func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress,
 	}
 	// Without a contest, or if it shows what Berth wrote last and only wants have
 	// changed, nobody is fought by writing.
-	if before, known := c.confirmed[owner]; open == nil || known && sameIngress(before, has) {
+	if before, known := c.confirmed[owner]; open == nil || late || known && sameIngress(before, has) {
 		c.wrote(owner, want, now)
 		return open, false, false
 	}

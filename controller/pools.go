@@ -197,7 +197,7 @@ func (c *controller) outOfPool() map[string][]v1beta1.OutOfPoolAddress {
 func (c *controller) resting() map[string][]v1beta1.RestingAddress {
 	const listed = 256
 	rests := c.allocator.Rests()
-	slices.SortStableFunc(rests, func(a, b ipam.Rest) int { return b.Since.Compare(a.Since) })
+	slices.SortStableFunc(rests, func(a, b ipam.Rest) int { return b.Since.Truncate(time.Second).Compare(a.Since.Truncate(time.Second)) })
 	resting := map[string][]v1beta1.RestingAddress{}
 	for _, r := range rests {
 		pool, found := c.allocator.PoolOf(r.Address)
