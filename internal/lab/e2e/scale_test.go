@@ -36,7 +36,7 @@ const (
 // is: when the API server itself takes longer to create one Service in a hundred.
 // An address takes a watch, a write and a watch; it must still be there sooner than
 // that.
-const busy = time.Second
+const busy = 500 * time.Millisecond
 
 // quiet is how long a controller that has restarted is watched for writes.
 const quiet = 5 * time.Second
