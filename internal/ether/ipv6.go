@@ -47,6 +47,13 @@ func SolicitedNode(a netip.Addr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 }
 
+// GroupMAC returns where an IPv6 multicast group is on Ethernet (RFC 2464 section
+// 7).
+func GroupMAC(group netip.Addr) MAC {
+	b := group.As16()
+	return MAC{0x33, 0x33, b[12], b[13], b[14], b[15]}
+}
+
 // Checksum returns the ICMPv6 checksum over the two addresses and the message
 // (RFC 4443 section 2.3). It is zero for a message whose checksum is right.
 func Checksum(addrs, icmp []byte) uint16 {
