@@ -18,7 +18,7 @@ func (s self) parseARP(frame []byte) (query, error) {
 		return query{}, err
 	}
 	// A group other than everyone is nobody's way to send ARP.
-	if dst := mac(frame[0:6]); dst.isGroup() && dst != broadcast {
+	if dst := MAC(frame[0:6]); dst.isGroup() && dst != broadcast {
 		return query{}, errIgnored
 	}
 	var p arp.Packet
@@ -32,7 +32,7 @@ func (s self) parseARP(frame []byte) (query, error) {
 	if p.Operation != arp.OperationRequest {
 		return query{}, errIgnored
 	}
-	q := query{target: p.TargetIP, asker: p.SenderIP, askerMAC: mac(p.SenderHardwareAddr)}
+	q := query{target: p.TargetIP, asker: p.SenderIP, askerMAC: MAC(p.SenderHardwareAddr)}
 	switch {
 	case q.askerMAC.isGroup():
 		// The answer would go to many: RFC 1812 section 3.3.2 has hosts distrust it.
@@ -70,7 +70,7 @@ func (s self) appendGratuitousARP(b []byte, op arp.Operation, addr netip.Addr) [
 
 // arpSide is one of the two parties of an ARP packet.
 type arpSide struct {
-	mac mac
+	mac MAC
 	ip  netip.Addr
 }
 

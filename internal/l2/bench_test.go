@@ -123,7 +123,7 @@ func BenchmarkWire(b *testing.B) {
 			b.Fatal(err)
 		}
 		// Gratuitous announcements are broadcast; the answer is for the peer.
-		for answered := false; !answered; answered = mac(buf[:6]) == mac(link.HardwareAddr) {
+		for answered := false; !answered; answered = MAC(buf[:6]) == MAC(link.HardwareAddr) {
 			if _, _, err := conn.ReadFrom(buf); err != nil {
 				b.Fatal(err)
 			}

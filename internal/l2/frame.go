@@ -2,22 +2,26 @@ package l2
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 )
 
-// mac is an Ethernet address as a comparable value.
-type mac [6]byte
+// MAC is an Ethernet address as a comparable value.
+type MAC [6]byte
 
-var broadcast = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+var broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// String returns m in the usual notation, such as "02:00:00:00:00:01".
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // isGroup reports whether m names a group of stations (or all), not one.
-func (m mac) isGroup() bool { return m[0]&1 != 0 }
+func (m MAC) isGroup() bool { return m[0]&1 != 0 }
 
 // etherLen is the length of an Ethernet header. Packet sockets strip VLAN tags.
 const etherLen = 14
 
 // self is how this node appears on one link.
-type self struct{ mac mac }
+type self struct{ mac MAC }
 
 // A query asks to resolve an address.
 type query struct {
@@ -25,7 +29,7 @@ type query struct {
 	// asker and askerMAC are where the answer goes. A probe for duplicates has
 	// no asker: the address is unspecified.
 	asker    netip.Addr
-	askerMAC mac
+	askerMAC MAC
 }
 
 var (
@@ -42,10 +46,10 @@ func (s self) addressed(frame []byte) error {
 	if len(frame) < etherLen {
 		return errMalformed
 	}
-	if dst := mac(frame[0:6]); dst != s.mac && !dst.isGroup() {
+	if dst := MAC(frame[0:6]); dst != s.mac && !dst.isGroup() {
 		return errIgnored
 	}
-	switch src := mac(frame[6:12]); {
+	switch src := MAC(frame[6:12]); {
 	case src.isGroup():
 		return errMalformed // IEEE 802.3 section 3.2.3: a source is one station
 	case src == s.mac:
@@ -55,7 +59,7 @@ func (s self) addressed(frame []byte) error {
 }
 
 // appendEther appends an Ethernet header.
-func appendEther(b []byte, dst, src mac, etherType uint16) []byte {
+func appendEther(b []byte, dst, src MAC, etherType uint16) []byte {
 	b = append(b, dst[:]...)
 	b = append(b, src[:]...)
 	return append(b, byte(etherType>>8), byte(etherType))

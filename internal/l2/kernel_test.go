@@ -199,7 +199,7 @@ func (n *kernelNetwork) probeARP(addr netip.Addr) (answered bool) {
 			}
 			var p arp.Packet
 			answered = p.UnmarshalBinary(buf[etherLen:size]) == nil && p.Operation == arp.OperationReply &&
-				p.SenderIP == addr && mac(p.TargetHardwareAddr) == mac(link.HardwareAddr)
+				p.SenderIP == addr && MAC(p.TargetHardwareAddr) == MAC(link.HardwareAddr)
 		}
 		return nil
 	})

@@ -27,7 +27,7 @@ var (
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-func ourself() self { return self{mac: mac(ourMAC)} }
+func ourself() self { return self{mac: MAC(ourMAC)} }
 
 // testLink is an Ethernet interface in good order.
 func testLink(index int, name string) netif.Link {

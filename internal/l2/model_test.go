@@ -87,7 +87,7 @@ func (n *modelNetwork) receive(ifname string, frame []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	defer notify(n.heard)
-	if dst := mac(frame[:6]); !dst.isGroup() && dst != mac(peerMAC) {
+	if dst := MAC(frame[:6]); !dst.isGroup() && dst != MAC(peerMAC) {
 		n.t.Errorf("a frame is sent to a stranger: %s", describe(frame))
 		return
 	}

@@ -21,7 +21,7 @@ const (
 )
 
 // allNodesMAC is where the group ff02::1 is on Ethernet (RFC 2464 section 7).
-var allNodesMAC = mac{0x33, 0x33, 0, 0, 0, 1}
+var allNodesMAC = MAC{0x33, 0x33, 0, 0, 0, 1}
 
 // parseNDP reads a frame that came through FilterNDP, trusting nothing, and
 // validates the solicitation in it by RFC 4861 section 7.1.1. It returns the
@@ -45,7 +45,7 @@ func (s self) parseNDP(frame []byte) (query, error) {
 	if icmp[1] != 0 || ns.TargetAddress.IsMulticast() || src.IsMulticast() {
 		return query{}, errMalformed
 	}
-	q := query{target: ns.TargetAddress, asker: src, askerMAC: mac(frame[6:12])}
+	q := query{target: ns.TargetAddress, asker: src, askerMAC: MAC(frame[6:12])}
 	source, hasSource, err := sourceLinkLayer(ns)
 	if err != nil {
 		return query{}, err
@@ -91,16 +91,16 @@ func parseIPv6(b []byte) (src, dst netip.Addr, icmp []byte, err error) {
 
 // sourceLinkLayer returns the source link-layer address option of ns, if it
 // has one.
-func sourceLinkLayer(ns *ndp.NeighborSolicitation) (m mac, ok bool, err error) {
+func sourceLinkLayer(ns *ndp.NeighborSolicitation) (m MAC, ok bool, err error) {
 	for _, o := range ns.Options {
 		if lla, ok := o.(*ndp.LinkLayerAddress); ok && lla.Direction == ndp.Source {
 			if len(lla.Addr) != 6 {
-				return mac{}, false, errMalformed
+				return MAC{}, false, errMalformed
 			}
-			return mac(lla.Addr), true, nil
+			return MAC(lla.Addr), true, nil
 		}
 	}
-	return mac{}, false, nil
+	return MAC{}, false, nil
 }
 
 // isSolicitedNode reports whether a is in ff02::1:ff00:0/104.

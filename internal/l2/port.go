@@ -30,7 +30,7 @@ type identity struct {
 }
 
 func identify(l *netif.Link) identity {
-	return identity{ifindex: l.Index, self: self{mac: mac(l.MAC)}}
+	return identity{ifindex: l.Index, self: self{mac: MAC(l.MAC)}}
 }
 
 // A port answers one protocol on one interface. serve runs in a goroutine of

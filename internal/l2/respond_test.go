@@ -136,7 +136,7 @@ func TestAdvertisementBytes(t *testing.T) {
 		target    netip.Addr
 		etherDst  net.HardwareAddr
 	}{
-		{s.appendNDPReply(nil, query{ip("2001:db8::10"), peerLL, mac(peerMAC)}), peerLL, true, ip("2001:db8::10"), peerMAC},
+		{s.appendNDPReply(nil, query{ip("2001:db8::10"), peerLL, MAC(peerMAC)}), peerLL, true, ip("2001:db8::10"), peerMAC},
 		{s.appendUnsolicitedNA(nil, ip("2001:db8:ffff::1")), ip("ff02::1"), false, ip("2001:db8:ffff::1"), net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}},
 	} {
 		icmp, err := ndp.MarshalMessageChecksum(&ndp.NeighborAdvertisement{
