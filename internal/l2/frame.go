@@ -32,6 +32,17 @@ type query struct {
 	askerMAC MAC
 }
 
+// A message is what a packet says: it asks for an address, tells who has one, or
+// both.
+type message struct {
+	query
+	asks bool // the query is one
+	// claimed is valid if the packet says that claimant has it, or, as a probe
+	// for duplicates of IPv6, is about to.
+	claimed  netip.Addr
+	claimant MAC
+}
+
 var (
 	// errMalformed marks packets that violate their RFC.
 	errMalformed = errors.New("malformed packet")
