@@ -2,23 +2,16 @@ package l2
 
 import (
 	"errors"
-	"net"
 	"net/netip"
+
+	"github.com/berth-lb/berth/internal/ether"
 )
 
 // MAC is an Ethernet address as a comparable value.
-type MAC [6]byte
+type MAC = ether.MAC
 
-var broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-
-// String returns m in the usual notation, such as "02:00:00:00:00:01".
-func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
-
-// isGroup reports whether m names a group of stations (or all), not one.
-func (m MAC) isGroup() bool { return m[0]&1 != 0 }
-
-// etherLen is the length of an Ethernet header. Packet sockets strip VLAN tags.
-const etherLen = 14
+// etherLen is the length of an Ethernet header.
+const etherLen = ether.HeaderLen
 
 // self is how this node appears on one link.
 type self struct{ mac MAC }
@@ -45,7 +38,7 @@ type message struct {
 
 var (
 	// errMalformed marks packets that violate their RFC.
-	errMalformed = errors.New("malformed packet")
+	errMalformed = ether.ErrMalformed
 	// errIgnored marks packets that are in order but not for us to answer.
 	errIgnored = errors.New("not to be answered")
 )
@@ -57,21 +50,14 @@ func (s self) addressed(frame []byte) error {
 	if len(frame) < etherLen {
 		return errMalformed
 	}
-	if dst := MAC(frame[0:6]); dst != s.mac && !dst.isGroup() {
+	if dst := MAC(frame[0:6]); dst != s.mac && !dst.IsGroup() {
 		return errIgnored
 	}
 	switch src := MAC(frame[6:12]); {
-	case src.isGroup():
+	case src.IsGroup():
 		return errMalformed // IEEE 802.3 section 3.2.3: a source is one station
 	case src == s.mac:
 		return errIgnored
 	}
 	return nil
-}
-
-// appendEther appends an Ethernet header.
-func appendEther(b []byte, dst, src MAC, etherType uint16) []byte {
-	b = append(b, dst[:]...)
-	b = append(b, src[:]...)
-	return append(b, byte(etherType>>8), byte(etherType))
 }

@@ -89,7 +89,7 @@ func TestQueuePacesManyAddresses(t *testing.T) {
 	start := time.Unix(1000, 0)
 	q := newQueue(start, 0)
 	for i := range uint32(n) {
-		q.add(announceKey{nil, addr4(0xc0000200+i)}, false)
+		q.add(announceKey{nil, addr4(0xc0000200 + i)}, false)
 	}
 	got := play(q, start, 0, time.Minute)
 	if len(got) != n*announceTimes {

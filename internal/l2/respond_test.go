@@ -11,6 +11,8 @@ import (
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/ndp"
+
+	"github.com/berth-lb/berth/internal/ether"
 )
 
 // answer is what a responder that owns everything does with a frame, as text.
@@ -69,7 +71,7 @@ func TestAnswerARP(t *testing.T) {
 			t.Errorf("%s:\n got %s\nwant %s", tc.name, got, tc.want)
 		}
 	}
-	whole := arpFrame{}.bytes(t)[:etherLen+arpLen]
+	whole := arpFrame{}.bytes(t)[:etherLen+ether.ARPLen]
 	for n := range whole {
 		if got := answer(whole[:n], ARP); got != "malformed" {
 			t.Errorf("cut to %d bytes: got %s, want malformed", n, got)
@@ -87,7 +89,7 @@ func TestAnswerNDP(t *testing.T) {
 	at := func(off int, value byte) func([]byte) []byte {
 		return func(b []byte) []byte { b[off] = value; return b }
 	}
-	option := etherLen + ipv6Len + 24
+	option := etherLen + ether.IPv6Len + 24
 	for _, tc := range []struct {
 		name  string
 		frame nsFrame
@@ -103,12 +105,12 @@ func TestAnswerNDP(t *testing.T) {
 		{"for another station", nsFrame{dst: other}, "ignored"},
 		{"sent by ourselves", nsFrame{src: ourMAC}, "ignored"},
 		{"sent by ourselves, relayed", nsFrame{change: at(option+7, 1)}, "ignored"},
-		{"redirect", nsFrame{change: at(etherLen+ipv6Len, 137)}, "malformed"},
+		{"redirect", nsFrame{change: at(etherLen+ether.IPv6Len, 137)}, "malformed"},
 		// RFC 4861 section 7.1.1.
 		{"from a group", nsFrame{src: ethernet.Broadcast}, "malformed"},
 		{"hop limit 254", nsFrame{hopLimit: 254}, "malformed"},
-		{"checksum wrong", nsFrame{changeAfterwards: at(etherLen+ipv6Len+2, 0x77)}, "malformed"},
-		{"code not zero", nsFrame{change: at(etherLen+ipv6Len+1, 1)}, "malformed"},
+		{"checksum wrong", nsFrame{changeAfterwards: at(etherLen+ether.IPv6Len+2, 0x77)}, "malformed"},
+		{"code not zero", nsFrame{change: at(etherLen+ether.IPv6Len+1, 1)}, "malformed"},
 		{"multicast target", nsFrame{target: ip("ff02::10"), ipDst: ip("ff02::1")}, "malformed"},
 		{"option of length zero", nsFrame{change: at(option+1, 0)}, "malformed"},
 		{"probe to unicast", nsFrame{ipSrc: ip("::"), ipDst: ip("2001:db8::10"), dst: ourMAC, noOption: true}, "malformed"},
@@ -182,7 +184,7 @@ func TestAdvertisementsTellWhoHasAnAddress(t *testing.T) {
 	at := func(off int, value byte) func([]byte) []byte {
 		return func(b []byte) []byte { b[off] = value; return b }
 	}
-	const icmp = etherLen + ipv6Len
+	const icmp = etherLen + ether.IPv6Len
 	for _, tc := range []struct {
 		name  string
 		frame naFrame
@@ -262,9 +264,9 @@ func checkMessage(t *testing.T, s self, m message, family func(netip.Addr) bool)
 	switch {
 	case !m.asks && !m.claimed.IsValid():
 		t.Fatalf("message %+v says nothing", m)
-	case m.asks && (!family(m.target) || !family(m.asker) || m.askerMAC.isGroup() || m.askerMAC == s.mac):
+	case m.asks && (!family(m.target) || !family(m.asker) || m.askerMAC.IsGroup() || m.askerMAC == s.mac):
 		t.Fatalf("impossible query %+v", m)
-	case m.claimed.IsValid() && (!family(m.claimed) || m.claimed.IsUnspecified() || m.claimant.isGroup() || m.claimant == s.mac):
+	case m.claimed.IsValid() && (!family(m.claimed) || m.claimed.IsUnspecified() || m.claimant.IsGroup() || m.claimant == s.mac):
 		t.Fatalf("impossible claim %+v", m)
 	}
 }
@@ -277,9 +279,9 @@ func FuzzNDP(f *testing.F) {
 	f.Add(naFrame{dst: ourMAC, ipDst: ourLL, solicited: true, noOption: true}.bytes(f))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		s := ourself()
-		if len(frame) >= etherLen+ipv6Len+24 {
+		if len(frame) >= etherLen+ether.IPv6Len+24 {
 			// The checksum is no wall for an attacker, so it is none for the fuzzer.
-			frame[etherLen+4], frame[etherLen+5] = 0, byte(min(len(frame)-etherLen-ipv6Len, 255))
+			frame[etherLen+4], frame[etherLen+5] = 0, byte(min(len(frame)-etherLen-ether.IPv6Len, 255))
 			frame = fixChecksum(frame)
 		}
 		m, err := s.parseNDP(frame)
@@ -293,7 +295,7 @@ func FuzzNDP(f *testing.F) {
 		if m.target.IsMulticast() {
 			t.Fatalf("impossible query %+v", m)
 		}
-		src, _, icmp, err := parseIPv6(s.appendNDPReply(nil, m.query, s.mac)[etherLen:])
+		src, _, icmp, err := ether.ParseIPv6(s.appendNDPReply(nil, m.query, s.mac)[etherLen:])
 		if err != nil || src != m.target || icmp[0] != 136 {
 			t.Fatalf("the answer to %+v is malformed: %v", m, err)
 		}
