@@ -237,7 +237,7 @@ func TestWithdrawnAddressIsSilentAtOnce(t *testing.T) {
 	f.applied(on("192.0.2.10", "192.0.2.11"))
 	// The Announcer is busy elsewhere: Apply alone has to do.
 	f.stop()
-	p := &port{key: portKey{"eth0", ARP}, id: identity{2, ourself()}, desired: &f.desired, metrics: f.metrics.forPort(portKey{"eth0", ARP})}
+	p := f.newPort(portKey{"eth0", ARP}, identity{2, ourself()})
 	if p.respond(nil, arpFrame{}.bytes(t)) == nil {
 		t.Fatal("no answer for an address that is owned")
 	}

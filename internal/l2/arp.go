@@ -11,47 +11,52 @@ import (
 )
 
 // parseARP reads a frame that came through FilterARP, trusting nothing. It
-// returns the query in it, or errMalformed, or errIgnored.
-func (s self) parseARP(frame []byte) (query, error) {
+// returns what the packet says, or errMalformed, or errIgnored.
+func (s self) parseARP(frame []byte) (message, error) {
 	if err := s.addressed(frame); err != nil {
-		return query{}, err
+		return message{}, err
 	}
 	// A group other than everyone is nobody's way to send ARP.
-	if dst := mac(frame[0:6]); dst.IsGroup() && dst != ether.Broadcast {
-		return query{}, errIgnored
+	if dst := MAC(frame[0:6]); dst.IsGroup() && dst != ether.Broadcast {
+		return message{}, errIgnored
 	}
 	var p arp.Packet
 	if err := p.UnmarshalBinary(frame[etherLen:]); err != nil {
-		return query{}, fmt.Errorf("%w: %w", errMalformed, err)
+		return message{}, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	if p.HardwareType != 1 || p.ProtocolType != uint16(ethernet.EtherTypeIPv4) ||
 		p.HardwareAddrLength != 6 || p.IPLength != 4 {
-		return query{}, errMalformed
+		return message{}, errMalformed
 	}
-	if p.Operation != arp.OperationRequest {
-		return query{}, errIgnored
-	}
-	q := query{target: p.TargetIP, asker: p.SenderIP, askerMAC: mac(p.SenderHardwareAddr)}
+	m := message{query: query{target: p.TargetIP, asker: p.SenderIP, askerMAC: MAC(p.SenderHardwareAddr)}}
 	switch {
-	case q.askerMAC.IsGroup():
+	case m.askerMAC.IsGroup():
 		// The answer would go to many: RFC 1812 section 3.3.2 has hosts distrust it.
-		return query{}, errMalformed
-	case q.askerMAC == s.mac:
-		return query{}, errIgnored
-	case q.asker == q.target:
-		// An announcement, not a question: another node takes the address
-		// over (RFC 5227 section 3). An answer would contradict it.
-		return query{}, errIgnored
+		return message{}, errMalformed
+	case m.askerMAC == s.mac:
+		return message{}, errIgnored
 	}
-	return q, nil
+	if !m.asker.IsUnspecified() {
+		// Any packet tells who has the sender's address (RFC 5227 section 2.4),
+		// but for a probe, which has none.
+		m.claimed, m.claimant = m.asker, m.askerMAC
+	}
+	// With its own address as target it is an announcement, not a question:
+	// another node takes the address over (RFC 5227 section 3). An answer would
+	// contradict it.
+	m.asks = p.Operation == arp.OperationRequest && m.asker != m.target
+	if !m.asks && !m.claimed.IsValid() {
+		return message{}, errIgnored
+	}
+	return m, nil
 }
 
 // appendARPReply appends the frame that answers q. It is unicast to the asker,
 // also when q is a probe, whose sender address is 0.0.0.0 (RFC 5227 section
-// 2.1.1).
-func (s self) appendARPReply(b []byte, q query) []byte {
+// 2.1.1). It says that the address is at is, and is sent from s.
+func (s self) appendARPReply(b []byte, q query, is MAC) []byte {
 	b = ether.AppendHeader(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeARP))
-	return ether.AppendARP(b, arp.OperationReply, ether.ARPSide{MAC: s.mac, IP: q.target}, ether.ARPSide{MAC: q.askerMAC, IP: q.asker})
+	return ether.AppendARP(b, arp.OperationReply, ether.ARPSide{MAC: is, IP: q.target}, ether.ARPSide{MAC: q.askerMAC, IP: q.asker})
 }
 
 // appendGratuitousARP appends a broadcast frame that updates the caches of all

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 
 	"github.com/mdlayher/ethernet"
@@ -31,10 +30,12 @@ func BenchmarkRespond(b *testing.B) {
 		for _, n := range []int{1, 10000} {
 			b.Run(fmt.Sprintf("%s/%d", proto, n), func(b *testing.B) {
 				d, addrs := many(proto, n)
-				var desired atomic.Pointer[Desired]
-				desired.Store(&d)
-				key := portKey{"eth0", proto}
-				p := &port{key: key, id: identity{2, ourself()}, desired: &desired, metrics: NewMetrics(nil).forPort(key)}
+				a, err := New(Config{Links: &fakeLinks{}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				a.desired.Store(&d)
+				p := a.newPort(portKey{"eth0", proto}, identity{2, ourself()})
 				var frame []byte
 				if proto == ARP {
 					frame = arpFrame{target: addrs[0]}.bytes(b)
@@ -123,7 +124,7 @@ func BenchmarkWire(b *testing.B) {
 			b.Fatal(err)
 		}
 		// Gratuitous announcements are broadcast; the answer is for the peer.
-		for answered := false; !answered; answered = mac(buf[:6]) == mac(link.HardwareAddr) {
+		for answered := false; !answered; answered = MAC(buf[:6]) == MAC(link.HardwareAddr) {
 			if _, _, err := conn.ReadFrom(buf); err != nil {
 				b.Fatal(err)
 			}

@@ -1,12 +1,13 @@
 package l2
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 )
 
-// Desired is the complete set of addresses that this node answers for. Keys are
-// plain addresses: neither IPv4-mapped nor with a zone.
+// Desired is the complete set of addresses that this node answers for, or may
+// have to soon. Keys are plain addresses: neither IPv4-mapped nor with a zone.
 type Desired map[netip.Addr]Announcement
 
 // An Announcement says how one address is announced.
@@ -15,6 +16,16 @@ type Announcement struct {
 	// Those that do not exist or cannot serve the address's protocol are
 	// skipped until they can.
 	Interfaces []string
+	// StandIn, if not nil, has the node answer for the owner of the address,
+	// whose speaker is away: with the owner's MAC on each interface, and where
+	// that is not given not at all. The Ethernet source stays this node's own,
+	// so that switches learn nothing wrong. A stand-in sends no gratuitous
+	// announcements, and does not answer the owner itself.
+	StandIn map[string]MAC
+	// Armed has the node only remember what is asked for the address, to answer
+	// it if an Apply within a second makes this node the owner or an active
+	// stand-in.
+	Armed bool
 }
 
 // normalise returns a deep copy with canonical keys, so that the caller may go
@@ -26,15 +37,44 @@ func (d Desired) normalise() Desired {
 		if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() {
 			continue
 		}
-		out[addr.Unmap().WithZone("")] = Announcement{Interfaces: slices.Clone(ann.Interfaces)}
+		ann.Interfaces, ann.StandIn = slices.Clone(ann.Interfaces), maps.Clone(ann.StandIn)
+		out[addr.Unmap().WithZone("")] = ann
 	}
 	return out
 }
 
-// answers reports whether addr is to be answered for on the named interface.
-func (d Desired) answers(addr netip.Addr, ifname string) bool {
+// A role is what this node is to an address on one interface.
+type role uint8
+
+const (
+	stranger role = iota
+	armed         // remembers what is asked
+	standIn       // answers with the owner's MAC
+	owner         // answers with its own
+)
+
+// role returns what this node is to addr on the named interface, and the MAC of
+// the owner if that is another.
+func (d Desired) role(addr netip.Addr, ifname string) (role, MAC) {
 	ann, ok := d[addr]
-	return ok && slices.Contains(ann.Interfaces, ifname)
+	if !ok || !slices.Contains(ann.Interfaces, ifname) {
+		return stranger, MAC{}
+	}
+	return ann.role(ifname)
+}
+
+// role is as Desired's, for one of the announcement's interfaces.
+func (ann *Announcement) role(ifname string) (role, MAC) {
+	m, known := ann.StandIn[ifname]
+	switch {
+	case ann.StandIn != nil && !known:
+		return stranger, MAC{}
+	case ann.Armed:
+		return armed, m
+	case known:
+		return standIn, m
+	}
+	return owner, MAC{}
 }
 
 // Protocol is the address resolution protocol of one address family.

@@ -85,7 +85,7 @@ func TestFilterARPProperties(t *testing.T) {
 			addrs[i] = addr4(w)
 		}
 		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-		filter := FilterARP(addrs, limit)
+		filter := FilterARP(addrs, nil, limit)
 		if len(filter) > limit {
 			r.Fatalf("%d instructions exceed the limit of %d", len(filter), limit)
 		}
@@ -195,9 +195,12 @@ func TestFilterNDPIsExactForPools(t *testing.T) {
 
 func TestFiltersRejectOtherPackets(t *testing.T) {
 	t.Parallel()
-	arpFilter := FilterARP([]netip.Addr{ip("192.0.2.10"), ip("2001:db8::10")}, maxProgram)
+	addrs := []netip.Addr{ip("192.0.2.10"), ip("2001:db8::10")}
+	arpFilter, armedFilter := FilterARP(addrs, addrs, maxProgram), FilterARP(addrs, nil, maxProgram)
+	ownFilter := FilterARP(nil, addrs, maxProgram)
 	ndpFilter := FilterNDP([]netip.Addr{ip("192.0.2.10"), ip("2001:db8::10")}, maxProgram)
 	request, solicitation := arpFrame{}.bytes(t), nsFrame{}.bytes(t)
+	claim := arpFrame{sender: ip("192.0.2.10"), target: ip("192.0.2.99")}.bytes(t)
 	patch := func(frame []byte, off int, value byte) []byte {
 		frame = slices.Clone(frame)
 		frame[off] = value
@@ -210,13 +213,25 @@ func TestFiltersRejectOtherPackets(t *testing.T) {
 		want   bool
 	}{
 		{"ARP request", arpFilter, request, true},
-		{"ARP reply", arpFilter, patch(request, 21, 2), false},
+		{"ARP reply to an address of ours", arpFilter, patch(request, 21, 2), false},
+		{"ARP request by an address of ours", arpFilter, claim, true},
+		{"ARP reply by an address of ours", arpFilter, patch(claim, 21, 2), true},
+		{"inverse ARP by an address of ours", arpFilter, patch(claim, 21, 8), true},
+		{"ARP request, armed", armedFilter, request, true},
+		{"ARP request by an address that is armed", armedFilter, claim, false},
+		{"ARP reply by an address that is armed", armedFilter, patch(claim, 21, 2), false},
+		{"ARP request, watching only", ownFilter, request, false},
+		{"ARP request by an address of ours, watching only", ownFilter, claim, true},
+		{"claim with other lengths", arpFilter, patch(claim, 19, 16), false},
+		{"claim of another protocol", arpFilter, patch(claim, 16, 0x86), false},
+		{"claim cut short", arpFilter, claim[:31], false},
 		{"ARP of another protocol", arpFilter, patch(request, 16, 0x86), false},
 		{"ARP with other lengths", arpFilter, patch(request, 19, 16), false},
 		{"ARP cut short", arpFilter, request[:41], false},
-		{"nothing owned", FilterARP(nil, maxProgram), request, false},
+		{"nothing owned", FilterARP(nil, nil, maxProgram), request, false},
 		{"solicitation", ndpFilter, solicitation, true},
-		{"advertisement", ndpFilter, patch(solicitation, 54, 136), false},
+		{"advertisement", ndpFilter, patch(solicitation, 54, 136), true},
+		{"redirect", ndpFilter, patch(solicitation, 54, 137), false},
 		{"solicitation with a code", ndpFilter, patch(solicitation, 55, 1), false},
 		{"solicitation from beyond the link", ndpFilter, patch(solicitation, 21, 254), false},
 		{"UDP", ndpFilter, patch(solicitation, 20, 17), false},
@@ -259,15 +274,15 @@ func TestKernelAcceptsFilters(t *testing.T) {
 	link := netif.Link{Index: 1, Name: "lo"}
 	for _, proto := range []Protocol{ARP, NDP} {
 		ns.MustDo(func() error {
-			conn, err := PacketWire{}.Open(link, proto, filterFor(proto, nil, maxProgram))
+			conn, err := PacketWire{}.Open(link, proto, filterFor(proto, nil, nil, maxProgram))
 			if err != nil {
 				return err
 			}
 			p := &port{key: portKey{"lo", proto}, conn: conn, limit: maxProgram}
 			for _, n := range []int{1, 1000, 20000, 20000, 1000, 20000} {
-				p.held = make(map[netip.Addr]struct{})
+				p.held = make(map[netip.Addr]role)
 				for _, a := range scattered(proto, n) {
-					p.held[a] = struct{}{}
+					p.held[a] = owner
 				}
 				if err := p.setFilter(); err != nil {
 					return fmt.Errorf("%s, %d addresses: %w", proto, n, err)
@@ -282,13 +297,13 @@ func TestKernelAcceptsFilters(t *testing.T) {
 func TestFilterShrinksToWhatTheSocketTakes(t *testing.T) {
 	t.Parallel()
 	w := &FakeWire{FilterLimit: 500}
-	conn, err := w.Open(testLink(2, "eth0"), ARP, FilterARP(nil, maxProgram))
+	conn, err := w.Open(testLink(2, "eth0"), ARP, FilterARP(nil, nil, maxProgram))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &port{key: portKey{"eth0", ARP}, conn: conn, limit: maxProgram, held: make(map[netip.Addr]struct{})}
+	p := &port{key: portKey{"eth0", ARP}, conn: conn, limit: maxProgram, held: make(map[netip.Addr]role)}
 	for _, a := range scattered(ARP, 3000) {
-		p.held[a] = struct{}{}
+		p.held[a] = owner
 	}
 	if err := p.setFilter(); err != nil {
 		t.Fatal(err)
@@ -306,7 +321,7 @@ func BenchmarkFilter(b *testing.B) {
 			addrs := scattered(proto, n)
 			b.Run(fmt.Sprintf("%s/%d", proto, n), func(b *testing.B) {
 				for b.Loop() {
-					filterFor(proto, addrs, maxProgram)
+					filterFor(proto, addrs, addrs, maxProgram)
 				}
 			})
 		}

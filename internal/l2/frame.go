@@ -7,14 +7,14 @@ import (
 	"github.com/berth-lb/berth/internal/ether"
 )
 
-// mac is an Ethernet address as a comparable value.
-type mac = ether.MAC
+// MAC is an Ethernet address as a comparable value.
+type MAC = ether.MAC
 
 // etherLen is the length of an Ethernet header.
 const etherLen = ether.HeaderLen
 
 // self is how this node appears on one link.
-type self struct{ mac mac }
+type self struct{ mac MAC }
 
 // A query asks to resolve an address.
 type query struct {
@@ -22,7 +22,18 @@ type query struct {
 	// asker and askerMAC are where the answer goes. A probe for duplicates has
 	// no asker: the address is unspecified.
 	asker    netip.Addr
-	askerMAC mac
+	askerMAC MAC
+}
+
+// A message is what a packet says: it asks for an address, tells who has one, or
+// both.
+type message struct {
+	query
+	asks bool // the query is one
+	// claimed is valid if the packet says that claimant has it, or, as a probe
+	// for duplicates of IPv6, is about to.
+	claimed  netip.Addr
+	claimant MAC
 }
 
 var (
@@ -39,10 +50,10 @@ func (s self) addressed(frame []byte) error {
 	if len(frame) < etherLen {
 		return errMalformed
 	}
-	if dst := mac(frame[0:6]); dst != s.mac && !dst.IsGroup() {
+	if dst := MAC(frame[0:6]); dst != s.mac && !dst.IsGroup() {
 		return errIgnored
 	}
-	switch src := mac(frame[6:12]); {
+	switch src := MAC(frame[6:12]); {
 	case src.IsGroup():
 		return errMalformed // IEEE 802.3 section 3.2.3: a source is one station
 	case src == s.mac:

@@ -200,7 +200,7 @@ func (n *kernelNetwork) probeARP(addr netip.Addr) (answered bool) {
 			}
 			var p arp.Packet
 			answered = p.UnmarshalBinary(buf[etherLen:size]) == nil && p.Operation == arp.OperationReply &&
-				p.SenderIP == addr && mac(p.TargetHardwareAddr) == mac(link.HardwareAddr)
+				p.SenderIP == addr && MAC(p.TargetHardwareAddr) == MAC(link.HardwareAddr)
 		}
 		return nil
 	})
@@ -308,7 +308,7 @@ func TestKernelFilterKnowsItsInterface(t *testing.T) {
 	addrs := []netip.Addr{ip("192.0.2.10")}
 	var conn Conn
 	n.node.MustDo(func() (err error) {
-		conn, err = PacketWire{}.Open(link, ARP, FilterARP(addrs, maxProgram))
+		conn, err = PacketWire{}.Open(link, ARP, FilterARP(addrs, addrs, maxProgram))
 		return err
 	})
 	t.Cleanup(func() { _ = conn.Close() })
@@ -324,7 +324,7 @@ func TestKernelFilterKnowsItsInterface(t *testing.T) {
 		t.Fatalf("a request on the interface was not seen: %v", err)
 	}
 	conn.(*packetConn).ifindex++
-	if err := conn.SetFilter(FilterARP(addrs, maxProgram)); err != nil {
+	if err := conn.SetFilter(FilterARP(addrs, addrs, maxProgram)); err != nil {
 		t.Fatal(err)
 	}
 	for read() == nil { // what was queued before

@@ -28,7 +28,7 @@ var (
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-func ourself() self { return self{mac: mac(ourMAC)} }
+func ourself() self { return self{mac: MAC(ourMAC)} }
 
 // testLink is an Ethernet interface in good order.
 func testLink(index int, name string) netif.Link {
@@ -116,6 +116,43 @@ func (f nsFrame) bytes(t testing.TB) []byte {
 		frame = f.changeAfterwards(frame)
 	}
 	return frame
+}
+
+// A naFrame is a neighbour advertisement to build; zero fields get what a peer
+// that takes 2001:db8::10 over would send.
+type naFrame struct {
+	dst, src            net.HardwareAddr
+	ipDst, ipSrc        netip.Addr
+	target              netip.Addr
+	is                  net.HardwareAddr // said to have it
+	noOption, solicited bool
+	change              func(frame []byte) []byte // before the checksum is made
+}
+
+func (f naFrame) bytes(t testing.TB) []byte {
+	t.Helper()
+	or := func(a, b netip.Addr) netip.Addr {
+		if a.IsValid() {
+			return a
+		}
+		return b
+	}
+	f.target, f.ipSrc, f.ipDst = or(f.target, ip("2001:db8::10")), or(f.ipSrc, peerLL), or(f.ipDst, ip("ff02::1"))
+	f.dst, f.src, f.is = either(f.dst, ether.AllNodes[:]), either(f.src, peerMAC), either(f.is, peerMAC)
+	icmp := append([]byte{136, 0, 0, 0, naOverride, 0, 0, 0}, f.target.AsSlice()...)
+	if f.solicited {
+		icmp[4] |= naSolicited
+	}
+	if !f.noOption {
+		icmp = append(append(icmp, 2, 1), f.is...)
+	}
+	packet := append([]byte{0x60, 0, 0, 0, 0, byte(len(icmp)), 58, 255}, f.ipSrc.AsSlice()...)
+	packet = append(append(packet, f.ipDst.AsSlice()...), icmp...)
+	frame := etherFrame(t, f.dst, f.src, ethernet.EtherTypeIPv6, packet)[:etherLen+len(packet)]
+	if f.change != nil {
+		frame = f.change(frame)
+	}
+	return fixChecksum(frame)
 }
 
 // fixChecksum makes the checksum of the ICMPv6 message in frame right.

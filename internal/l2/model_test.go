@@ -88,7 +88,7 @@ func (n *modelNetwork) receive(ifname string, frame []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	defer notify(n.heard)
-	if dst := mac(frame[:6]); !dst.IsGroup() && dst != mac(peerMAC) {
+	if dst := MAC(frame[:6]); !dst.IsGroup() && dst != MAC(peerMAC) {
 		n.t.Errorf("a frame is sent to a stranger: %s", describe(frame))
 		return
 	}

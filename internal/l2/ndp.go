@@ -22,89 +22,127 @@ const (
 )
 
 // parseNDP reads a frame that came through FilterNDP, trusting nothing, and
-// validates the solicitation in it by RFC 4861 section 7.1.1. It returns the
-// query in it, or errMalformed, or errIgnored.
-func (s self) parseNDP(frame []byte) (query, error) {
+// validates the message in it by RFC 4861 section 7.1. It returns what the
+// message says, or errMalformed, or errIgnored.
+func (s self) parseNDP(frame []byte) (message, error) {
 	if err := s.addressed(frame); err != nil {
-		return query{}, err
+		return message{}, err
 	}
 	src, dst, icmp, err := ether.ParseIPv6(frame[etherLen:])
 	if err != nil {
-		return query{}, err
+		return message{}, err
 	}
-	m, err := ndp.ParseMessage(icmp)
+	parsed, err := ndp.ParseMessage(icmp)
 	if err != nil {
-		return query{}, fmt.Errorf("%w: %w", errMalformed, err)
+		return message{}, fmt.Errorf("%w: %w", errMalformed, err)
 	}
-	ns, ok := m.(*ndp.NeighborSolicitation)
-	if !ok {
-		return query{}, errIgnored
+	if icmp[1] != 0 || src.IsMulticast() {
+		return message{}, errMalformed
 	}
-	if icmp[1] != 0 || ns.TargetAddress.IsMulticast() || src.IsMulticast() {
-		return query{}, errMalformed
+	var m message
+	switch parsed := parsed.(type) {
+	case *ndp.NeighborSolicitation:
+		m, err = readSolicitation(parsed, src, dst, MAC(frame[6:12]))
+	case *ndp.NeighborAdvertisement:
+		m, err = readAdvertisement(parsed, src, dst, MAC(frame[6:12]))
+	default:
+		return message{}, errIgnored
 	}
-	q := query{target: ns.TargetAddress, asker: src, askerMAC: mac(frame[6:12])}
-	source, hasSource, err := sourceLinkLayer(ns)
+	switch {
+	case err != nil:
+		return message{}, err
+	case m.asks && m.askerMAC == s.mac || m.claimed.IsValid() && m.claimant == s.mac:
+		return message{}, errIgnored // a stand-in speaks for us, or the network echoes
+	}
+	return m, nil
+}
+
+// readSolicitation validates by RFC 4861 section 7.1.1.
+func readSolicitation(ns *ndp.NeighborSolicitation, src, dst netip.Addr, from MAC) (message, error) {
+	if ns.TargetAddress.IsMulticast() || ns.TargetAddress.IsUnspecified() {
+		return message{}, errMalformed
+	}
+	m := message{query: query{target: ns.TargetAddress, asker: src, askerMAC: from}, asks: true}
+	source, hasSource, err := linkLayer(ns.Options, ndp.Source)
 	if err != nil {
-		return query{}, err
+		return message{}, err
 	}
 	if src.IsUnspecified() {
 		// A probe for duplicates (RFC 4862 section 5.4.2) can only be sent to
 		// the group, and must not carry the option.
 		if hasSource || !ether.IsSolicitedNode(dst) {
-			return query{}, errMalformed
+			return message{}, errMalformed
 		}
-		return q, nil
+		m.claimed, m.claimant = ns.TargetAddress, from
+		return m, nil
 	}
 	if hasSource {
-		q.askerMAC = source
+		m.askerMAC = source
 	}
-	switch {
-	case q.askerMAC.IsGroup():
-		return query{}, errMalformed // the answer would go to many
-	case q.askerMAC == s.mac:
-		return query{}, errIgnored
+	if m.askerMAC.IsGroup() {
+		return message{}, errMalformed // the answer would go to many
 	}
-	return q, nil
+	return m, nil
 }
 
-// sourceLinkLayer returns the source link-layer address option of ns, if it
-// has one.
-func sourceLinkLayer(ns *ndp.NeighborSolicitation) (m mac, ok bool, err error) {
-	for _, o := range ns.Options {
-		if lla, ok := o.(*ndp.LinkLayerAddress); ok && lla.Direction == ndp.Source {
+// readAdvertisement validates by RFC 4861 section 7.1.2.
+func readAdvertisement(na *ndp.NeighborAdvertisement, src, dst netip.Addr, from MAC) (message, error) {
+	if na.TargetAddress.IsMulticast() || na.TargetAddress.IsUnspecified() || src.IsUnspecified() ||
+		dst.IsMulticast() && na.Solicited {
+		return message{}, errMalformed
+	}
+	target, hasTarget, err := linkLayer(na.Options, ndp.Target)
+	if err != nil {
+		return message{}, err
+	}
+	m := message{claimed: na.TargetAddress, claimant: from}
+	if hasTarget {
+		m.claimant = target
+	}
+	if m.claimant.IsGroup() {
+		return message{}, errMalformed
+	}
+	return m, nil
+}
+
+// linkLayer returns the link-layer address option of the given direction, if
+// there is one.
+func linkLayer(options []ndp.Option, direction ndp.Direction) (m MAC, ok bool, err error) {
+	for _, o := range options {
+		if lla, ok := o.(*ndp.LinkLayerAddress); ok && lla.Direction == direction {
 			if len(lla.Addr) != 6 {
-				return mac{}, false, errMalformed
+				return MAC{}, false, errMalformed
 			}
-			return mac(lla.Addr), true, nil
+			return MAC(lla.Addr), true, nil
 		}
 	}
-	return mac{}, false, nil
+	return MAC{}, false, nil
 }
 
 // appendNDPReply appends the frame that answers q as RFC 4861 section 7.2.4
 // says: a probe is answered to all nodes with Solicited clear, anything else to
 // the asker with Solicited set. Override is always set: the address is neither
 // anycast nor proxied but this node's own for the time being, and a neighbour
-// that still holds the previous owner's must replace it.
-func (s self) appendNDPReply(b []byte, q query) []byte {
+// that still holds the previous owner's must replace it. The answer says that
+// the address is at is, and is sent from s.
+func (s self) appendNDPReply(b []byte, q query, is MAC) []byte {
 	if q.asker.IsUnspecified() {
-		return s.appendUnsolicitedNA(b, q.target)
+		return s.appendUnsolicitedNA(b, q.target, is)
 	}
-	return s.appendNA(b, naSolicited|naOverride, q)
+	return s.appendNA(b, naSolicited|naOverride, q, is)
 }
 
 // appendUnsolicitedNA appends a frame that updates the caches of all neighbours
 // (RFC 4861 section 7.2.6).
-func (s self) appendUnsolicitedNA(b []byte, target netip.Addr) []byte {
-	return s.appendNA(b, naOverride, query{target: target, asker: netip.IPv6LinkLocalAllNodes(), askerMAC: ether.AllNodes})
+func (s self) appendUnsolicitedNA(b []byte, target netip.Addr, is MAC) []byte {
+	return s.appendNA(b, naOverride, query{target: target, asker: netip.IPv6LinkLocalAllNodes(), askerMAC: ether.AllNodes}, is)
 }
 
 // appendNA appends a frame with a neighbour advertisement, without allocating.
 // Its source is the target itself, as of any node that owns its address (RFC
 // 4861 section 4.4): some, such as ndisc6, take an answer from another address
 // for a proxy's and ignore it.
-func (s self) appendNA(b []byte, flags byte, q query) []byte {
+func (s self) appendNA(b []byte, flags byte, q query, is MAC) []byte {
 	b = ether.AppendHeader(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeIPv6))
 	dst, target := q.asker.As16(), q.target.As16()
 	b = append(b, 0x60, 0, 0, 0, 0, naLen, unix.IPPROTO_ICMPV6, ndp.HopLimit)
@@ -115,7 +153,7 @@ func (s self) appendNA(b []byte, flags byte, q query) []byte {
 	b = append(b, 136, 0, 0, 0, flags, 0, 0, 0)
 	b = append(b, target[:]...)
 	b = append(b, 2, 1) // target link-layer address, 8 bytes
-	b = append(b, s.mac[:]...)
+	b = append(b, is[:]...)
 	binary.BigEndian.PutUint16(b[icmp+2:], ether.Checksum(b[addrs:icmp], b[icmp:]))
 	return b
 }
