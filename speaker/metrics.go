@@ -10,6 +10,8 @@ type metrics struct {
 	taken        prometheus.Counter
 	given        prometheus.Counter
 	planDuration prometheus.Histogram
+	rivals       *prometheus.CounterVec
+	standingIn   prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -31,9 +33,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "Time to decide about all addresses once. Its count is the number of plans made.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 9),
 		}),
+		standingIn: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "berth_speaker_standing_in_nodes",
+			Help: "Nodes whose speaker is away and for which this node answers.",
+		}),
+		rivals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "berth_speaker_rivals_total",
+			Help: "Times that another station was heard to speak for an address of this node, by who it is: a speaker or a foreign host.",
+		}, []string{"who"}),
 	}
-	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration)
+	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration, m.rivals, m.standingIn)
 	m.owned.WithLabelValues("ipv4")
 	m.owned.WithLabelValues("ipv6")
+	m.rivals.WithLabelValues("speaker")
+	m.rivals.WithLabelValues("foreign")
 	return m
 }

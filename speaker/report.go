@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -285,11 +286,17 @@ func byWhom(addr netip.Addr, node string, interfaces []string) string {
 }
 
 // reporterOf returns the name of the node that reports on the Service, and
-// whether that is because it owns an address.
+// whether that is because it owns an address. An owner whose speaker is away
+// reports nothing.
 func (p *plan) reporterOf(s *service, live []election.Candidate) (name string, owned bool) {
 	for _, addr := range s.addresses {
-		if place := p.placements[addr]; place != nil && place.owner >= 0 {
-			return p.ownerOf(place), true
+		place := p.placements[addr]
+		if place == nil || place.owner < 0 {
+			continue
+		}
+		owner := p.ownerOf(place)
+		if slices.ContainsFunc(live, func(c election.Candidate) bool { return c.Node.Name() == owner }) {
+			return owner, true
 		}
 	}
 	if i := election.OwnerOf(s.key.String(), live); i >= 0 {
@@ -311,6 +318,9 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 			if failure := failing.of(addr, place.interfaces); failure != "" {
 				result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
 			}
+			if withheld := p.withheld[addr]; withheld != "" {
+				result, why = conflicting, withheld
+			}
 		}
 		l2 := byWhom(addr, p.ownerOf(place), place.interfaces)
 		if result != announced {
@@ -330,6 +340,8 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 		st.reason = reasonPartly
 	case reasons[cannotAnswer] > 0:
 		st.reason = reasonFailing
+	case reasons[conflicting] > 0:
+		st.reason = v1beta1.ReasonAddressConflict
 	case reasons[noNode] > 0:
 		st.reason = reasonNoNode
 	case reasons[noEndpoints] > 0:
