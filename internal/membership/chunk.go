@@ -109,9 +109,10 @@ func appendClaim(b []byte, e entry, to uint64) []byte {
 	return binary.AppendUvarint(b, to)
 }
 
-// claimSize bounds how much longer a chunk becomes by the entry, without the name of the node it is offered to.
+// claimSize is how much longer a chunk becomes by the entry, without the name of the node it is offered to. There is no
+// room for so many names that which of them is meant takes two bytes.
 func claimSize(e entry) int {
-	n := 2 + 1 + 4 + 2
+	n := 2 + 1 + 4 + 1
 	if !e.addr.Is4() {
 		n += 12
 	}

@@ -293,6 +293,9 @@ func (p *packer) restart(epoch uint64) []*chunk {
 	p.table.current()
 	p.table.forget(old)
 	p.epoch = epoch
+	if p.whole > 0 {
+		p.whole = max(1, n)
+	}
 	clear(p.late)
 	changed := make([]*chunk, 0, n)
 	for i := range n {

@@ -267,11 +267,18 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Add(stateOf(newRecord("a", 1, 1, links("eth0")), newRecord("b", 2, 2, Info{})))
 	f.Add(leaveMessage(notice{node: "node-1", epoch: 77, returns: true, standIn: "node-2"}))
 	f.Add(linkMessage("eth0", 3, 1, 6, 64, 1, 2, 3))
+	f.Add(verdictMessage(Verdict{Node: "node-1", Epoch: 5, Silent: true, By: "node-2"}))
+	one := newChunk(chunk{node: "node-1", epoch: 5, seq: 6, whole: 1}, []entry{
+		{netip.MustParseAddr("192.0.2.1"), Claim{Term: 300, To: "node-2"}}, {netip.MustParseAddr("2001:db8::1"), Claim{Provisional: true}},
+	})
+	f.Add(chunkMessage(one))
+	f.Add(stateMessage(one.raw, appendDeparture(nil, notice{node: "node-3", epoch: 4, left: true, age: time.Minute})))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		msg, err := decodeMessage(b)
 		if err != nil {
 			return
 		}
+		checkClaims(t, msg)
 		for _, r := range msg.records {
 			// What was understood must be passed on so that it is understood in the same way.
 			again, err := decodeMessage(recordMessage(r))
@@ -288,6 +295,40 @@ func FuzzDecodeMessage(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkClaims checks what fuzzing has found to be readable beside records.
+func checkClaims(t *testing.T, msg message) {
+	for _, c := range msg.chunks {
+		again, err := decodeMessage(chunkMessage(c))
+		if err != nil || len(again.chunks) != 1 || !sameChunk(again.chunks[0], c) || len(chunkMessage(c)) > maxGossip {
+			t.Fatalf("%+v is not readable in the same way when passed on: %v", c, err)
+		}
+		own, err := decodeChunk(newChunk(*c, slices.Clone(c.entries)).raw)
+		if err != nil && len(own.raw) <= maxChunk || err == nil && !sameChunk(own, c) {
+			t.Fatalf("re-encoded: %+v, %v", own, err)
+		}
+		s := newStore("self", 5, time.Unix(0, 0))
+		s.mergeChunk(c)
+		if s.bytes > maxClaimBytes || s.claims(c.node).Len() > len(c.entries) {
+			t.Fatalf("%d entries became %d", len(c.entries), s.claims(c.node).Len())
+		}
+	}
+	for _, n := range msg.departures {
+		if again, err := decodeDeparture(appendDeparture(nil, n)); err != nil || *again != n {
+			t.Fatalf("%+v became %+v, %v", n, again, err)
+		}
+	}
+	if msg.leave != nil {
+		if again, err := decodeMessage(leaveMessage(*msg.leave)); err != nil || *again.leave != *msg.leave {
+			t.Fatalf("%+v became %+v, %v", msg.leave, again.leave, err)
+		}
+	}
+	if msg.verdict != nil {
+		if again, err := decodeMessage(verdictMessage(*msg.verdict)); err != nil || *again.verdict != *msg.verdict {
+			t.Fatalf("%+v became %+v, %v", msg.verdict, again.verdict, err)
+		}
+	}
 }
 
 func TestStoreKeepsTheNewest(t *testing.T) {
