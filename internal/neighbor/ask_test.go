@@ -25,35 +25,35 @@ func TestAsk(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, Config{})
 			host, target := r.host(addr)
-			ask := func(target Target) (mac ether.MAC, err error, took time.Duration) {
+			ask := func(target Target) (mac ether.MAC, took time.Duration, err error) {
 				took = r.during(func() { mac, err = r.p.Ask(t.Context(), target, 3, 40*time.Millisecond) })
-				return mac, err, took
+				return mac, took, err
 			}
 			for _, to := range []ether.MAC{host.mac, {}} {
 				target.MAC = to
-				if mac, err, took := ask(target); mac != host.mac || err != nil || took > 43*time.Millisecond {
+				if mac, took, err := ask(target); mac != host.mac || err != nil || took > 43*time.Millisecond {
 					t.Errorf("got %s, %v after %v", mac, err, took)
 				}
 			}
 			host.dead = true
 			r.wire.Reset()
-			if mac, err, took := ask(target); !errors.Is(err, ErrNoAnswer) || took < 120*time.Millisecond || took > 123*time.Millisecond {
+			if mac, took, err := ask(target); !errors.Is(err, ErrNoAnswer) || took < 120*time.Millisecond || took > 123*time.Millisecond {
 				t.Errorf("got %s, %v after %v", mac, err, took)
 			}
 			if n := strings.Count(r.wire.String(), "who has "+addr); n != 3 {
 				t.Errorf("asked %d times", n)
 			}
 			r.wire.Unplug("eth0", true)
-			if _, err, _ := ask(target); !errors.Is(err, netif.ErrNoCarrier) || errors.Is(err, ErrNoAnswer) {
+			if _, _, err := ask(target); !errors.Is(err, netif.ErrNoCarrier) || errors.Is(err, ErrNoAnswer) {
 				t.Errorf("without carrier got %v", err)
 			}
 			target.Interface = "eth1"
-			if _, err, _ := ask(target); !errors.Is(err, errNoInterface) {
+			if _, _, err := ask(target); !errors.Is(err, errNoInterface) {
 				t.Errorf("on a missing interface got %v", err)
 			}
 			target.Interface = "eth0"
 			r.wire.Break("eth0", unix.ENETDOWN)
-			if _, err, _ := ask(target); !errors.Is(err, unix.ENETDOWN) {
+			if _, _, err := ask(target); !errors.Is(err, unix.ENETDOWN) {
 				t.Errorf("on a broken socket got %v", err)
 			}
 		})
