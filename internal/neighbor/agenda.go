@@ -10,8 +10,8 @@ import (
 type task interface {
 	// run is called at now, which is due or later.
 	run(now time.Time)
-	// appointment returns where its time is kept, always the same.
-	appointment() *appointment
+	// at returns where its time is kept, always the same.
+	at() *appointment
 }
 
 // An appointment is the time of a task, and its place in the agenda.
@@ -20,23 +20,25 @@ type appointment struct {
 	pos int // plus one; zero if it is not in the agenda
 }
 
+func (a *appointment) at() *appointment { return a }
+
 // An agenda is a heap of tasks, the one that is due first at its top.
 type agenda []task
 
 func (a agenda) Len() int { return len(a) }
 func (a agenda) Less(i, j int) bool {
-	return a[i].appointment().due.Before(a[j].appointment().due)
+	return a[i].at().due.Before(a[j].at().due)
 }
 func (a agenda) Swap(i, j int) {
 	a[i], a[j] = a[j], a[i]
-	a[i].appointment().pos, a[j].appointment().pos = i+1, j+1
+	a[i].at().pos, a[j].at().pos = i+1, j+1
 }
 
 // Push and Pop implement heap.Interface.
 func (a *agenda) Push(x any) {
 	t := x.(task)
 	*a = append(*a, t)
-	t.appointment().pos = len(*a)
+	t.at().pos = len(*a)
 }
 
 func (a *agenda) Pop() any {
@@ -44,13 +46,13 @@ func (a *agenda) Pop() any {
 	t := (*a)[last]
 	(*a)[last] = nil
 	*a = (*a)[:last]
-	t.appointment().pos = 0
+	t.at().pos = 0
 	return t
 }
 
 // set makes t run at due, and only then.
 func (a *agenda) set(t task, due time.Time) {
-	at := t.appointment()
+	at := t.at()
 	at.due = due
 	if at.pos == 0 {
 		heap.Push(a, t)
@@ -61,7 +63,7 @@ func (a *agenda) set(t task, due time.Time) {
 
 // cancel makes t never run.
 func (a *agenda) cancel(t task) {
-	if at := t.appointment(); at.pos > 0 {
+	if at := t.at(); at.pos > 0 {
 		heap.Remove(a, at.pos-1)
 	}
 }

@@ -71,13 +71,13 @@ type outcome struct {
 // A job is an Ask or a Detect under way. It is a task: to send the next probe,
 // or to conclude.
 type job struct {
-	appointment_ appointment
-	lane         *lane
-	addr         netip.Addr
-	to           ether.MAC
-	detect       bool
-	disregard    []ether.MAC
-	every        time.Duration
+	appointment
+	lane      *lane
+	addr      netip.Addr
+	to        ether.MAC
+	detect    bool
+	disregard []ether.MAC
+	every     time.Duration
 
 	probe
 	started bool
@@ -87,8 +87,6 @@ type job struct {
 	over    bool
 	done    chan outcome // for one
 }
-
-func (j *job) appointment() *appointment { return &j.appointment_ }
 
 // do has Run do j on an interface and waits for the outcome.
 func (p *Prober) do(ctx context.Context, j *job, ifname string) outcome {
@@ -188,7 +186,7 @@ func (j *job) hear(h heard) {
 // conclude decides when the wait after the last probe has brought nothing.
 func (j *job) conclude(now time.Time) {
 	l := j.lane
-	if more := j.grace(now.Sub(j.appointment_.due), j.every); more > 0 {
+	if more := j.grace(now.Sub(j.due), j.every); more > 0 {
 		l.prober.agenda.set(j, now.Add(more))
 		return
 	}

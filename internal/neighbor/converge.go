@@ -28,7 +28,7 @@ func (p *Prober) step() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(p.agenda) > 0 {
-		due := p.agenda[0].appointment().due
+		due := p.agenda[0].at().due
 		now := p.clock.Now()
 		if due.After(now) {
 			return due

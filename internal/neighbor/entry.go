@@ -28,12 +28,12 @@ func askable(addr netip.Addr) (netip.Addr, error) {
 // An entry is a watched target. It is a task: to send a probe in its slot, or,
 // while it is waiting for an answer, to judge that there was none.
 type entry struct {
-	appointment_ appointment
-	lane         *lane
-	addr         netip.Addr
-	target       Target
-	slot         int
-	health       Health
+	appointment
+	lane   *lane
+	addr   netip.Addr
+	target Target
+	slot   int
+	health Health
 
 	probe
 	waiting bool
@@ -45,8 +45,6 @@ type probe struct {
 	graced bool
 	lost   uint64
 }
-
-func (e *entry) appointment() *appointment { return &e.appointment_ }
 
 // add begins to watch t.
 func (p *Prober) add(t Target) {
@@ -113,7 +111,7 @@ func (e *entry) send(now time.Time) {
 // judge decides on a probe that nothing in the socket answers.
 func (e *entry) judge(now time.Time) {
 	p := e.lane.prober
-	if more := e.grace(now.Sub(e.appointment_.due), p.cfg.Wait); more > 0 {
+	if more := e.grace(now.Sub(e.due), p.cfg.Wait); more > 0 {
 		p.agenda.set(e, now.Add(more))
 		return
 	}

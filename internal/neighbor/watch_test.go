@@ -53,7 +53,7 @@ func TestWatchCountsAnswersAndMisses(t *testing.T) {
 		if age := r.clock.Now().Sub(h.Answered); h.Missed != 0 || h.Err != nil || h.MAC != host.mac || age > 102*time.Millisecond {
 			t.Fatalf("%s: health of one who lives is %+v, answered %v ago", addr, h, age)
 		}
-		if n := r.counter("probes_total"); n != r.counter("answers_total") || n < 49 || n > 51 {
+		if n := r.counter("probes_total"); n > r.counter("answers_total")+1 || n < 49 || n > 51 {
 			t.Errorf("%s: %v probes and %v answers in 5 s", addr, n, r.counter("answers_total"))
 		}
 		r.pending()
@@ -106,7 +106,7 @@ func TestLateAnswers(t *testing.T) {
 // itself.
 func TestStallsAreNotMisses(t *testing.T) {
 	t.Parallel()
-	for stall := 5 * time.Millisecond; stall < 2*time.Second; stall += 7 * time.Millisecond {
+	for stall := 5 * time.Millisecond; stall < 2*time.Second; stall += 17 * time.Millisecond {
 		r := newRig(t, Config{})
 		host, target := r.host("192.0.2.9")
 		host.delay = 40 * time.Millisecond
@@ -196,7 +196,8 @@ func TestOwnFaultsAreNotMisses(t *testing.T) {
 		_, target := r.host("192.0.2.9")
 		r.p.Watch([]Target{target})
 		for range 100 {
-			r.advance(33 * time.Millisecond)
+			r.advance(34 * time.Millisecond)
+			r.stall(33 * time.Millisecond)
 			r.wire.Overrun("eth0", 1)
 		}
 		if n := r.counter("missed_total"); n != 0 || r.counter("lost_frames_total") == 0 {

@@ -116,13 +116,12 @@ func (c *packetConn) ReadFrame(b []byte) (int, error) {
 		if err := c.raw.Control(c.read); err != nil {
 			return 0, err
 		}
-		switch c.err {
-		case nil:
+		switch {
+		case c.err == nil:
 			return c.n, nil
-		case unix.EAGAIN:
+		case errors.Is(c.err, unix.EAGAIN):
 			return 0, ErrNoFrame
-		case unix.EINTR:
-		default:
+		case !errors.Is(c.err, unix.EINTR):
 			return 0, c.err
 		}
 	}
