@@ -182,7 +182,7 @@ func speak(asked, working context.Context, d deps) error {
 		daemon.Task{Name: "changes", Run: s.pump},
 		daemon.Task{Name: "loop", Run: func(working context.Context) error {
 			defer stop()
-			return s.serve(asked, working, cache.WaitForSync, group.Leave)
+			return s.serve(asked, working, cache.WaitForSync, func() { group.Leave(false, "") })
 		}},
 	)
 }
