@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -414,7 +415,7 @@ func TestManyAddressesAreAppliedAndForeignOnesDoNotWake(t *testing.T) {
 	}
 	f.wire.Deliver("eth0", arpFrame{target: addr4(0x0a000000 + 9999)}.bytes(t))
 	f.sent(1, "is-at 02:00:00:00:00:01 to 192.0.2.99")
-	malformed := nsFrame{target: addr6(1, 7), changeAfterwards: func(b []byte) []byte { b[etherLen+ipv6Len+3]++; return b }}.bytes(t)
+	malformed := nsFrame{target: addr6(1, 7), changeAfterwards: func(b []byte) []byte { b[etherLen+ether.IPv6Len+3]++; return b }}.bytes(t)
 	f.wire.Deliver("eth0", malformed)
 	f.await("the malformed packet to be counted", func() bool {
 		return gather(f.metrics.errors)["eth0/"+kindMalformed+"/ndp"] == 1

@@ -6,10 +6,9 @@ import (
 
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
-)
 
-// arpLen is the length of an ARP packet for IPv4 over Ethernet.
-const arpLen = 28
+	"github.com/berth-lb/berth/internal/ether"
+)
 
 // parseARP reads a frame that came through FilterARP, trusting nothing. It
 // returns the query in it, or errMalformed, or errIgnored.
@@ -18,7 +17,7 @@ func (s self) parseARP(frame []byte) (query, error) {
 		return query{}, err
 	}
 	// A group other than everyone is nobody's way to send ARP.
-	if dst := mac(frame[0:6]); dst.isGroup() && dst != broadcast {
+	if dst := mac(frame[0:6]); dst.IsGroup() && dst != ether.Broadcast {
 		return query{}, errIgnored
 	}
 	var p arp.Packet
@@ -34,7 +33,7 @@ func (s self) parseARP(frame []byte) (query, error) {
 	}
 	q := query{target: p.TargetIP, asker: p.SenderIP, askerMAC: mac(p.SenderHardwareAddr)}
 	switch {
-	case q.askerMAC.isGroup():
+	case q.askerMAC.IsGroup():
 		// The answer would go to many: RFC 1812 section 3.3.2 has hosts distrust it.
 		return query{}, errMalformed
 	case q.askerMAC == s.mac:
@@ -51,8 +50,8 @@ func (s self) parseARP(frame []byte) (query, error) {
 // also when q is a probe, whose sender address is 0.0.0.0 (RFC 5227 section
 // 2.1.1).
 func (s self) appendARPReply(b []byte, q query) []byte {
-	b = appendEther(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeARP))
-	return appendARP(b, arp.OperationReply, arpSide{s.mac, q.target}, arpSide{q.askerMAC, q.asker})
+	b = ether.AppendHeader(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeARP))
+	return ether.AppendARP(b, arp.OperationReply, ether.ARPSide{MAC: s.mac, IP: q.target}, ether.ARPSide{MAC: q.askerMAC, IP: q.asker})
 }
 
 // appendGratuitousARP appends a broadcast frame that updates the caches of all
@@ -60,27 +59,10 @@ func (s self) appendARPReply(b []byte, q query) []byte {
 // reply it follows RFC 5944 section 4.6, which wants the target hardware address
 // to equal the sender's. Some hosts heed only the one, some only the other.
 func (s self) appendGratuitousARP(b []byte, op arp.Operation, addr netip.Addr) []byte {
-	b = appendEther(b, broadcast, s.mac, uint16(ethernet.EtherTypeARP))
-	target := arpSide{ip: addr}
+	b = ether.AppendHeader(b, ether.Broadcast, s.mac, uint16(ethernet.EtherTypeARP))
+	target := ether.ARPSide{IP: addr}
 	if op == arp.OperationReply {
-		target.mac = s.mac
+		target.MAC = s.mac
 	}
-	return appendARP(b, op, arpSide{s.mac, addr}, target)
-}
-
-// arpSide is one of the two parties of an ARP packet.
-type arpSide struct {
-	mac mac
-	ip  netip.Addr
-}
-
-// appendARP appends an ARP packet for IPv4 over Ethernet without allocating.
-func appendARP(b []byte, op arp.Operation, sender, target arpSide) []byte {
-	b = append(b, 0, 1, 8, 0, 6, 4, byte(op>>8), byte(op))
-	for _, side := range []arpSide{sender, target} {
-		ip := side.ip.As4()
-		b = append(b, side.mac[:]...)
-		b = append(b, ip[:]...)
-	}
-	return b
+	return ether.AppendARP(b, op, ether.ARPSide{MAC: s.mac, IP: addr}, target)
 }

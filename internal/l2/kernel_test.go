@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 	"github.com/berth-lb/berth/internal/netnstest"
 )
@@ -236,7 +237,7 @@ func (n *kernelNetwork) groups() (out []netip.Addr) {
 	}
 	for _, a := range list {
 		addr, _ := netip.AddrFromSlice(a.IP)
-		own[solicitedNode(addr)] = true
+		own[ether.SolicitedNode(addr)] = true
 	}
 	n.node.MustDo(func() error {
 		f, err := os.Open("/proc/thread-self/net/igmp6")
@@ -251,7 +252,7 @@ func (n *kernelNetwork) groups() (out []netip.Addr) {
 				return err
 			}
 			group := netip.AddrFrom16([16]byte(b))
-			if fields[1] == "eth0" && isSolicitedNode(group) && !own[group] {
+			if fields[1] == "eth0" && ether.IsSolicitedNode(group) && !own[group] {
 				out = append(out, group)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -90,7 +91,7 @@ func (f nsFrame) bytes(t testing.TB) []byte {
 		f.ipSrc = peerLL
 	}
 	if !f.ipDst.IsValid() {
-		f.ipDst = solicitedNode(f.target)
+		f.ipDst = ether.SolicitedNode(f.target)
 	}
 	group := f.ipDst.As16()
 	f.dst, f.src = either(f.dst, net.HardwareAddr{0x33, 0x33, group[12], group[13], group[14], group[15]}), either(f.src, peerMAC)
@@ -119,10 +120,10 @@ func (f nsFrame) bytes(t testing.TB) []byte {
 
 // fixChecksum makes the checksum of the ICMPv6 message in frame right.
 func fixChecksum(frame []byte) []byte {
-	icmp := frame[etherLen+ipv6Len:]
+	icmp := frame[etherLen+ether.IPv6Len:]
 	icmp = icmp[:min(len(icmp), int(frame[etherLen+4])<<8|int(frame[etherLen+5]))]
 	icmp[2], icmp[3] = 0, 0
-	sum := checksum(frame[etherLen+8:etherLen+ipv6Len], icmp)
+	sum := ether.Checksum(frame[etherLen+8:etherLen+ether.IPv6Len], icmp)
 	icmp[2], icmp[3] = byte(sum>>8), byte(sum)
 	return frame
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ndp"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -87,7 +88,7 @@ func (n *modelNetwork) receive(ifname string, frame []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	defer notify(n.heard)
-	if dst := mac(frame[:6]); !dst.isGroup() && dst != mac(peerMAC) {
+	if dst := mac(frame[:6]); !dst.IsGroup() && dst != mac(peerMAC) {
 		n.t.Errorf("a frame is sent to a stranger: %s", describe(frame))
 		return
 	}
@@ -117,7 +118,7 @@ func (n *modelNetwork) receiveARP(ifname string, frame []byte) {
 
 // receiveNDP follows RFC 4861 section 7.2.5.
 func (n *modelNetwork) receiveNDP(ifname string, frame []byte) {
-	_, dst, icmp, err := parseIPv6(frame[etherLen:])
+	_, dst, icmp, err := ether.ParseIPv6(frame[etherLen:])
 	if err != nil {
 		n.t.Errorf("malformed IPv6 packet sent: %v", err)
 		return

@@ -8,10 +8,11 @@ import (
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/ndp"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-lb/berth/internal/ether"
 )
 
 const (
-	ipv6Len = 40
 	// naLen is the length of a neighbour advertisement with one option, the
 	// link-layer address of the target.
 	naLen = 24 + 8
@@ -20,9 +21,6 @@ const (
 	naOverride  = 1 << 5
 )
 
-// allNodesMAC is where the group ff02::1 is on Ethernet (RFC 2464 section 7).
-var allNodesMAC = mac{0x33, 0x33, 0, 0, 0, 1}
-
 // parseNDP reads a frame that came through FilterNDP, trusting nothing, and
 // validates the solicitation in it by RFC 4861 section 7.1.1. It returns the
 // query in it, or errMalformed, or errIgnored.
@@ -30,7 +28,7 @@ func (s self) parseNDP(frame []byte) (query, error) {
 	if err := s.addressed(frame); err != nil {
 		return query{}, err
 	}
-	src, dst, icmp, err := parseIPv6(frame[etherLen:])
+	src, dst, icmp, err := ether.ParseIPv6(frame[etherLen:])
 	if err != nil {
 		return query{}, err
 	}
@@ -53,7 +51,7 @@ func (s self) parseNDP(frame []byte) (query, error) {
 	if src.IsUnspecified() {
 		// A probe for duplicates (RFC 4862 section 5.4.2) can only be sent to
 		// the group, and must not carry the option.
-		if hasSource || !isSolicitedNode(dst) {
+		if hasSource || !ether.IsSolicitedNode(dst) {
 			return query{}, errMalformed
 		}
 		return q, nil
@@ -62,31 +60,12 @@ func (s self) parseNDP(frame []byte) (query, error) {
 		q.askerMAC = source
 	}
 	switch {
-	case q.askerMAC.isGroup():
+	case q.askerMAC.IsGroup():
 		return query{}, errMalformed // the answer would go to many
 	case q.askerMAC == s.mac:
 		return query{}, errIgnored
 	}
 	return q, nil
-}
-
-// parseIPv6 takes an IPv6 packet apart that consists of a header and an ICMPv6
-// message, and verifies the checksum.
-func parseIPv6(b []byte) (src, dst netip.Addr, icmp []byte, err error) {
-	if len(b) < ipv6Len || b[0]>>4 != 6 || b[6] != unix.IPPROTO_ICMPV6 || b[7] != ndp.HopLimit {
-		return src, dst, nil, errMalformed
-	}
-	// The frame may be longer than the packet, for short frames are padded.
-	n := int(binary.BigEndian.Uint16(b[4:]))
-	if n < 24 || n > len(b)-ipv6Len {
-		return src, dst, nil, errMalformed
-	}
-	icmp = b[ipv6Len : ipv6Len+n]
-	src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
-	if checksum(b[8:40], icmp) != 0 {
-		return src, dst, nil, errMalformed
-	}
-	return src, dst, icmp, nil
 }
 
 // sourceLinkLayer returns the source link-layer address option of ns, if it
@@ -101,19 +80,6 @@ func sourceLinkLayer(ns *ndp.NeighborSolicitation) (m mac, ok bool, err error) {
 		}
 	}
 	return mac{}, false, nil
-}
-
-// isSolicitedNode reports whether a is in ff02::1:ff00:0/104.
-func isSolicitedNode(a netip.Addr) bool {
-	b := a.As16()
-	return [13]byte(b[:13]) == [13]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff}
-}
-
-// solicitedNode returns the solicited-node group of an address (RFC 4291
-// section 2.7.1).
-func solicitedNode(a netip.Addr) netip.Addr {
-	b := a.As16()
-	return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 }
 
 // appendNDPReply appends the frame that answers q as RFC 4861 section 7.2.4
@@ -131,7 +97,7 @@ func (s self) appendNDPReply(b []byte, q query) []byte {
 // appendUnsolicitedNA appends a frame that updates the caches of all neighbours
 // (RFC 4861 section 7.2.6).
 func (s self) appendUnsolicitedNA(b []byte, target netip.Addr) []byte {
-	return s.appendNA(b, naOverride, query{target: target, asker: netip.IPv6LinkLocalAllNodes(), askerMAC: allNodesMAC})
+	return s.appendNA(b, naOverride, query{target: target, asker: netip.IPv6LinkLocalAllNodes(), askerMAC: ether.AllNodes})
 }
 
 // appendNA appends a frame with a neighbour advertisement, without allocating.
@@ -139,7 +105,7 @@ func (s self) appendUnsolicitedNA(b []byte, target netip.Addr) []byte {
 // 4861 section 4.4): some, such as ndisc6, take an answer from another address
 // for a proxy's and ignore it.
 func (s self) appendNA(b []byte, flags byte, q query) []byte {
-	b = appendEther(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeIPv6))
+	b = ether.AppendHeader(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeIPv6))
 	dst, target := q.asker.As16(), q.target.As16()
 	b = append(b, 0x60, 0, 0, 0, 0, naLen, unix.IPPROTO_ICMPV6, ndp.HopLimit)
 	addrs := len(b)
@@ -150,24 +116,6 @@ func (s self) appendNA(b []byte, flags byte, q query) []byte {
 	b = append(b, target[:]...)
 	b = append(b, 2, 1) // target link-layer address, 8 bytes
 	b = append(b, s.mac[:]...)
-	binary.BigEndian.PutUint16(b[icmp+2:], checksum(b[addrs:icmp], b[icmp:]))
+	binary.BigEndian.PutUint16(b[icmp+2:], ether.Checksum(b[addrs:icmp], b[icmp:]))
 	return b
-}
-
-// checksum returns the ICMPv6 checksum over the two addresses and the message
-// (RFC 4443 section 2.3). It is zero for a message whose checksum is right.
-func checksum(addrs, icmp []byte) uint16 {
-	sum := uint32(len(icmp)) + unix.IPPROTO_ICMPV6
-	for _, b := range [...][]byte{addrs, icmp} {
-		for ; len(b) >= 2; b = b[2:] {
-			sum += uint32(binary.BigEndian.Uint16(b))
-		}
-		if len(b) == 1 {
-			sum += uint32(b[0]) << 8
-		}
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
 }

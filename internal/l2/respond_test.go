@@ -10,6 +10,8 @@ import (
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/ndp"
+
+	"github.com/berth-lb/berth/internal/ether"
 )
 
 // answer is what a responder does with a frame, as text.
@@ -62,7 +64,7 @@ func TestAnswerARP(t *testing.T) {
 			t.Errorf("%s:\n got %s\nwant %s", tc.name, got, tc.want)
 		}
 	}
-	whole := arpFrame{}.bytes(t)[:etherLen+arpLen]
+	whole := arpFrame{}.bytes(t)[:etherLen+ether.ARPLen]
 	for n := range whole {
 		if got := answer(whole[:n], ARP); got != "malformed" {
 			t.Errorf("cut to %d bytes: got %s, want malformed", n, got)
@@ -80,7 +82,7 @@ func TestAnswerNDP(t *testing.T) {
 	at := func(off int, value byte) func([]byte) []byte {
 		return func(b []byte) []byte { b[off] = value; return b }
 	}
-	option := etherLen + ipv6Len + 24
+	option := etherLen + ether.IPv6Len + 24
 	for _, tc := range []struct {
 		name  string
 		frame nsFrame
@@ -96,12 +98,12 @@ func TestAnswerNDP(t *testing.T) {
 		{"for another station", nsFrame{dst: other}, "ignored"},
 		{"sent by ourselves", nsFrame{src: ourMAC}, "ignored"},
 		{"sent by ourselves, relayed", nsFrame{change: at(option+7, 1)}, "ignored"},
-		{"advertisement", nsFrame{change: at(etherLen+ipv6Len, 136)}, "ignored"},
+		{"advertisement", nsFrame{change: at(etherLen+ether.IPv6Len, 136)}, "ignored"},
 		// RFC 4861 section 7.1.1.
 		{"from a group", nsFrame{src: ethernet.Broadcast}, "malformed"},
 		{"hop limit 254", nsFrame{hopLimit: 254}, "malformed"},
-		{"checksum wrong", nsFrame{changeAfterwards: at(etherLen+ipv6Len+2, 0x77)}, "malformed"},
-		{"code not zero", nsFrame{change: at(etherLen+ipv6Len+1, 1)}, "malformed"},
+		{"checksum wrong", nsFrame{changeAfterwards: at(etherLen+ether.IPv6Len+2, 0x77)}, "malformed"},
+		{"code not zero", nsFrame{change: at(etherLen+ether.IPv6Len+1, 1)}, "malformed"},
 		{"multicast target", nsFrame{target: ip("ff02::10"), ipDst: ip("ff02::1")}, "malformed"},
 		{"option of length zero", nsFrame{change: at(option+1, 0)}, "malformed"},
 		{"probe to unicast", nsFrame{ipSrc: ip("::"), ipDst: ip("2001:db8::10"), dst: ourMAC, noOption: true}, "malformed"},
@@ -177,7 +179,7 @@ func FuzzARP(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !q.target.Is4() || !q.asker.Is4() || q.askerMAC.isGroup() {
+		if !q.target.Is4() || !q.asker.Is4() || q.askerMAC.IsGroup() {
 			t.Fatalf("impossible query %+v", q)
 		}
 		// What is answered must be well-formed, and never itself a question.
@@ -193,19 +195,19 @@ func FuzzNDP(f *testing.F) {
 	f.Add(nsFrame{dst: ourMAC, ipDst: ip("2001:db8::10"), noOption: true}.bytes(f))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		s := ourself()
-		if len(frame) >= etherLen+ipv6Len+24 {
+		if len(frame) >= etherLen+ether.IPv6Len+24 {
 			// The checksum is no wall for an attacker, so it is none for the fuzzer.
-			frame[etherLen+4], frame[etherLen+5] = 0, byte(min(len(frame)-etherLen-ipv6Len, 255))
+			frame[etherLen+4], frame[etherLen+5] = 0, byte(min(len(frame)-etherLen-ether.IPv6Len, 255))
 			frame = fixChecksum(frame)
 		}
 		q, err := s.parseNDP(frame)
 		if err != nil {
 			return
 		}
-		if !q.target.Is6() || q.target.IsMulticast() || q.askerMAC.isGroup() {
+		if !q.target.Is6() || q.target.IsMulticast() || q.askerMAC.IsGroup() {
 			t.Fatalf("impossible query %+v", q)
 		}
-		src, _, icmp, err := parseIPv6(s.appendNDPReply(nil, q)[etherLen:])
+		src, _, icmp, err := ether.ParseIPv6(s.appendNDPReply(nil, q)[etherLen:])
 		if err != nil || src != q.target || icmp[0] != 136 {
 			t.Fatalf("the answer to %+v is malformed: %v", q, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -32,7 +33,7 @@ func (PacketWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction
 	if proto == NDP {
 		etherType = unix.ETH_P_IPV6
 	}
-	raw, err := bpf.Assemble(onInterface(link.Index, filter))
+	raw, err := bpf.Assemble(ether.OnInterface(link.Index, filter))
 	if err != nil {
 		return nil, fmt.Errorf("assembling %s filter for %s: %w", proto, link.Name, err)
 	}
@@ -64,7 +65,7 @@ func (c *packetConn) WriteFrame(frame []byte) error {
 }
 
 func (c *packetConn) SetFilter(filter []bpf.Instruction) error {
-	raw, err := bpf.Assemble(onInterface(c.ifindex, filter))
+	raw, err := bpf.Assemble(ether.OnInterface(c.ifindex, filter))
 	if err != nil {
 		return fmt.Errorf("assembling filter: %w", err)
 	}
@@ -82,18 +83,6 @@ func filterError(err error) error {
 		return fmt.Errorf("%w: %w", ErrFilterSize, err)
 	}
 	return err
-}
-
-// onInterface makes a program that rejects what did not arrive on the interface
-// itself: a packet socket on eth0 also sees the frames of VLANs on top of it,
-// already stripped of their tag, and answering those would put the address on
-// the wrong network.
-func onInterface(ifindex int, filter []bpf.Instruction) []bpf.Instruction {
-	return append([]bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(ifindex), SkipTrue: 1},
-		bpf.RetConstant{Val: 0},
-	}, filter...)
 }
 
 // OpenGroups implements Wire.
