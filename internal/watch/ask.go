@@ -144,7 +144,7 @@ func (m *machine) conclude(now time.Time, n *node) {
 
 // othersFresh reports whether another node that this one watches answered a moment ago and is not suspected.
 func (m *machine) othersFresh(now time.Time, n *node) bool {
-	for _, o := range m.nodes {
+	for _, o := range m.list {
 		if o != n && o.missed == 0 && o.ask == nil && o.fresh(now) {
 			return true
 		}
@@ -154,7 +154,7 @@ func (m *machine) othersFresh(now time.Time, n *node) bool {
 
 // othersAnswered reports whether anybody but n has answered since then, so that this node's own link works.
 func (m *machine) othersAnswered(n *node, since time.Time) bool {
-	for _, o := range m.nodes {
+	for _, o := range m.list {
 		if o != n && !o.lastAnswer.Before(since) {
 			return true
 		}
@@ -170,7 +170,7 @@ func (m *machine) askWitness(now time.Time) {
 	m.lastID++
 	m.witness.id, m.witness.started, m.witness.asking = m.lastID, now, true
 	var known, unknown, watched [][]Target
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		switch {
 		case len(n.targets) == 0, !m.cut && (n.ask != nil || n.silent || n.Gone):
 		case n.mine || n.silent || n.Gone:
@@ -208,7 +208,7 @@ func (m *machine) setWitness(now time.Time, id uint64, answered bool, known int)
 			m.setIsolated(now, false, m.blind)
 		}
 	}
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		if n.ask != nil && n.ask.waiting {
 			m.conclude(now, n)
 		}
@@ -218,7 +218,7 @@ func (m *machine) setWitness(now time.Time, id uint64, answered bool, known int)
 
 // setHeard takes in how the watched nodes answer.
 func (m *machine) setHeard(now time.Time, heard map[Target]Health) {
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		if !n.watched.IsZero() {
 			m.look(now, n, heard)
 		}
@@ -227,7 +227,7 @@ func (m *machine) setHeard(now time.Time, heard map[Target]Health) {
 }
 
 func (m *machine) look(now time.Time, n *node, heard map[Target]Health) {
-	missed, known := 0, false
+	missed, known, failing := 0, false, false
 	var newest time.Time
 	for _, t := range n.targets {
 		h, ok := heard[t]
@@ -244,6 +244,7 @@ func (m *machine) look(now time.Time, n *node, heard map[Target]Health) {
 		if n.answered[t] && (!known || h.Missed < missed) {
 			missed, known = h.Missed, true
 		}
+		failing = failing || n.answered[t] && h.Err != nil
 	}
 	n.missed = missed
 	if newest.After(n.lastAnswer) {
@@ -252,7 +253,7 @@ func (m *machine) look(now time.Time, n *node, heard map[Target]Health) {
 	if missed < suspectAfter {
 		n.cleared = 0
 	}
-	if known && !n.silent && missed >= n.cleared+suspectAfter && now.Sub(n.watched) >= settleAfter {
+	if known && !failing && !n.silent && missed >= n.cleared+suspectAfter && now.Sub(n.watched) >= settleAfter {
 		m.put(now, n, becauseMissed, confirmTries)
 	}
 }

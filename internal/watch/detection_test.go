@@ -11,20 +11,21 @@ import (
 func TestDetection(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		nodes int
-		loss  float64
-		limit time.Duration // for nine in ten
+		nodes  int
+		loss   float64
+		trials uint64
+		limit  time.Duration // for nine in ten
 	}{
-		{2, 0, 450 * ms}, {3, 0, 450 * ms}, {30, 0, 550 * ms}, {100, 0, 550 * ms},
-		{3, 0.02, 600 * ms}, {30, 0.02, 600 * ms}, {100, 0.02, 600 * ms},
+		{2, 0, 50, 450 * ms}, {3, 0, 50, 450 * ms}, {30, 0, 10, 500 * ms}, {100, 0, 3, 500 * ms},
+		{3, 0.02, 50, 600 * ms}, {30, 0.02, 10, 600 * ms}, {100, 0.02, 3, 600 * ms},
 	} {
 		t.Run(fmt.Sprintf("%d nodes, %.0f %% loss", c.nodes, 100*c.loss), func(t *testing.T) {
 			t.Parallel()
 			var all []time.Duration
 			packets := 0
-			for seed := range uint64(20) {
+			for seed := range c.trials {
 				s := newSim(seed, c.nodes, c.loss)
-				s.run(5 * time.Second)
+				s.run(2 * time.Second)
 				before := s.packets
 				s.run(time.Second)
 				packets += s.packets - before
@@ -38,20 +39,20 @@ func TestDetection(t *testing.T) {
 					t.Fatalf("seed %d: %s is not down for all within 5 s", seed, victim.name)
 				}
 				all = append(all, took)
-				s.run(4 * time.Second)
+				s.run(2500 * ms)
 				if !victim.m.isolated() {
 					t.Errorf("seed %d: the node that is cut off does not notice", seed)
 				}
 			}
 			slices.Sort(all)
 			t.Logf("median %v, nine in ten %v, longest %v; %.0f packets a second and node", all[len(all)/2], all[len(all)*9/10], all[len(all)-1],
-				float64(packets)/20/float64(c.nodes))
+				float64(packets)/float64(c.trials)/float64(c.nodes))
 			if all[len(all)*9/10] > c.limit {
 				t.Errorf("nine in ten within %v, want %v", all[len(all)*9/10], c.limit)
 			}
 			// Three watchers, ten questions a second each, and a little more.
-			if most := 36 * c.nodes * 20; packets > most {
-				t.Errorf("%d packets a second in 20 clusters of %d nodes, want at most %d", packets, c.nodes, most)
+			if most := 36 * c.nodes * int(c.trials); packets > most {
+				t.Errorf("%d packets a second in %d clusters of %d nodes, want at most %d", packets, c.trials, c.nodes, most)
 			}
 		})
 	}

@@ -70,13 +70,13 @@ func (m *machine) setIsolated(now time.Time, cut, blind bool) {
 			why = "it has lost its own links"
 		}
 		m.todo.moved = append(m.todo.moved, transition{why: why, is: Standing{State: Down}})
-		for _, n := range m.nodes {
+		for _, n := range m.list {
 			n.ask = nil
 		}
 		return
 	}
 	m.todo.moved = append(m.todo.moved, transition{why: "it gets answers again"})
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		n.missed, n.cleared = 0, 0
 		if !n.watched.IsZero() {
 			n.watched = now

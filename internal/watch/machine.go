@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -19,7 +20,8 @@ type machine struct {
 
 	links []Link
 	nodes map[string]*node
-	spot  spot // of this node
+	list  []*node // nodes in the order of their names, so that the same events have the same effect
+	spot  spot    // of this node
 	ring  ring
 	dirty bool // the ring is out of date
 	// cut says that nobody answers this node, blind that it has lost the links over which it asked others. Either makes
@@ -158,9 +160,9 @@ func (m *machine) setView(now time.Time, v View) {
 			m.relink(n)
 		}
 	}
-	if len(m.nodes) > len(seen) {
-		m.dirty = true
-		maps.DeleteFunc(m.nodes, func(name string, _ *node) bool { return !seen[name] })
+	maps.DeleteFunc(m.nodes, func(name string, _ *node) bool { return !seen[name] })
+	if list := slices.SortedFunc(maps.Values(m.nodes), func(a, b *node) int { return cmp.Compare(a.Name, b.Name) }); !slices.Equal(list, m.list) {
+		m.list, m.dirty = list, true
 	}
 	m.setIsolated(now, m.cut, m.isBlind())
 	for _, c := range changes {
@@ -187,7 +189,7 @@ func (m *machine) relink(n *node) {
 // links that it does not have any more.
 func (m *machine) isBlind() bool {
 	lost := false
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		if len(n.targets) > 0 {
 			return false
 		}
@@ -250,12 +252,11 @@ func (m *machine) setProxy(now time.Time, id uint64, name string, state proxySta
 		return
 	}
 	n.proxyID = 0
-	switch state {
-	case proxyUnknown:
-		n.proxyAt = time.Time{} // again at once
-	case proxyHealthy, proxyUnhealthy:
-		n.proxy = state
+	if state == proxyUnknown || m.isolated() {
+		n.proxyAt = time.Time{} // again as soon as possible
+		return
 	}
+	n.proxy = state
 	m.judge(now, n)
 	m.reorder(now)
 }
@@ -265,7 +266,7 @@ func (m *machine) tick(now time.Time) {
 	if m.cut && now.Sub(m.witness.started) >= cutEvery {
 		m.askWitness(now)
 	}
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		m.repeat(now, n)
 		if m.isolated() {
 			continue
@@ -308,15 +309,15 @@ func (m *machine) reorder(now time.Time) {
 	}
 	m.dirty, m.todo.touched = false, true
 	spots := []spot{m.spot}
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		if n.standing.State != Down {
 			n.spot.living = n.standing.State == Up && !n.standing.SpeakerGone
 			spots = append(spots, n.spot)
 		}
 	}
 	m.ring = newRing(spots)
-	for name, n := range m.nodes {
-		n.mine = slices.Contains(m.ring.behind(name, watchers), m.self)
+	for _, n := range m.list {
+		n.mine = slices.Contains(m.ring.behind(n.Name, watchers), m.self)
 		if watch := n.mine && len(n.targets) > 0 && n.standing.State != Down; watch != !n.watched.IsZero() {
 			n.watched, n.missed, n.cleared = time.Time{}, 0, 0
 			if watch {
@@ -332,7 +333,7 @@ func (m *machine) reorder(now time.Time) {
 // watching returns the targets that are to be asked all the time.
 func (m *machine) watching() []Target {
 	var targets []Target
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		if !n.watched.IsZero() {
 			targets = append(targets, n.targets...)
 		}
@@ -343,7 +344,7 @@ func (m *machine) watching() []Target {
 // dialing returns the speakers to which connections are to be held.
 func (m *machine) dialing() map[dial]bool {
 	dials := map[dial]bool{}
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		if n.mine && !n.Gone && n.standing.State != Down && n.WatchPort != 0 && n.Addr.IsValid() {
 			dials[dial{node: n.Name, addr: netip.AddrPortFrom(n.Addr, n.WatchPort), epoch: n.Epoch}] = true
 		}
@@ -377,7 +378,7 @@ func (n *node) verifiable() bool { return len(n.answered) > 0 }
 // addresses returns where speakers may connect from.
 func (m *machine) addresses() map[netip.Addr]bool {
 	addrs := make(map[netip.Addr]bool, len(m.nodes))
-	for _, n := range m.nodes {
+	for _, n := range m.list {
 		addrs[n.Addr.Unmap().WithZone("")] = true
 	}
 	return addrs

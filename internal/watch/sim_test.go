@@ -1,8 +1,10 @@
 package watch
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -31,22 +33,26 @@ type simNode struct {
 	index   int
 	name    string
 	m       *machine
-	kernel  bool // it runs
-	speaker bool // its process lives
-	cut     bool // from everybody else
-	proxy   bool // kube-proxy is well
+	kernel  bool      // it runs
+	speaker bool      // its process lives
+	cut     bool      // from everybody else
+	proxy   bool      // kube-proxy is well
+	proxyAt time.Time // when that changed
 	// okSince is since when the node runs and is not cut off.
 	okSince time.Time
 	epoch   uint64
 	abstain bool
-	left    bool // it said that it leaves and returns
-	forGood bool
 	paused  time.Time // until when its process is stopped
 	backlog []func()  // what waits for that
 	health  map[Target]Health
 	probes  map[Target]uint64 // the generation of the probing of each
 	conns   map[dial]bool
-	gone    map[string]time.Time // who is not a member in its eyes
+	gone    map[string]departure // who is not a member in its eyes
+}
+
+type departure struct {
+	since         time.Time
+	left, returns bool
 }
 
 type simEvent struct {
@@ -79,7 +85,7 @@ func newSim(seed uint64, count int, loss float64) *sim {
 	for i := range count {
 		s.nodes = append(s.nodes, &simNode{
 			sim: s, index: i, name: fmt.Sprintf("node-%d", i), kernel: true, speaker: true, proxy: true, okSince: s.now, epoch: 1,
-			health: map[Target]Health{}, probes: map[Target]uint64{}, conns: map[dial]bool{}, gone: map[string]time.Time{},
+			health: map[Target]Health{}, probes: map[Target]uint64{}, conns: map[dial]bool{}, gone: map[string]departure{},
 		})
 	}
 	for _, n := range s.nodes {
@@ -184,12 +190,7 @@ func (n *simNode) act() {
 		})
 	}
 	for _, o := range todo.proxies {
-		to := n.owner(o.addr)
-		state := proxyHealthy
-		if !n.reaches(to) || !to.proxy {
-			state = proxyUnhealthy
-		}
-		n.after(5*ms, func() { n.event(func(m *machine) { m.setProxy(n.now, o.id, o.node, state) }) })
+		n.checkProxy(o, n.now)
 	}
 	if o := todo.witness; o != nil {
 		n.askWitness(o)
@@ -198,6 +199,21 @@ func (n *simNode) act() {
 		n.watch()
 		n.dial()
 	}
+}
+
+// checkProxy asks a kube-proxy, again if there is no answer in time.
+func (n *simNode) checkProxy(o proxyOrder, started time.Time) {
+	state := proxyUnknown
+	switch to := n.owner(o.addr); {
+	case n.reaches(to) && to.proxy:
+		state = proxyHealthy
+	case n.reaches(to), n.now.Sub(started) >= proxyLimit:
+		state = proxyUnhealthy
+	default:
+		n.after(proxyTry, func() { n.checkProxy(o, started) })
+		return
+	}
+	n.after(5*ms, func() { n.event(func(m *machine) { m.setProxy(n.now, o.id, o.node, state) }) })
 }
 
 // ask says how long a question takes and whether it is answered.
@@ -211,14 +227,9 @@ func (n *simNode) ask(to *simNode, tries int, every time.Duration) (time.Duratio
 	return time.Duration(tries) * every, false
 }
 
-// reply hands an answer over; who is stopped when it comes misses it.
+// reply hands an answer over. If the process is stopped by then, the answer waits in its socket.
 func (n *simNode) reply(took time.Duration, answered bool, take func(m *machine, answered bool)) {
-	n.after(took, func() {
-		if n.now.Before(n.paused) {
-			answered = false
-		}
-		n.event(func(m *machine) { take(m, answered) })
-	})
+	n.after(took, func() { n.event(func(m *machine) { take(m, answered) }) })
 }
 
 func (n *simNode) askWitness(o *witnessOrder) {
@@ -299,7 +310,7 @@ func (n *simNode) dial() {
 			delete(n.conns, d)
 		}
 	}
-	for d := range wanted {
+	for _, d := range slices.SortedFunc(maps.Keys(wanted), func(a, b dial) int { return cmp.Compare(a.node, b.node) }) {
 		if _, ok := n.conns[d]; !ok {
 			n.conns[d] = false
 			n.after(ms, func() { n.connect(d) })
@@ -321,17 +332,19 @@ func (n *simNode) connect(d dial) {
 	n.after(redialEvery, func() { n.connect(d) })
 }
 
-// showView has the machine take in the membership's view.
+// showView has the machine take in the membership's view, as it is by then.
 func (n *simNode) showView() {
-	v := View{Links: []Link{n.link()}}
-	for _, o := range n.nodes {
-		x := Node{Name: o.name, Addr: o.addr(), WatchPort: 7955, Epoch: o.epoch, Links: []Link{o.link()}, Abstains: o.abstain}
-		if since, gone := n.gone[o.name]; gone {
-			x.Gone, x.Since, x.Left, x.Returns = true, since, o.left || o.forGood, o.left && !o.forGood
+	n.event(func(m *machine) {
+		v := View{Links: []Link{n.link()}}
+		for _, o := range n.nodes {
+			x := Node{Name: o.name, Addr: o.addr(), WatchPort: 7955, Epoch: o.epoch, Links: []Link{o.link()}, Abstains: o.abstain}
+			if d, gone := n.gone[o.name]; gone {
+				x.Gone, x.Since, x.Left, x.Returns = true, d.since, d.left, d.returns
+			}
+			v.Nodes = append(v.Nodes, x)
 		}
-		v.Nodes = append(v.Nodes, x)
-	}
-	n.event(func(m *machine) { m.setView(n.now, v) })
+		m.setView(n.now, v)
+	})
 }
 
 // member changes whether o is a member in the eyes of n.
@@ -342,7 +355,7 @@ func (n *simNode) member(o *simNode, is bool) {
 	if is {
 		delete(n.gone, o.name)
 	} else {
-		n.gone[o.name] = n.now
+		n.gone[o.name] = departure{since: n.now}
 	}
 	n.showView()
 }
@@ -390,7 +403,8 @@ func (n *simNode) crash() {
 func (n *simNode) exit() {
 	n.speaker = false
 	for _, o := range n.nodes {
-		for d, up := range o.conns {
+		for _, d := range slices.SortedFunc(maps.Keys(o.conns), func(a, b dial) int { return cmp.Compare(a.node, b.node) }) {
+			up := o.conns[d]
 			if d.node != n.name || !up || !o.reaches(n) {
 				continue
 			}
@@ -408,10 +422,10 @@ func (n *simNode) exit() {
 
 // leave tells the others, then exits.
 func (n *simNode) leave(returns bool) {
-	n.left, n.forGood = returns, !returns
 	for _, o := range n.nodes {
 		if o != n && n.reaches(o) {
-			o.member(n, false)
+			o.gone[n.name] = departure{since: n.now, left: true, returns: returns}
+			o.showView()
 		}
 	}
 	n.exit()
@@ -422,7 +436,7 @@ func (n *simNode) start() {
 	if !n.kernel {
 		n.kernel, n.okSince = true, n.now
 	}
-	n.speaker, n.left, n.forGood, n.abstain, n.paused, n.backlog = true, false, false, true, time.Time{}, nil
+	n.speaker, n.abstain, n.paused, n.backlog = true, true, time.Time{}, nil
 	n.epoch++
 	n.m = newMachine(n.name, n.m.limit, true, n.m.metrics)
 	clear(n.gone)
@@ -458,8 +472,8 @@ func (n *simNode) pause(d time.Duration) {
 		}
 		if d > time.Second {
 			for _, o := range n.nodes {
-				if o != n {
-					n.gone[o.name] = n.now
+				if _, gone := n.gone[o.name]; o != n && !gone {
+					n.gone[o.name] = departure{since: n.now}
 				}
 			}
 			n.showView()

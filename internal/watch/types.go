@@ -132,6 +132,8 @@ type Health struct {
 	Answered time.Time
 	// Missed counts the questions since then that were not answered in time, though this node was listening.
 	Missed int
+	// Err says why it cannot be asked at present, by no fault of its own.
+	Err error
 }
 
 // Members is what Watch needs of the membership. Changes has a value after View has changed.
