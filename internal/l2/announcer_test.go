@@ -93,12 +93,18 @@ func (l *logLines) count(substr string) (n int) {
 // start runs an Announcer with eth0 (index 2) and eth1 (index 3).
 func start(t *testing.T, wire *FakeWire) *fixture {
 	t.Helper()
+	return startWith(t, wire, func(*Config) {})
+}
+
+// startWith is start with another configuration.
+func startWith(t *testing.T, wire *FakeWire, change func(*Config)) *fixture {
+	t.Helper()
 	f := &fixture{t: t, wire: wire, links: &fakeLinks{}, log: &logLines{}, time: clocktesting.NewFakeClock(time.Unix(1000, 0))}
 	f.links.set(testLink(2, "eth0"), testLink(3, "eth1"))
 	var err error
-	f.Announcer, err = New(Config{
-		Links: f.links, Wire: wire, Clock: f.time, Logger: f.log, Metrics: NewMetrics(prometheus.NewRegistry()),
-	})
+	cfg := Config{Links: f.links, Wire: wire, Clock: f.time, Logger: f.log, Metrics: NewMetrics(prometheus.NewRegistry())}
+	change(&cfg)
+	f.Announcer, err = New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

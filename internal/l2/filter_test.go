@@ -80,12 +80,7 @@ func TestFilterARPProperties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		owned := words().Draw(r, "owned")
 		limit := rapid.SampledFrom([]int{minProgram, 200, 1000, maxProgram}).Draw(r, "limit")
-		addrs := make([]netip.Addr, len(owned))
-		for i, w := range owned {
-			addrs[i] = addr4(w)
-		}
-		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-		filter := FilterARP(addrs, nil, limit)
+		filter := FilterARP(addrs4(owned), nil, limit)
 		if len(filter) > limit {
 			r.Fatalf("%d instructions exceed the limit of %d", len(filter), limit)
 		}
@@ -93,6 +88,111 @@ func TestFilterARPProperties(t *testing.T) {
 			return load(t, frame, offARPTarget, filter).accepts(addr4(w))
 		})
 	})
+}
+
+// TestFilterARPWatchesSenders: requests pass by target, and all else, and what is
+// not asked for, by sender.
+func TestFilterARPWatchesSenders(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		asked := words().Draw(r, "asked")
+		var owned []uint32
+		for _, w := range asked {
+			if rapid.Bool().Draw(r, "owned") {
+				owned = append(owned, w)
+			}
+		}
+		limit := rapid.SampledFrom([]int{minProgram, 200, 1000, maxProgram}).Draw(r, "limit")
+		filter := FilterARP(addrs4(asked), addrs4(owned), limit)
+		if len(filter) > limit {
+			r.Fatalf("%d instructions exceed the limit of %d", len(filter), limit)
+		}
+		exact := limit == maxProgram && len(asked) < 600
+		vm, err := bpf.NewVM(filter)
+		if err != nil {
+			r.Fatal(err)
+		}
+		frame := arpFrame{}.bytes(t)
+		some := rapid.OneOf(rapid.SampledFrom(append(asked, 1)), rapid.Uint32(), rapid.Map(rapid.SampledFrom(asked), func(w uint32) uint32 { return w + 1 }))
+		for range 20 {
+			op := rapid.SampledFrom([]byte{1, 2, 8}).Draw(r, "operation")
+			sender, target := some.Draw(r, "sender"), some.Draw(r, "target")
+			frame[offARPOperation+1] = op
+			binary.BigEndian.PutUint32(frame[offARPSender:], sender)
+			binary.BigEndian.PutUint32(frame[offARPTarget:], target)
+			_, isAsked := slices.BinarySearch(asked, target)
+			_, isOwned := slices.BinarySearch(owned, sender)
+			want := isAsked && op == 1 || isOwned
+			n, err := vm.Run(frame)
+			if err != nil {
+				r.Fatal(err)
+			}
+			if got := n > 0; got != want && (want || exact) {
+				r.Fatalf("operation %d from %s to %s: accepted %t, want %t", op, addr4(sender), addr4(target), got, want)
+			}
+		}
+	})
+}
+
+func addrs4(words []uint32) []netip.Addr {
+	out := make([]netip.Addr, len(words))
+	for i, w := range words {
+		out[i] = addr4(w)
+	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// TestFilterARPIsExactForAShareOfAPool: what one of several nodes owns of a pool
+// is told apart from what the others do, by target and by sender.
+func TestFilterARPIsExactForAShareOfAPool(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		pool, asked, owned int // every asked-th, every owned-th
+		exact              bool
+	}{
+		{10000, 1, 1, true},
+		{30000, 1, 3, true}, // three nodes, each armed for the two others
+		{20000, 2, 2, true},
+		{40000, 2, 4, false},
+	} {
+		r := rand.New(rand.NewPCG(1, uint64(tc.pool)))
+		var asked, owned []netip.Addr
+		role := make(map[netip.Addr]int)
+		for i := range uint32(tc.pool) {
+			a := addr4(0x0a000010 + i)
+			if r.IntN(tc.asked) == 0 {
+				asked = append(asked, a)
+				role[a] = 1
+				if r.IntN(tc.owned/tc.asked) == 0 {
+					owned = append(owned, a)
+					role[a] = 2
+				}
+			}
+		}
+		filter := FilterARP(asked, owned, maxProgram)
+		target := load(t, arpFrame{}.bytes(t), offARPTarget, filter)
+		sender := load(t, arpFrame{op: 2}.bytes(t), offARPSender, filter)
+		foreign, byTarget, bySender := 0, 0, 0
+		for i := range uint32(tc.pool + 100) {
+			a := addr4(0x0a000000 + i)
+			if got, want := target.accepts(a), role[a] > 0; want && !got || got && !want && tc.exact {
+				t.Fatalf("%+v: %s as target: accepted %t, want %t", tc, a, got, want)
+			} else if got && !want {
+				byTarget++
+			}
+			if got, want := sender.accepts(a), role[a] > 1; want && !got || got && !want && tc.exact {
+				t.Fatalf("%+v: %s as sender: accepted %t, want %t", tc, a, got, want)
+			} else if got && !want {
+				bySender++
+			}
+			if role[a] == 0 {
+				foreign++
+			}
+		}
+		t.Logf("pool of %d, %d asked for, %d owned: %d instructions, of %d foreign addresses %d pass as target; %d pass as sender",
+			tc.pool, len(asked), len(owned), len(filter), foreign, byTarget, bySender)
+	}
 }
 
 // checkSearch checks which words a filter for owned accepts: all of owned; if

@@ -207,6 +207,36 @@ func (n *kernelNetwork) probeARP(addr netip.Addr) (answered bool) {
 	return answered
 }
 
+func (n *kernelNetwork) peerMAC() net.HardwareAddr { return n.peer.MAC("eth0") }
+
+func (n *kernelNetwork) ask(addr netip.Addr) {
+	for _, family := range []string{"ipv4", "ipv6"} {
+		n.peer.SetSysctl("net/"+family+"/neigh/eth0/retrans_time_ms", "30000")
+		n.peer.SetSysctl("net/"+family+"/neigh/eth0/mcast_solicit", "1")
+	}
+	n.send("eth0", addr)
+}
+
+// usurp has the peer's kernel ask for the node's address from addr, or for
+// duplicates of addr, which is the first that it does with an IPv6 address.
+func (n *kernelNetwork) usurp(addr netip.Addr) {
+	if addr.Is6() {
+		n.peer.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1")
+		n.peer.AddAddress("eth0", netip.PrefixFrom(addr, 64).String())
+		return
+	}
+	n.peer.AddAddress("eth0", netip.PrefixFrom(addr, 24).String())
+	n.peer.MustDo(func() error {
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: addr.AsSlice()}, &net.UDPAddr{IP: net.IP{192, 0, 2, 1}, Port: 9})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		_, err = c.Write([]byte("!"))
+		return err
+	})
+}
+
 func (n *kernelNetwork) plant(addr netip.Addr, m net.HardwareAddr) { n.set(addr, m, netlink.NUD_STALE) }
 
 func (n *kernelNetwork) set(addr netip.Addr, m net.HardwareAddr, state int) {

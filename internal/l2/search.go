@@ -93,13 +93,27 @@ func planFor(spans []interval) plan {
 		}
 		first = end
 	}
+	p.join()
+	p.size = treeSize(p.chunks) + p.overhead()
+	return p
+}
+
+// join finds out which words besides their own get to the bitmaps. Where the next
+// chunk can take those that follow a block, it does.
+func (p *plan) join() {
 	for i := range p.chunks {
 		c := &p.chunks[i]
 		c.below = i == 0
-		c.above = i == len(p.chunks)-1 || p.chunks[i+1].lo-1 > c.block|31
+		c.above = i == len(p.chunks)-1
+		if c.bits == 0 || c.above {
+			continue
+		}
+		next := &p.chunks[i+1]
+		if next.bits == 0 || next.block == c.block+32 {
+			next.lo = c.block + 32
+		}
+		c.above = next.lo > c.block+32
 	}
-	p.size = treeSize(p.chunks) + p.overhead()
-	return p
 }
 
 // within returns which words of the block s covers.
