@@ -80,6 +80,8 @@ type HoldOptions struct {
 	// Every is the time between two messages on a WebSocket. Zero means
 	// probe.DefaultHoldEvery.
 	Every time.Duration
+	// Connected, if not nil, is called once there is a connection.
+	Connected func()
 }
 
 // Hold keeps a connection until ctx ends or it breaks, and reports.
@@ -91,7 +93,9 @@ func (c *Cluster) Hold(ctx context.Context, options HoldOptions) (probe.HoldRepo
 	if err != nil {
 		return probe.HoldReport{}, err
 	}
-	holder, err := probe.NewHolder(probe.HoldSettings{URL: options.URL, From: options.From, Every: options.Every, Dial: target.DialContext})
+	holder, err := probe.NewHolder(probe.HoldSettings{
+		URL: options.URL, From: options.From, Every: options.Every, Dial: target.DialContext, Connected: options.Connected,
+	})
 	if err != nil {
 		return probe.HoldReport{}, err
 	}

@@ -33,6 +33,8 @@ type HoldSettings struct {
 	Every time.Duration
 	// Dial makes connections on that host.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Connected, if not nil, is called once there is a connection.
+	Connected func()
 }
 
 // Holder holds one connection.
@@ -87,6 +89,9 @@ func (h *Holder) Run(ctx context.Context) HoldReport {
 	connection, err := h.open(connecting)
 	if err == nil {
 		report.Connected = true
+		if h.settings.Connected != nil {
+			h.settings.Connected()
+		}
 		err = h.hold(ctx, connection, &report)
 	}
 	end := h.now()
