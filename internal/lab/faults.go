@@ -19,16 +19,6 @@ const (
 // APIServer is the name of the process that Freeze and Thaw are mostly used on.
 const APIServer = "kube-apiserver"
 
-// Cut pulls a host's cable out of the Ethernet: its interface loses carrier.
-func (c *Cluster) Cut(host string) error { return c.net.Cut(host) }
-
-// CutSilently drops all packets to and from a host, whose interface keeps
-// carrier: nobody is told.
-func (c *Cluster) CutSilently(host string) error { return c.net.CutSilently(host) }
-
-// Heal undoes Cut and CutSilently.
-func (c *Cluster) Heal(host string) error { return c.net.Heal(host) }
-
 // Freeze stops a background process such as APIServer in its tracks: it keeps
 // its connections and answers nothing. Freezing the API server ends the
 // controller manager: in production it ends itself when it cannot renew its

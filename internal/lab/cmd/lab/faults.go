@@ -8,38 +8,6 @@ import (
 	"github.com/berth-lb/berth/internal/lab"
 )
 
-func newCutCommand(global *globalFlags) *cobra.Command {
-	silent := false
-	cmd := &cobra.Command{
-		Use:   "cut HOST",
-		Short: "Pull a host's network cable",
-		Long: `Pull the cable of a node, or of another host, out of the Ethernet: its interface
-loses carrier, and neither the other hosts nor the API server can reach it. With
---silent the interface keeps carrier and packets are dropped without notice.`,
-		Example: "  lab cut node-2\n  lab cut --silent node-2",
-		Args:    arguments(1, 1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			cluster, err := global.open()
-			if err != nil {
-				return err
-			}
-			if silent {
-				return cluster.CutSilently(args[0])
-			}
-			return cluster.Cut(args[0])
-		},
-	}
-	cmd.Flags().BoolVar(&silent, "silent", false, "drop all packets, but leave carrier")
-	return cmd
-}
-
-func newHealCommand(global *globalFlags) *cobra.Command {
-	return onCluster(global, &cobra.Command{
-		Use:   "heal HOST",
-		Short: "Plug a host's network cable in again",
-	}, (*lab.Cluster).Heal)
-}
-
 func newCrashCommand(global *globalFlags) *cobra.Command {
 	return onCluster(global, &cobra.Command{
 		Use:   "crash NODE",
