@@ -204,13 +204,26 @@ func (m *Monitor) receive(p *port, d *datagram) {
 		return
 	case p.key.multihop && d.ttl < int(l.session.cfg.MinimumTTL):
 		m.metrics.discarded.WithLabelValues(discardTTL).Inc()
+		m.noteTTL(l, d.ttl)
 		return
 	}
+	m.noteTTL(l, 0)
 	l.metrics.received.Inc()
 	now, before := m.clock.Now(), l.session.state
 	l.session.receive(now, packet)
 	m.transition(now, l, before)
 	m.attend(now, l)
+}
+
+// noteTTL remembers with what TTL packets of a session come that does not come up
+// because of it, 0 if there is nothing wrong with it. A session that is up has
+// better packets than these.
+func (m *Monitor) noteTTL(l *link, ttl int) {
+	if ttl == l.lowTTL || ttl != 0 && l.session.state == Up {
+		return
+	}
+	l.lowTTL = ttl
+	notify(m.changes)
 }
 
 // find returns the link that a packet belongs to, nil if there is none. Its own

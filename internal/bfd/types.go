@@ -175,6 +175,7 @@ type Status struct {
 	// Echo says whether echo packets watch the path: they are being sent and
 	// return.
 	Echo bool
-	// Err is why packets cannot be sent or received at present, nil if they can.
+	// Err is why packets cannot be sent or received at present, or why those that
+	// come are not taken; nil if all is well.
 	Err error
 }

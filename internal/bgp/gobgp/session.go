@@ -275,6 +275,7 @@ func (s *session) serve(ctx context.Context, a *attempt, conn *net.TCPConn, from
 	leg.refresh = n.refresh
 	relay := transport.NewRelay(transport.RelayConfig{
 		Router: conn, Engine: leg, Clock: s.speaker.cfg.Clock,
+		OpenTimeout: openTimeout(from.peer), Silence: silence(from.peer),
 		CheckOpen: n.checkOpen, Changed: func() { s.observe(a) },
 	})
 	s.mu.Lock()
