@@ -61,7 +61,7 @@ func bgpFaultCases() []bgpFault {
 		{name: "RouterRestart", run: testBGPRouterRestart},
 		{name: "BFDFlaps", run: testBGPBFDFlaps},
 		{name: "RollingRestart", run: testBGPRollingRestart},
-		{name: "FullTable", run: testBGPFullTable, only: routers.BIRD},
+		{name: "FullTable", run: testBGPFullTable},
 		{name: "Malformed", run: testBGPMalformed, only: routers.FRR},
 		{name: "HoldDown", run: testBGPHoldDown, only: routers.FRR},
 		{name: "KubeProxy", run: testBGPKubeProxy, only: routers.FRR},
