@@ -197,7 +197,7 @@ func (m *Monitor) receive(p *port, d *datagram) {
 		m.metrics.discarded.WithLabelValues(discardMalformed).Inc()
 		return
 	}
-	l := m.find(p.key, d, packet.YourDiscriminator)
+	l := m.find(p.key, d, packet)
 	switch {
 	case l == nil:
 		m.metrics.discarded.WithLabelValues(discardUnknown).Inc()
@@ -213,6 +213,9 @@ func (m *Monitor) receive(p *port, d *datagram) {
 	l.session.receive(now, packet)
 	m.transition(now, l, before)
 	m.attend(now, l)
+	if m.departing {
+		notify(m.wake)
+	}
 }
 
 // noteTTL remembers with what TTL packets of a session come that does not come up
@@ -230,13 +233,23 @@ func (m *Monitor) noteTTL(l *link, ttl int) {
 // discriminator tells it alone, even if address or interface of the peer have
 // changed (RFC 5880 section 6.3), but no packet with a weaker check of its TTL
 // may get at a session over a single hop.
-func (m *Monitor) find(k portKey, d *datagram, number uint32) *link {
-	if number != 0 {
-		if l := m.byNumber[number]; l != nil && l.port.key == k {
-			return l
-		}
+func (m *Monitor) find(k portKey, d *datagram, packet *Packet) *link {
+	number := packet.YourDiscriminator
+	if number == 0 {
+		return m.match(k, d)
+	}
+	l := m.byNumber[number]
+	switch {
+	case l == nil:
+		return m.resume(k, d, packet)
+	case l.port.key != k:
 		return nil
 	}
+	return l
+}
+
+// match returns the link with the peer that has sent a packet.
+func (m *Monitor) match(k portKey, d *datagram) *link {
 	for _, ifindex := range [...]int{d.ifindex, 0} {
 		for _, local := range [...]netip.Addr{d.local, {}} {
 			if l := m.byMatch[match{port: k, peer: d.peer, local: local, ifindex: ifindex}]; l != nil {
