@@ -137,7 +137,8 @@ type judge struct {
 	roles   []standInRole        // that this node has for them
 	book    *ownership.Book
 	self    ownership.Self
-	// minority says that this node sees less than half of the speakers.
+	// minority says that this node sees less than half of the speakers, or hears
+	// nobody at all.
 	minority bool
 	classes  map[string]*class
 	// rebalance are the names of the advertisements to rebalance.
@@ -171,7 +172,7 @@ func newJudge(in planInput) *judge {
 			j.self.Node = i
 		}
 	}
-	j.minority = minority(in, seen)
+	j.minority = in.standing.isolated || minority(in, seen)
 	j.self.Minority = j.minority || in.wasMinority
 	j.roles = standInRoles(in, j.judged)
 	j.book = ownership.NewBook(j.judged)

@@ -199,7 +199,11 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 		if place.owner >= 0 && place.owner != j.self.Node {
 			j.standIn(place, in, p.standIns)
 		}
-	case !in.joining: // until then others stand in
+	case in.joining:
+		// Until then others stand in.
+	case !in.view.Settled && !holds(in.held, place.addr):
+		// Its link has just come back, and somebody else may answer by now.
+	default:
 		interfaces := j.interfaces(place.addr)
 		if len(interfaces) == 0 {
 			interfaces = in.held[place.addr].Interfaces // it is about to give the address up
@@ -215,6 +219,11 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	if j.better >= 0 {
 		p.moves[place.addr] = p.nodes[j.better].name
 	}
+}
+
+func holds(held l2.Desired, addr netip.Addr) bool {
+	_, holds := held[addr]
+	return holds
 }
 
 // place decides about one address.

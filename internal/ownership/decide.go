@@ -49,7 +49,7 @@ func (b *Book) Decide(addr netip.Addr, candidates []Candidate, self Self) Decisi
 	case holder.node == self.Node:
 		d.Claims, d.Claim = true, holder.Claim
 		d.Claim.Provisional = self.Minority
-		if e.term > d.Claim.Term {
+		if e.term > d.Claim.Term && !self.Minority {
 			// Somebody who is down or sees a minority has been thought its owner meanwhile.
 			d.Claim.Term = e.term + 1
 		}
