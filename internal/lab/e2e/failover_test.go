@@ -51,7 +51,7 @@ func newFleet(e *env) *fleet {
 func newFleetOn(e *env, pods deployment) *fleet {
 	e.Helper()
 	const services = 6
-	e.createPool(e.namespace, e.ranges(0, services), nil)
+	e.createPool(e.namespace, e.ranges(0, slotSize), nil)
 	e.createDeployment(pods)
 	f := &fleet{env: e, sides: map[string][]netip.Addr{}}
 	sides := []string{sideOfVictim, otherSide}

@@ -347,3 +347,10 @@ func (e *env) waitGone(service string) {
 		return apierrors.IsNotFound(err), fmt.Sprint(err)
 	})
 }
+
+func (e *env) deleteDeployment(name string) {
+	e.Helper()
+	if err := e.lab.kube.AppsV1().Deployments(e.namespace).Delete(e.ctx, name, metav1.DeleteOptions{}); err != nil {
+		e.Error(err)
+	}
+}

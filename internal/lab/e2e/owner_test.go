@@ -80,8 +80,14 @@ func (c claims) owner() (node string, only bool) {
 // there is exactly one for each, and acceptable says yes to it; nil accepts all.
 func (e *env) waitOwners(addresses []netip.Addr, acceptable func(node string) bool) map[netip.Addr]string {
 	e.Helper()
+	return e.waitOwnersFor(20*time.Second, addresses, acceptable)
+}
+
+// waitOwnersFor is waitOwners with another limit.
+func (e *env) waitOwnersFor(limit time.Duration, addresses []netip.Addr, acceptable func(node string) bool) map[netip.Addr]string {
+	e.Helper()
 	var owners map[netip.Addr]string
-	e.waitFor(fmt.Sprintf("each of %s to be answered for by one right node", join(addresses)), 20*time.Second, func(context.Context) (bool, string) {
+	e.waitFor(fmt.Sprintf("each of %s to be answered for by one right node", join(addresses)), limit, func(context.Context) (bool, string) {
 		owners = map[netip.Addr]string{}
 		all := e.whoHas(glance, addresses...)
 		for address, c := range all {

@@ -20,7 +20,7 @@ containers. The node's kernel keeps its addresses and rules.`,
 func newBootCommand(global *globalFlags) *cobra.Command {
 	return onCluster(global, &cobra.Command{
 		Use:   "boot NODE",
-		Short: "Start a crashed node again",
+		Short: "Start a crashed node again, or its kube-proxy",
 	}, (*lab.Cluster).Boot)
 }
 
@@ -70,8 +70,9 @@ func newKillCommand(global *globalFlags) *cobra.Command {
 		Short: "End the containers of an image on a node",
 		Long: `Send SIGTERM, or SIGKILL with -9, to the containers on a node that run an image.
 Registry and tag of the image do not matter. The node restarts them as Kubernetes
-does.`,
-		Example: "  lab kill node-1 speaker\n  lab kill node-1 speaker -9",
+does. kube-proxy, which is no container here, can be killed by its name as well; only
+lab boot starts it again.`,
+		Example: "  lab kill node-1 speaker\n  lab kill node-1 speaker -9\n  lab kill node-1 kube-proxy -9",
 		Args:    arguments(2, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cluster, err := global.open()
