@@ -43,7 +43,7 @@ func (m *machine) stateOf(now time.Time, n *node) (State, string) {
 		return Down, "its speaker is gone and standing in is switched off"
 	case !n.Left && (len(n.targets) == 0 || n.unable >= unableLimit):
 		return Down, "its speaker failed and its kernel cannot be asked"
-	case n.proxy == proxyUnhealthy:
+	case n.proxy == proxyUnhealthy, n.proxy == proxySilent:
 		return Down, "its speaker is gone and its kube-proxy does not work"
 	case now.Sub(n.goneSince) >= m.limit:
 		return Down, "its speaker did not return in time"

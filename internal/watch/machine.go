@@ -79,9 +79,13 @@ type node struct {
 type proxyState uint8
 
 const (
+	// proxyUnknown: nothing was found out.
 	proxyUnknown proxyState = iota
 	proxyHealthy
+	// proxyUnhealthy: nobody listens there, or it says so itself.
 	proxyUnhealthy
+	// proxySilent: there was no answer.
+	proxySilent
 )
 
 // dial is a speaker that a watch connection is to be held to. Another process of it is another dial.
@@ -252,7 +256,8 @@ func (m *machine) setProxy(now time.Time, id uint64, name string, state proxySta
 		return
 	}
 	n.proxyID = 0
-	if state == proxyUnknown || m.isolated() {
+	silence := state == proxySilent && len(n.targets) > 0 && !m.othersAnswered(nil, n.proxyAt)
+	if state == proxyUnknown || silence || m.isolated() {
 		n.proxyAt = time.Time{} // again as soon as possible
 		return
 	}

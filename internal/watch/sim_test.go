@@ -207,8 +207,10 @@ func (n *simNode) checkProxy(o proxyOrder, started time.Time) {
 	switch to := n.owner(o.addr); {
 	case n.reaches(to) && to.proxy:
 		state = proxyHealthy
-	case n.reaches(to), n.now.Sub(started) >= proxyLimit:
+	case n.reaches(to):
 		state = proxyUnhealthy
+	case n.now.Sub(started) >= proxyLimit:
+		state = proxySilent
 	default:
 		n.after(proxyTry, func() { n.checkProxy(o, started) })
 		return
