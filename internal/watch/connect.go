@@ -95,21 +95,26 @@ func (d dialer) connect(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer interrupt(ctx, conn)()
-	if err := conn.SetReadDeadline(time.Now().Add(greetTimeout)); err == nil {
-		heard := make([]byte, len(greeting))
-		if _, err = io.ReadFull(conn, heard); err == nil && string(heard) != greeting {
-			err = errors.New("it is not a speaker that answers there")
-		}
-		if err == nil {
-			err = conn.SetReadDeadline(time.Time{})
-		}
-		if err == nil {
-			return conn, nil
-		}
+	if err := awaitGreeting(ctx, conn); err != nil {
+		_ = conn.Close()
+		return nil, err
 	}
-	_ = conn.Close()
-	return nil, err
+	return conn, nil
+}
+
+func awaitGreeting(ctx context.Context, conn net.Conn) error {
+	if err := conn.SetReadDeadline(time.Now().Add(greetTimeout)); err != nil {
+		return err
+	}
+	defer interrupt(ctx, conn)()
+	heard := make([]byte, len(greeting))
+	if _, err := io.ReadFull(conn, heard); err != nil {
+		return err
+	}
+	if string(heard) != greeting {
+		return errors.New("it is not a speaker that answers there")
+	}
+	return conn.SetReadDeadline(time.Time{})
 }
 
 // interrupt ends reads from conn when ctx ends, until it is called off.

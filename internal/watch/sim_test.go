@@ -80,7 +80,7 @@ func (q *simQueue) Pop() any {
 }
 
 func newSim(seed uint64, count int, loss float64) *sim {
-	s := &sim{Rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1_000_000, 0), loss: loss, wait: 100 * ms, gateway: true}
+	s := &sim{Rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1_000_000, 0), loss: loss, wait: 50 * ms, gateway: true}
 	metrics := NewMetrics(nil)
 	for i := range count {
 		s.nodes = append(s.nodes, &simNode{
