@@ -119,7 +119,7 @@ func (n *ethernetNode) run(t *testing.T, bind netip.AddrPort) {
 	})
 	n.ns.Run(links.Run)
 	n.ns.Run(asker.Run)
-	n.stop = n.ns.Run(n.Watch.Run)
+	n.stop = n.ns.Run(n.Run)
 }
 
 func (e *ethernet) connect(t *testing.T, n *ethernetNode) {

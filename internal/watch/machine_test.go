@@ -37,10 +37,6 @@ func linkNumber(i byte) Link {
 	return Link{Name: "eth0", MAC: [6]byte{2, 5: i}, Addr4: netip.AddrFrom4([4]byte{10, 0, 0, i}), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
 }
 
-func (r *rig) node(name string) *Node {
-	return &r.view.Nodes[slices.IndexFunc(r.view.Nodes, func(n Node) bool { return n.Name == name })]
-}
-
 // show has the machine take in the view after changes to it.
 func (r *rig) show(changes ...func(v *View)) {
 	v := View{Nodes: slices.Clone(r.view.Nodes), Links: r.view.Links}
@@ -303,6 +299,18 @@ func TestJudgement(t *testing.T) {
 			if _, ok := r.m.snapshot().Nodes["x"]; ok {
 				r.t.Error("x is still known")
 			}
+		}},
+		{"gone before this node knows its own links", func(r *rig) {
+			r.m = newMachine("self", DefaultStandInLimit, true, NewMetrics(nil))
+			links := r.view.Links
+			r.show(func(v *View) { v.Links, v.Nodes[0].Gone = nil, true })
+			r.want("x", Orphaned, true)
+			r.show(func(v *View) { v.Links = links })
+			r.want("x", Orphaned, true)
+			r.pass(50*ms, "y")
+			r.pass(120*ms, "y")
+			r.reply("x", false)
+			r.want("x", Down, true)
 		}},
 		{"gone when first seen, long ago", func(r *rig) {
 			r.show(func(v *View) {

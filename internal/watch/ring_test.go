@@ -26,11 +26,11 @@ func TestRingGolden(t *testing.T) {
 		"node-3":  {"node-4", "node-1", "node-2"},
 		"unknown": {"node-4", "node-1", "node-2"},
 	} {
-		if got := r.behind(name, watchers); !slices.Equal(got, want) {
+		if got := r.behind(name); !slices.Equal(got, want) {
 			t.Errorf("behind %s: %q, want %q", name, got, want)
 		}
 	}
-	if got := ringOf(map[string]bool{"alone": true}).behind("alone", watchers); got != nil {
+	if got := ringOf(map[string]bool{"alone": true}).behind("alone"); got != nil {
 		t.Errorf("behind the only one: %q", got)
 	}
 }
@@ -49,7 +49,7 @@ func TestRing(t *testing.T) {
 		r := ringOf(living)
 		watches := map[string]int{}
 		for name, lives := range living {
-			got := r.behind(name, watchers)
+			got := r.behind(name)
 			want := count
 			if lives {
 				want--

@@ -491,8 +491,3 @@ func (n *simNode) pause(d time.Duration) {
 func (n *simNode) others() []*simNode {
 	return slices.DeleteFunc(slices.Clone(n.nodes), func(o *simNode) bool { return o == n || !o.works() })
 }
-
-// isDown reports whether all working others have n Down.
-func (n *simNode) isDown() bool {
-	return !slices.ContainsFunc(n.others(), func(o *simNode) bool { return o.m.nodes[n.name].standing.State != Down })
-}

@@ -55,7 +55,7 @@ type Snapshot struct {
 }
 
 // Ring returns the up to three living speakers that watch node and stand in for it, in that order.
-func (s *Snapshot) Ring(node string) []string { return s.ring.behind(node, watchers) }
+func (s *Snapshot) Ring(node string) []string { return s.ring.behind(node) }
 
 func (s *Snapshot) equal(o *Snapshot) bool {
 	if s.Isolated != o.Isolated || len(s.Nodes) != len(o.Nodes) {
