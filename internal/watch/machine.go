@@ -296,7 +296,7 @@ func (m *machine) askAgain(now time.Time, n *node) {
 	case !n.Gone && len(n.targets) > 0 && !n.verifiable() && (n.askedAt.IsZero() || asked >= unsureEvery):
 		m.put(now, n, becauseUnsure, 1)
 	case n.standing.State == Orphaned:
-		if n.unable > 0 && asked >= unableEvery || !(n.mine && n.verifiable()) && asked >= orphanEvery {
+		if n.unable > 0 && asked >= unableEvery || (!n.mine || !n.verifiable()) && asked >= orphanEvery {
 			m.put(now, n, becauseGone, confirmTries)
 		}
 		if m.asksProxy && n.proxyID == 0 && now.Sub(n.proxyAt) >= proxyEvery {

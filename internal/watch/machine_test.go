@@ -302,6 +302,7 @@ func TestJudgement(t *testing.T) {
 		}},
 		{"gone before this node knows its own links", func(r *rig) {
 			r.m = newMachine("self", DefaultStandInLimit, true, NewMetrics(nil))
+			clear(r.heard)
 			links := r.view.Links
 			r.show(func(v *View) { v.Links, v.Nodes[0].Gone = nil, true })
 			r.want("x", Orphaned, true)
