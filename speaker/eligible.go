@@ -92,6 +92,9 @@ const (
 	tierTerminating = 1
 )
 
+// A node whose endpoints have only just come to serve counts as one whose are
+// terminating, for kube-proxy may not have written its rules yet.
+
 // youngPenalty puts nodes whose endpoints have only just come to serve behind all
 // others that a choice is made among, so that a flapping one attracts nothing. It
 // is more than any sum of weights (1–100) of preferredNodeSelectors.
@@ -144,6 +147,9 @@ type judge struct {
 	// rebalance are the names of the advertisements to rebalance.
 	rebalance map[string]bool
 
+	// due is when the first of the endpoints that are young will be no more.
+	due time.Time
+
 	// Scratch space. class is that of the address that was placed last, nil if
 	// nodes made no difference, candidates are the nodes that may own it, better the
 	// node where a rebalance would move it, or -1, and policy what to do about a
@@ -173,7 +179,7 @@ func newJudge(in planInput) *judge {
 		}
 	}
 	j.minority = in.standing.isolated || minority(in, seen)
-	j.self.Minority = j.minority || in.wasMinority
+	j.self.Minority, j.self.Unsure = j.minority, in.wasMinority
 	j.roles = standInRoles(in, j.judged)
 	j.book = ownership.NewBook(j.judged)
 	for i, n := range in.nodes {

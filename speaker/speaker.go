@@ -328,6 +328,7 @@ func (s *speaker) converge() time.Duration {
 	s.yields = p.yields
 	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
 	s.apply(p, view)
+	again = earlier(again, p.due)
 	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
 	s.again = earlier(s.again, s.claim(p))
 	if view.Settled {
