@@ -88,7 +88,7 @@ func (c *packetConn) WriteFrame(frame []byte) error {
 	if cerr := c.raw.Control(func(fd uintptr) { _, err = unix.Write(int(fd), frame) }); cerr != nil {
 		return cerr
 	}
-	if err != unix.EAGAIN && err != unix.EINTR {
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 		return os.NewSyscallError("write", err)
 	}
 	// The socket's buffer is full: the queue of the link is stuck.
