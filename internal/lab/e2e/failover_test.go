@@ -187,7 +187,7 @@ func (f *fleet) note(what string, address netip.Addr, r probe.Report) {
 	f.Helper()
 	f.Logf("%s: %s: longest gap %s from %s on, %d of %d connections failed: %v",
 		what, address, r.LongestGap, r.GapBegan.Format("15:04:05.000"), r.Failed, r.Sent, r.Errors)
-	measured.add(fmt.Sprintf("%s, %s, %s lab", what, familyName(address), f.lab.family), time.Duration(r.LongestGap))
+	measured.add(f.row(what+", "+familyName(address)), time.Duration(r.LongestGap))
 }
 
 func familyName(address netip.Addr) string {
@@ -266,7 +266,7 @@ func (f *fleet) noteOverlaps(what string, watching *answerWatch) {
 		}
 		f.Logf("%s: %s was answered for by %s", what, address, f.describeAnswers(answers))
 	}
-	measured.add(fmt.Sprintf("%s: two nodes answer, %s lab", what, f.lab.family), longest)
+	measured.add(f.row(what+": two nodes answer"), longest)
 }
 
 func (f *fleet) waitServedAll() {

@@ -50,6 +50,7 @@ func newCrowd(e *env) *crowd {
 // createAll makes the Services and returns when all have an address.
 func (c *crowd) createAll() {
 	c.Helper()
+	began := time.Now()
 	group, ctx := errgroup.WithContext(c.ctx)
 	group.SetLimit(8)
 	for i := range crowdSize {
@@ -75,6 +76,7 @@ func (c *crowd) createAll() {
 		}
 		return len(c.addresses) == crowdSize, fmt.Sprintf("%d addresses", len(c.addresses))
 	})
+	c.Logf("%d Services had addresses after %s", crowdSize, time.Since(began).Round(time.Millisecond))
 }
 
 // narrow has one node own all of the addresses, though then all nodes may.

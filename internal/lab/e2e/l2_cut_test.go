@@ -38,7 +38,6 @@ func (f *fleet) change(looking *lookout, what string, do func() error, right fun
 		if !only || !right(address, owner) {
 			f.Errorf("%s: %s later %s is answered for by %v; since the change: %s", what, settleLimit, address, answering,
 				f.describeAnswers(looking.heard(address, at, end)))
-			continue
 		}
 		owners[address] = owner
 		_, took := looking.settled(address, at, end)
