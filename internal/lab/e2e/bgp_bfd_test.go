@@ -127,6 +127,26 @@ func testMultihopBFD(e *env, b *bench) {
 	l.waitRoutes(told{}, 0)
 }
 
+// testBFDPassive: with passiveMode the node sends nothing to a router before that
+// has spoken.
+func testBFDPassive(e *env, b *bench) {
+	l := b.link(e, 1)
+	l.createProfile(l.peer, v1beta1.BFDProfileSpec{PassiveMode: true})
+	l.neighbor(nil)
+	l.connect(func(p *v1beta1.BGPPeerSpec) { p.BFDProfile = v1beta1.ObjectName(l.peer) })
+	l.waitUp()
+	l.waitNodeSession(l.node, l.peer, "waiting for BFD", func(s v1beta1.BGPSessionStatus) bool { return s.BFD != nil && s.BFD.State == "Down" })
+	l.stays("nothing is sent to a router that says nothing", 1500*time.Millisecond, func(context.Context) (bool, string) {
+		now := l.bfdMetrics()
+		sent, known := now["control_packets_sent_total"]
+		return known && sent == 0, fmt.Sprint(now)
+	})
+	l.neighbor(func(n *routers.Neighbor) { n.BFD = &routers.BFD{} })
+	l.waitUp()
+	l.waitWatched()
+	l.waitRoutes(told{}, 1)
+}
+
 // testBFDEcho: where both sides want it, echo packets of either come back through
 // the kernel of the other, control packets become rare, and echo packets that do
 // not come back end the BGP session. BIRD has no echo function.

@@ -26,9 +26,9 @@ func (f *fabric) specialCases() []testCase {
 	for name, run := range map[string]func(*env, *bench){
 		"PasswordRotated": testPasswordRotated, "OneAddress": testOneAddress, "AddressesOfNode": testAddressesOfNode,
 		"Multihop": testMultihop, "Unnumbered": testUnnumbered, "BadPeers": f.testBadPeers, "BFDProfile": testBFDProfile,
-		"MultihopBFD": testMultihopBFD,
-		"TooFar-v4":   func(e *env, b *bench) { testTooFar(b.link(e, 0)) },
-		"TooFar-v6":   func(e *env, b *bench) { testTooFar(b.link(e, 1)) },
+		"MultihopBFD": testMultihopBFD, "BFDPassive": testBFDPassive,
+		"TooFar-v4": func(e *env, b *bench) { testTooFar(b.link(e, 0)) },
+		"TooFar-v6": func(e *env, b *bench) { testTooFar(b.link(e, 1)) },
 	} {
 		for _, b := range f.benches {
 			cases = append(cases, testCase{name: name + "-" + string(b.router.Kind()), run: func(e *env) { run(e, b) }})
