@@ -199,7 +199,9 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 		if place.owner >= 0 && place.owner != j.self.Node {
 			j.standIn(place, in, p.standIns)
 		}
-	case !in.joining: // until then others stand in
+	case in.joining: // until then others stand in
+	case !in.view.Settled && !isIn(in.held, place.addr): // others may have taken it meanwhile
+	default:
 		interfaces := j.interfaces(place.addr)
 		if len(interfaces) == 0 {
 			interfaces = in.held[place.addr].Interfaces // it is about to give the address up
@@ -215,6 +217,11 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	if j.better >= 0 {
 		p.moves[place.addr] = p.nodes[j.better].name
 	}
+}
+
+func isIn(d l2.Desired, addr netip.Addr) bool {
+	_, is := d[addr]
+	return is
 }
 
 // place decides about one address.
