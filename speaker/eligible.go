@@ -178,7 +178,7 @@ func newJudge(in planInput) *judge {
 			j.self.Node = i
 		}
 	}
-	j.minority = in.standing.isolated || minority(in, seen)
+	j.minority = in.standing.isolated || minority(in, j.judged, seen)
 	j.self.Minority, j.self.Unsure = j.minority, in.wasMinority
 	j.roles = standInRoles(in, j.judged)
 	j.book = ownership.NewBook(j.judged)
@@ -228,18 +228,16 @@ func goneMember(view *membership.View, name string) *membership.Member {
 
 // minority says whether this node sees less than half of the speakers; exactly
 // half is one if the other half has the first of them.
-func minority(in planInput, seen int) bool {
+func minority(in planInput, judged []ownership.Node, seen int) bool {
 	known := max(in.view.Known, seen)
 	if 2*seen != known {
 		return 2*seen < known
 	}
-	for _, n := range in.nodes { // in the order of their names
-		switch m := in.view.Member(n.name); {
-		case n.name == in.self:
+	for i, n := range in.nodes { // in the order of their names
+		if judged[i].State != ownership.Down {
 			return false
-		case m != nil && in.standing.of(n.name, true).state != ownership.Down:
-			return false
-		case m != nil || goneMember(in.view, n.name) != nil:
+		}
+		if in.view.Member(n.name) != nil || goneMember(in.view, n.name) != nil {
 			return true
 		}
 	}

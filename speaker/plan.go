@@ -203,10 +203,8 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 		if place.owner >= 0 && place.owner != j.self.Node {
 			j.standIn(place, in, p.standIns)
 		}
-	case in.joining:
-		// Until then others stand in.
-	case !in.view.Settled && !holds(in.held, place.addr):
-		// Its link has just come back, and somebody else may answer by now.
+	case in.joining: // until then others stand in
+	case !in.view.Settled && !isIn(in.held, place.addr): // others may have taken it meanwhile
 	default:
 		interfaces := j.interfaces(place.addr)
 		if len(interfaces) == 0 {
@@ -225,9 +223,9 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	}
 }
 
-func holds(held l2.Desired, addr netip.Addr) bool {
-	_, holds := held[addr]
-	return holds
+func isIn(d l2.Desired, addr netip.Addr) bool {
+	_, is := d[addr]
+	return is
 }
 
 // place decides about one address.

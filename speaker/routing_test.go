@@ -46,7 +46,7 @@ func newFabric(t *testing.T, objects config.Objects) *fabric {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.world = newWorld(cache, k8s.Class{Default: true}, 7956)
+	f.world = newWorld(cache, k8s.Class{Default: true}, 7956, f.clock)
 	f.routers = newRouters(routers{
 		node: "a", sessions: f.sessions, bfd: f.bfd, ready: ready, clock: f.clock, logger: log.NewNopLogger(),
 		gateways: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("192.0.2.254")}, nil },
@@ -91,7 +91,10 @@ func (f *fabric) plan(sessionsOf map[string][]string) *plan {
 		sessions := sessionsOf[name]
 		view.Members = append(view.Members, membership.Member{Node: name, Known: true, Info: membership.Info{Sessions: sessions}})
 	}
-	return makePlan(planInput{self: "a", config: f.world.config, services: f.world.servicesInOrder(), nodes: f.world.nodesInOrder(), view: view})
+	return makePlan(planInput{
+		self: "a", config: f.world.config, services: f.world.servicesInOrder(), nodes: f.world.nodesInOrder(), now: f.clock.Now(),
+		view: view, standing: &standing{},
+	})
 }
 
 // want converges and compares what routers are told.

@@ -19,6 +19,7 @@ type Candidate struct {
 
 // Self is the node that decides.
 type Self struct {
+	// Node is its index, or -1 if it is not one of the nodes: then it has nothing to do.
 	Node int
 	// Settled says that the node has spoken with all others that can be reached; until then it takes nothing.
 	Settled bool
@@ -47,6 +48,7 @@ func (b *Book) Decide(addr netip.Addr, candidates []Candidate, self Self) Decisi
 	e, holder := b.look(addr)
 	d := Decision{Owner: b.owner(addr, holder, candidates)}
 	switch {
+	case self.Node < 0:
 	case holder.node == self.Node:
 		d.Claims, d.Claim = true, holder.Claim
 		d.Claim.Provisional = self.Minority || self.Unsure && d.Claim.Provisional
