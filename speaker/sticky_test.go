@@ -312,14 +312,18 @@ func forget(name string) func(*scene) {
 	}
 }
 
+// What was claimed as a minority stays provisional until the others have been
+// heard; what a majority has claimed does not become so.
 func TestWhoWasAMinorityIsStillProvisional(t *testing.T) {
 	t.Parallel()
-	s := newScene()
-	ownedBy(s, "b")
-	s.wasMinority = true
-	p := s.planAs("b")
-	if c := p.claims[addr(v4)]; c != (membership.Claim{Term: 3, Provisional: true}) || p.minority {
-		t.Errorf("claims %+v, minority: %v", c, p.minority)
+	for _, provisional := range []bool{false, true} {
+		s := newScene()
+		s.claim("b", membership.Claim{Term: 3, Provisional: provisional}, v4)
+		s.wasMinority = true
+		p := s.planAs("b")
+		if c := p.claims[addr(v4)]; c != (membership.Claim{Term: 3, Provisional: provisional}) || p.minority {
+			t.Errorf("claims %+v, minority: %v; want provisional %v", c, p.minority, provisional)
+		}
 	}
 }
 
