@@ -232,6 +232,9 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 		delete(c.known, addr)
 		return time.Time{}
 	}
+	if !k.beforeUse {
+		k.yields = p.yields[addr] && c.detector != nil // the advertisement may have been edited
+	}
 	if !k.yields {
 		due := k.lastSeen.Add(conflictMemory)
 		if !s.clock.Now().Before(due) {
