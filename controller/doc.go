@@ -10,6 +10,7 @@
 // +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools;ipreservations;l2advertisements,verbs=get;list;watch
 // +kubebuilder:rbac:groups=berth.dev,resources=ipaddresspools/status;ipreservations/status;l2advertisements/status,verbs=patch
 // +kubebuilder:rbac:groups=berth.dev,resources=ipreservations,verbs=create;patch;delete
+// +kubebuilder:rbac:groups=berth.dev,resources=nodestates,verbs=get;list;watch
 // +kubebuilder:rbac:groups=berth.dev,resources=bgppeers;bgpadvertisements;communities;bfdprofiles,verbs=get;list;watch
 // +kubebuilder:rbac:groups=berth.dev,resources=bgppeers/status;bgpadvertisements/status;communities/status;bfdprofiles/status,verbs=patch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=servicecidrs,verbs=get;list;watch

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
-	"github.com/berth-lb/berth/internal/election"
 	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/ownership"
 )
 
 // verdict says whether a node may own an address, or the first reason why not.
@@ -23,6 +26,7 @@ const (
 	speakerDead
 	speakerUnknown
 	speakerJoining
+	speakerAway
 	noInterface
 	noLocalEndpoint
 	numVerdicts
@@ -45,6 +49,8 @@ func (v verdict) String() string {
 		return "not heard from yet"
 	case speakerJoining:
 		return "still joining the other speakers"
+	case speakerAway:
+		return "waiting for their speaker to return"
 	case noInterface:
 		return "without a usable interface"
 	case noLocalEndpoint:
@@ -57,8 +63,8 @@ func (v verdict) String() string {
 //   - an L2Advertisement that selects the address selects the node;
 //   - it has no label node.kubernetes.io/exclude-from-external-load-balancers
 //     (whatever its value, as Kubernetes has it) and is not NetworkUnavailable;
-//   - its speaker is alive, has said which links it can announce on, and is not
-//     one that has just started or come back and does not take addresses yet;
+//   - its speaker has said which links it can announce on, and is alive, or is
+//     away and the node is thought to go on without it;
 //   - one of those links is named by such an advertisement, or has a subnet that
 //     contains the address where an advertisement names no interfaces, and
 //     speaks the protocol of the address's family;
@@ -72,41 +78,233 @@ func (v verdict) String() string {
 // Whether a Node is Ready or cordoned does not matter: its network may be fine
 // when its kubelet is not, and a cordon is about new Pods.
 
-// readyBonus lifts nodes whose endpoints are all ready over those whose last
-// endpoints are terminating, above all preferences: new connections should not
-// go to a Pod that is on its way out, as kube-proxy tells external load
-// balancers through healthCheckNodePort (KEP-1669). Sums of the weights (1–100)
-// of preferredNodeSelectors stay below.
-const readyBonus = 1 << 24
+// An owner stays only while there is no candidate of a higher tier. What takes a
+// node down by a tier, the worst first:
+const (
+	// tierDraining: a user wants it to own nothing.
+	tierDraining = 4
+	// tierProxyDown: its kube-proxy is not well, so that its rules may be out of
+	// date. If that is so everywhere, nothing moves.
+	tierProxyDown = 2
+	// tierTerminating: its last endpoints are terminating. New connections should
+	// not go to a Pod that is on its way out, as kube-proxy tells external load
+	// balancers through healthCheckNodePort (KEP-1669).
+	tierTerminating = 1
+)
+
+// A node whose endpoints have only just come to serve counts as one whose are
+// terminating, for kube-proxy may not have written its rules yet.
+
+// youngPenalty puts nodes whose endpoints have only just come to serve behind all
+// others that a choice is made among, so that a flapping one attracts nothing. It
+// is more than any sum of weights (1–100) of preferredNodeSelectors.
+const youngPenalty = 1 << 24
+
+// standing is what this node thinks of the others, beside what the membership
+// says.
+type standing struct {
+	nodes map[string]nodeStanding
+	// isolated says that this node hears nobody on its network.
+	isolated bool
+	// ring returns the living speakers that stand in for a node, the first first.
+	ring func(node string) []string
+}
+
+// nodeStanding is what this node thinks of another.
+type nodeStanding struct {
+	state ownership.State
+	// away says that its speaker does not answer, so that others stand in for it.
+	away bool
+}
+
+// of returns what to think of a node. Without an opinion the membership's counts.
+func (s *standing) of(name string, lives bool) nodeStanding {
+	if n, known := s.nodes[name]; known {
+		return n
+	}
+	if lives {
+		return nodeStanding{state: ownership.Up}
+	}
+	return nodeStanding{state: ownership.Down}
+}
 
 // judge decides about the addresses of one plan. Most addresses are selected by
 // the same advertisements, so what does not depend on more than that is worked
 // out once for each combination.
 type judge struct {
 	config  *config.Snapshot
-	view    *membership.View
+	now     time.Time
 	nodes   []*node
-	keys    []election.Node
-	members []*membership.Member // of nodes; nil where none lives
-	classes map[string]*class
+	members []*membership.Member // of nodes; nil where none counts
+	judged  []ownership.Node     // nodes
+	roles   []standInRole        // that this node has for them
+	book    *ownership.Book
+	self    ownership.Self
+	// minority says that this node sees less than half of the speakers, or hears
+	// nobody at all.
+	minority bool
+	classes  map[string]*class
+	// rebalance are the names of the advertisements to rebalance.
+	rebalance map[string]bool
 
-	// Scratch space.
+	// due is when the first of the endpoints that are young will be no more.
+	due time.Time
+
+	// Scratch space. class is that of the address that was placed last, nil if
+	// nodes made no difference, candidates are the nodes that may own it, better the
+	// node where a rebalance would move it, or -1, and policy what to do about a
+	// foreign host that has it.
 	selected   []int
 	key        []byte
-	candidates []election.Candidate
-	indexes    []int
+	candidates []ownership.Candidate
+	class      *class
+	better     int
+	policy     v1beta1.ConflictPolicy
 }
 
 func newJudge(in planInput) *judge {
 	j := &judge{
-		config: in.config, view: in.view, nodes: in.nodes, classes: map[string]*class{},
-		keys: make([]election.Node, len(in.nodes)), members: make([]*membership.Member, len(in.nodes)),
+		config: in.config, now: in.now, nodes: in.nodes, classes: map[string]*class{}, rebalance: in.rebalance,
+		members: make([]*membership.Member, len(in.nodes)), judged: make([]ownership.Node, len(in.nodes)),
+		self: ownership.Self{Node: -1, Settled: in.view.Settled && !in.joining, Isolated: in.standing.isolated},
 	}
+	seen := 0
 	for i, n := range in.nodes {
-		j.keys[i] = election.NewNode(n.name)
-		j.members[i] = in.view.Member(n.name)
+		j.judged[i] = j.judgeSpeaker(in, i, n)
+		if j.judged[i].State != ownership.Down {
+			seen++
+		}
+		if n.name == in.self {
+			j.self.Node = i
+		}
+	}
+	j.minority = in.standing.isolated || minority(in, j.judged, seen)
+	j.self.Minority, j.self.Unsure = j.minority, in.wasMinority
+	j.roles = standInRoles(in, j.judged)
+	j.book = ownership.NewBook(j.judged)
+	for i, n := range in.nodes {
+		j.enter(in, i, n.name)
 	}
 	return j
+}
+
+// judgeSpeaker says what becomes of the addresses of a node as far as its speaker
+// is concerned, and finds out what that has said.
+func (j *judge) judgeSpeaker(in planInput, i int, n *node) ownership.Node {
+	judged := ownership.Node{Key: n.key(), Zone: n.labels[corev1.LabelTopologyZone]}
+	m := in.view.Member(n.name)
+	if n.name == in.self {
+		judged.Joining = in.joining
+		j.members[i] = m
+		return judged
+	}
+	s := in.standing.of(n.name, m != nil)
+	judged.State = s.state
+	if m == nil {
+		m = goneMember(in.view, n.name)
+		if judged.State == ownership.Up {
+			judged.State = ownership.Orphaned // whatever else is thought of it, it is not a member
+		}
+	}
+	if m == nil {
+		judged.State = ownership.Down
+	}
+	if judged.State == ownership.Down {
+		return judged
+	}
+	judged.Joining = m.Info.Abstains || !m.Known
+	j.members[i] = m
+	return judged
+}
+
+// goneMember returns what a speaker that has failed or left said last, or nil.
+func goneMember(view *membership.View, name string) *membership.Member {
+	i, found := slices.BinarySearchFunc(view.Gone, name, func(g membership.Gone, n string) int { return cmp.Compare(g.Node, n) })
+	if !found {
+		return nil
+	}
+	return &view.Gone[i].Member
+}
+
+// minority says whether this node sees less than half of the speakers; exactly
+// half is one if the other half has the first of them.
+func minority(in planInput, judged []ownership.Node, seen int) bool {
+	known := max(in.view.Known, seen)
+	if 2*seen != known {
+		return 2*seen < known
+	}
+	for i, n := range in.nodes { // in the order of their names
+		if judged[i].State != ownership.Down {
+			return false
+		}
+		if in.view.Member(n.name) != nil || goneMember(in.view, n.name) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// enter puts what a node claims into the book. While it joins, this node claims
+// what its former process did.
+func (j *judge) enter(in planInput, i int, name string) {
+	if name == in.self {
+		if in.joining {
+			for addr, c := range in.view.Former.All() {
+				j.book.Add(i, addr, ownership.Claim(c))
+			}
+			return
+		}
+		for addr, c := range in.claims {
+			j.book.Add(i, addr, ownership.Claim(c))
+		}
+		return
+	}
+	m := in.view.Member(name)
+	if m == nil {
+		m = goneMember(in.view, name)
+	}
+	if m == nil {
+		return
+	}
+	for addr, c := range m.Claims.All() {
+		j.book.Add(i, addr, ownership.Claim(c))
+	}
+}
+
+// interfaces returns the names of this node's links for the address that was
+// placed last.
+func (j *judge) interfaces(addr netip.Addr) []string {
+	if j.class == nil || j.self.Node < 0 {
+		return nil
+	}
+	return j.class.nodes[j.self.Node].interfaces(addr)
+}
+
+// absence says why an eligible node cannot take an address over at present.
+func (j *judge) absence(i int) verdict {
+	switch {
+	case j.judged[i].State == ownership.Orphaned:
+		return speakerAway
+	case j.judged[i].Joining:
+		return speakerJoining
+	}
+	return eligible
+}
+
+// onConflict says what to do about a foreign host that has an address which the
+// advertisements select.
+func (j *judge) onConflict(advertisements []int) v1beta1.ConflictPolicy {
+	for _, i := range advertisements {
+		if policy := config.OnConflict(j.config.L2Advertisements[i]); policy == v1beta1.ConflictYield {
+			return policy
+		}
+	}
+	return v1beta1.ConflictDefend
+}
+
+// rebalances says whether any of the advertisements is being rebalanced.
+func (j *judge) rebalances(advertisements []int) bool {
+	return slices.ContainsFunc(advertisements, func(i int) bool { return j.rebalance[j.config.L2Advertisements[i].Name] })
 }
 
 // advertisementsFor returns the indexes of the L2Advertisements that select the
@@ -204,7 +402,7 @@ func (j *judge) judgeNode(n *node, m *membership.Member, advertisements []int, f
 			}
 		}
 	}
-	if c.verdict = standing(n, m, selected); c.verdict != eligible {
+	if c.verdict = n.standing(m, selected); c.verdict != eligible {
 		return c
 	}
 	for i := range m.Info.Links {
@@ -226,7 +424,7 @@ func (j *judge) judgeNode(n *node, m *membership.Member, advertisements []int, f
 }
 
 // standing judges the node apart from its links.
-func standing(n *node, m *membership.Member, selected bool) verdict {
+func (n *node) standing(m *membership.Member, selected bool) verdict {
 	_, isExcluded := n.labels[corev1.LabelNodeExcludeBalancers]
 	switch {
 	case !selected:
@@ -239,24 +437,21 @@ func standing(n *node, m *membership.Member, selected bool) verdict {
 		return speakerDead
 	case !m.Known:
 		return speakerUnknown
-	case m.Info.Abstains:
-		return speakerJoining
 	}
 	return eligible
 }
 
 // judgeEndpoints judges whether the node has the endpoints that Services with
-// externalTrafficPolicy Local need.
-func judgeEndpoints(local []*backends, name string, preference int) (int, verdict) {
-	ready := true
+// externalTrafficPolicy Local need, whether all of them have ready ones, and
+// whether any has only just come to serve.
+func judgeEndpoints(local []*backends, name string, now time.Time) (ready, young bool, v verdict) {
+	ready = true
 	for _, b := range local {
 		if !b.serves(name) {
-			return 0, noLocalEndpoint
+			return false, false, noLocalEndpoint
 		}
 		ready = ready && b.ready[name]
+		young = young || b.young(name, now)
 	}
-	if ready {
-		preference += readyBonus
-	}
-	return preference, eligible
+	return ready, young, eligible
 }

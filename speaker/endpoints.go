@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
@@ -34,6 +35,45 @@ type backends struct {
 	// ready and draining are the nodes that have endpoints which are ready, and
 	// which are terminating but serve: what traffic under Local needs.
 	ready, draining map[string]bool
+	// since is when nodes came to serve, of those that did not before.
+	since map[string]time.Time
+}
+
+// youth is how long an endpoint has to serve before a node counts as fully able:
+// kube-proxy gathers changes for a second before it writes them, and an endpoint
+// that flaps should attract nothing.
+const youth = 3 * time.Second
+
+// young says whether the node has only just come to serve.
+func (b *backends) young(node string, now time.Time) bool {
+	since, known := b.since[node]
+	return known && now.Sub(since) < youth
+}
+
+// grownUp returns when the node will not be young any more; zero if it is not.
+func (b *backends) grownUp(node string, now time.Time) time.Time {
+	if !b.young(node, now) {
+		return time.Time{}
+	}
+	return b.since[node].Add(youth)
+}
+
+// follow notes which nodes have come to serve that did not in before, at now.
+func (b *backends) follow(before *backends, now time.Time) {
+	for _, nodes := range []map[string]bool{b.ready, b.draining} {
+		for node := range nodes {
+			since, known := before.since[node]
+			if !before.serves(node) {
+				since, known = now, true
+			}
+			if known && now.Sub(since) < youth {
+				if b.since == nil {
+					b.since = map[string]time.Time{}
+				}
+				b.since[node] = since
+			}
+		}
+	}
 }
 
 // serves says whether kube-proxy on node has an endpoint of its own to use.

@@ -51,8 +51,7 @@ func TestFailingInterfaceIsReported(t *testing.T) {
 			t.Fatalf("reports %s", says())
 		}
 		failing := l2.InterfaceState{Name: "eth0", Protocol: l2.ARP, Err: errors.New("no raw sockets for you"), Since: time.Now()}
-		s.l2.state.Store(&l2.State{Interfaces: []l2.InterfaceState{failing}})
-		s.l2.changed <- struct{}{}
+		s.l2.fare(failing)
 		s.idle()
 		if !strings.Contains(says(), `"reason":"Announced"`) {
 			t.Errorf("reports what may pass in a moment: %s", says())
@@ -63,8 +62,7 @@ func TestFailingInterfaceIsReported(t *testing.T) {
 			!strings.Contains(got, v4+" is not announced: its owner a cannot answer: no raw sockets for you; "+v6+" by NDP from a (eth0)") {
 			t.Errorf("reports %s", got)
 		}
-		s.l2.state.Store(&l2.State{})
-		s.l2.changed <- struct{}{}
+		s.l2.fare()
 		s.idle()
 		if !strings.Contains(says(), `"reason":"Announced"`) {
 			t.Errorf("all is well again, and it reports %s", says())

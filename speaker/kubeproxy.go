@@ -4,65 +4,114 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
 )
 
-// A node whose kube-proxy has not written its rules yet drops what routers send
-// to it. So a speaker tells routers nothing before kube-proxy says that it is
-// healthy. What kube-proxy says later does not matter: its rules stay in the
-// kernel when it restarts, and a withdrawn route would lose what they serve.
+// A node whose kube-proxy has not written its rules yet drops what is sent to it.
+// So a speaker tells routers nothing before kube-proxy says that it is healthy, and
+// tells the other speakers that the node should own no address that another can
+// own. Later that is said only when kube-proxy has been unwell for long: its rules
+// stay in the kernel when it restarts, and get out of date only slowly. Routes are
+// not withdrawn for it.
 const (
 	proxyInterval = 500 * time.Millisecond
 	proxyTimeout  = time.Second
-	// proxySettle is how long to wait after that, for kube-proxy gathers changes
-	// before it writes them.
+	// proxySettle is how long to wait before routers are told, for kube-proxy gathers
+	// changes before it writes them.
 	proxySettle = time.Second
 	// proxyPatience is how long it may take before that is worth a warning.
 	proxyPatience = 30 * time.Second
+	// proxyGrace is how long a kube-proxy that has been healthy may be unwell.
+	proxyGrace = 10 * time.Second
 )
 
-// proxyHealth waits for kube-proxy.
+// proxyState is how this node's kube-proxy is; *proxyHealth tells.
+type proxyState interface {
+	// down says that the node should own no address that another can own.
+	down() bool
+	// changes receives a value after that has changed.
+	changes() <-chan struct{}
+}
+
+// proxyHealth watches kube-proxy.
 type proxyHealth struct {
-	// url of kube-proxy's health; "" does not wait.
+	// url of kube-proxy's health; "" does not ask.
 	url    string
 	logger log.Logger
 	// ready is closed once routers may be told.
-	ready chan struct{}
+	ready   chan struct{}
+	unwell  atomic.Bool
+	changed chan struct{}
 }
 
 func newProxyHealth(url string, logger log.Logger) *proxyHealth {
-	return &proxyHealth{url: url, logger: logger, ready: make(chan struct{})}
+	return &proxyHealth{url: url, logger: logger, ready: make(chan struct{}), changed: make(chan struct{}, 1)}
 }
 
-// run waits until kube-proxy is ready, or ctx is done.
+func (p *proxyHealth) down() bool { return p.unwell.Load() }
+
+func (p *proxyHealth) changes() <-chan struct{} { return p.changed }
+
+// run watches kube-proxy until ctx is done.
 func (p *proxyHealth) run(ctx context.Context) error {
+	if p.url == "" {
+		close(p.ready)
+		return nil
+	}
 	client := &http.Client{Timeout: proxyTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
-	began, said, warned := time.Now(), false, false
-	for p.url != "" {
+	if !p.await(ctx, client) || !sleep(ctx, proxySettle) {
+		return nil
+	}
+	close(p.ready)
+	healthy := time.Now()
+	for sleep(ctx, proxyInterval) {
 		err := p.ask(ctx, client)
 		if err == nil {
-			if !sleep(ctx, proxySettle) {
-				return nil
-			}
-			break
+			healthy = time.Now()
 		}
-		if !said && ctx.Err() == nil {
-			level.Info(p.logger).Log("msg", "waiting for kube-proxy before anything is announced to routers", "err", err)
-			said = true
+		p.say(time.Since(healthy) > proxyGrace, err)
+	}
+	return nil
+}
+
+// await returns when kube-proxy is healthy for the first time, or false if ctx is
+// done before.
+func (p *proxyHealth) await(ctx context.Context, client *http.Client) bool {
+	began, warned := time.Now(), false
+	for {
+		err := p.ask(ctx, client)
+		if ctx.Err() != nil {
+			return false
+		}
+		p.say(err != nil, err)
+		if err == nil {
+			return true
 		}
 		if !warned && time.Since(began) > proxyPatience {
 			level.Warn(p.logger).Log("msg", "kube-proxy is not ready, so routers are told nothing; if there is none, start the speaker with --kube-proxy-health-url=", "err", err)
 			warned = true
 		}
 		if !sleep(ctx, proxyInterval) {
-			return nil
+			return false
 		}
 	}
-	close(p.ready)
-	return nil
+}
+
+// say takes note of whether kube-proxy is unwell, for the reason given.
+func (p *proxyHealth) say(unwell bool, err error) {
+	if p.unwell.Swap(unwell) == unwell {
+		return
+	}
+	if unwell {
+		level.Warn(p.logger).Log("msg", "kube-proxy is not well; addresses that other nodes can own go there", "err", err)
+	} else {
+		level.Info(p.logger).Log("msg", "kube-proxy is well")
+	}
+	signal(p.changed)
 }
 
 func (p *proxyHealth) ask(ctx context.Context, client *http.Client) error {

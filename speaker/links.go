@@ -28,11 +28,17 @@ type linkUse struct {
 func (w *linkWatch) look(links []netif.Link, matters relevance) (info membership.Info, regained bool) {
 	for i := range links {
 		l := &links[i]
-		told := membership.Link{Name: l.Name, ARP: l.CanARP() == nil, NDP: l.CanNDP() == nil}
+		told := membership.Link{Name: l.Name, ARP: l.CanARP() == nil, NDP: l.CanNDP() == nil, Addr6: l.LinkLocal}
 		if !told.ARP && !told.NDP {
 			continue
 		}
+		if len(l.MAC) == len(told.MAC) {
+			told.MAC = membership.MAC(l.MAC)
+		}
 		for _, p := range l.Prefixes {
+			if p.Addr().Is4() && !told.Addr4.IsValid() {
+				told.Addr4 = p.Addr()
+			}
 			// No Service has a link-local address: every link has that subnet.
 			if !p.Addr().IsLinkLocalUnicast() {
 				told.Prefixes = append(told.Prefixes, netip.PrefixFrom(p.Addr(), p.Bits()).Masked())
@@ -96,7 +102,8 @@ func alreadyTold(told, now []membership.Link) []membership.Link {
 			continue
 		}
 		t := &told[i]
-		l := membership.Link{Name: n.Name, ARP: n.ARP && t.ARP, NDP: n.NDP && t.NDP}
+		l := n
+		l.ARP, l.NDP, l.Prefixes = n.ARP && t.ARP, n.NDP && t.NDP, nil
 		for _, p := range n.Prefixes {
 			if slices.Contains(t.Prefixes, p) {
 				l.Prefixes = append(l.Prefixes, p)

@@ -12,6 +12,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/clock"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
 	"github.com/berth-lb/berth/internal/netif"
+	"github.com/berth-lb/berth/internal/watch"
 )
 
 // version is set by the linker.
@@ -36,6 +38,24 @@ type options struct {
 	port            uint16
 	podSelector     string
 	kubeProxyHealth string
+	layer2          layer2Options
+}
+
+// layer2Options are the flags that concern ARP and NDP.
+type layer2Options struct {
+	watchPort     uint16
+	standIn       bool
+	standInLimit  time.Duration
+	conflictProbe bool
+	refresh       time.Duration
+}
+
+func (o *layer2Options) addFlags(f *pflag.FlagSet) {
+	f.Uint16Var(&o.watchPort, "watch-port", 7955, "TCP port on which speakers hold connections to each other, whose end tells at once that one is gone")
+	f.BoolVar(&o.standIn, "stand-in", true, "while a speaker is away and its node goes on, others answer with that node's MAC and nothing moves; switch it off where the fabric inspects ARP")
+	f.DurationVar(&o.standInLimit, "stand-in-limit", watch.DefaultStandInLimit, "how long a speaker may be away before other nodes take the addresses over")
+	f.BoolVar(&o.conflictProbe, "conflict-probe", true, "before an address is announced for the first time, find out whether another host has it")
+	f.DurationVar(&o.refresh, "announce-refresh", l2.DefaultRefresh, "how often each address is announced again, against switches that forget; 0 for never")
 }
 
 func main() {
@@ -55,7 +75,8 @@ func main() {
 	f.StringVar(&o.bindAddr, "membership-bind-addr", cmp.Or(os.Getenv("POD_IP"), os.Getenv("HOST_IP")), "address of this node to which the other speakers connect ($POD_IP or $HOST_IP)")
 	f.Uint16Var(&o.port, "membership-port", 7956, "TCP and UDP port of all speakers' membership")
 	f.StringVar(&o.podSelector, "speaker-selector", "app.kubernetes.io/component=speaker", "label selector of the speakers' Pods")
-	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; empty does not ask, for clusters without it")
+	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; on other nodes it is asked at their address; empty does not ask, for clusters without it")
+	o.layer2.addFlags(f)
 	os.Exit(daemon.Main(cmd))
 }
 
@@ -140,8 +161,8 @@ func speak(asked, working context.Context, d deps) error {
 	if err != nil {
 		return err
 	}
-	watcher := netif.New(netif.Config{Logger: d.logger})
-	answering, err := l2.New(l2.Config{Links: watcher, Logger: d.logger, Metrics: l2.NewMetrics(d.registry)})
+	metrics := newMetrics(d.registry)
+	network, err := newLayer2(d, group, metrics)
 	if err != nil {
 		return err
 	}
@@ -150,46 +171,45 @@ func speak(asked, working context.Context, d deps) error {
 	nodeStates := k8s.NewWriter(k8s.ApplyNodeState(d.clients, "berth-speaker"), d.logger, writerMetrics)
 	proxy := newProxyHealth(d.options.kubeProxyHealth, d.logger)
 	peers := gobgp.New(gobgp.Config{Logger: d.logger, Registerer: d.registry})
-	watch := bfd.New(bfd.Options{Logger: d.logger, Metrics: bfd.NewMetrics(d.registry)})
+	bfdSessions := bfd.New(bfd.Options{Logger: d.logger, Metrics: bfd.NewMetrics(d.registry)})
 	events := k8s.NewEvents(d.clients.Kube, "berth-speaker", d.logger)
 	s := newSpeaker(speaker{
-		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.k8s.Class, d.options.port),
-		links: watcher, members: group, announcer: answering,
+		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.k8s.Class, d.options.port, clock.RealClock{}),
+		links: network.links, members: network.members, others: network.others, announcer: network.announcer,
+		conflicts: network.conflicts, audits: network.audits, proxy: proxy, standIns: d.options.layer2.standIn, watchPort: d.options.layer2.watchPort,
 		reporter: newReporter(reporter{
 			self: d.options.node, services: cache.Services, writer: writer, events: events, clock: clock.RealClock{},
 		}),
 		routers: newRouters(routers{
-			node: d.options.node, sessions: peers, bfd: watch, gateways: netif.Gateways, ready: proxy.ready,
+			node: d.options.node, sessions: peers, bfd: bfdSessions, gateways: netif.Gateways, ready: proxy.ready,
 			clock: clock.RealClock{}, logger: d.logger,
 		}),
 		nodeState: &nodeReporter{writer: nodeStates, logger: d.logger},
-		clock:     clock.RealClock{}, logger: d.logger, health: d.health, metrics: newMetrics(d.registry),
+		clock:     clock.RealClock{}, logger: d.logger, health: d.health, metrics: metrics,
 	})
 
 	working, stop := context.WithCancel(working)
 	defer stop()
-	return daemon.Run(working,
-		daemon.Task{Name: "links", Run: watcher.Run},
-		daemon.Task{Name: "layer 2", Run: answering.Run},
-		daemon.Task{Name: "membership", Run: group.Run},
-		daemon.Task{Name: "membership key", Run: func(ctx context.Context) error { return d.keys.follow(ctx, group) }},
-		daemon.Task{Name: "cache", Run: cache.Run},
-		daemon.Task{Name: "writer", Run: writer.Run},
-		daemon.Task{Name: "node state", Run: nodeStates.Run},
-		daemon.Task{Name: "kube-proxy", Run: proxy.run},
-		daemon.Task{Name: "routers", Run: func(ctx context.Context) error { return s.routers.run(ctx, watch.Run) }},
-		daemon.Task{Name: "events", Run: events.Run},
-		daemon.Task{Name: "changes", Run: s.pump},
-		daemon.Task{Name: "loop", Run: func(working context.Context) error {
+	return daemon.Run(working, append(network.tasks, []daemon.Task{
+		{Name: "membership", Run: group.Run},
+		{Name: "membership key", Run: func(ctx context.Context) error { return d.keys.follow(ctx, group) }},
+		{Name: "cache", Run: cache.Run},
+		{Name: "writer", Run: writer.Run},
+		{Name: "node state", Run: nodeStates.Run},
+		{Name: "kube-proxy", Run: proxy.run},
+		{Name: "routers", Run: func(ctx context.Context) error { return s.routers.run(ctx, bfdSessions.Run) }},
+		{Name: "events", Run: events.Run},
+		{Name: "changes", Run: s.pump},
+		{Name: "loop", Run: func(working context.Context) error {
 			defer stop()
 			return s.serve(asked, working, cache.WaitForSync, group.Leave)
 		}},
-	)
+	}...)...)
 }
 
 // serve runs the loop once the cache is synced, until asked is done; then the
-// others are told, who take over while this speaker still answers.
-func (s *speaker) serve(asked, working context.Context, synced func(context.Context) error, leave func()) error {
+// others are told, who take over or stand in while this speaker still answers.
+func (s *speaker) serve(asked, working context.Context, synced func(context.Context) error, leave func(returns bool, standIn string)) error {
 	until, cancel := context.WithCancel(working)
 	defer cancel()
 	defer context.AfterFunc(asked, cancel)()
@@ -199,7 +219,7 @@ func (s *speaker) serve(asked, working context.Context, synced func(context.Cont
 	if err := s.run(until); err != nil || working.Err() != nil {
 		return err
 	}
-	leave()
+	leave(s.returns())
 	s.routers.leave(working)
 	sleep(working, handover)
 	return nil

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,12 +42,95 @@ const (
 // maxSessions is how many sessions a NodeState lists.
 const maxSessions = 128
 
+// maxConflicts and maxStandIns are how many of these a NodeState lists.
+const (
+	maxConflicts = 256
+	maxStandIns  = 64
+)
+
+// conflictSeenEvery is how often a NodeState says anew that a host which has one
+// of our addresses is still there.
+const conflictSeenEvery = 10 * time.Minute
+
 // nodeReporter writes the NodeState of this node when it says something else
 // than it should: once a second at most, as it is called.
 type nodeReporter struct {
 	writer statusWriter
 	logger log.Logger
 	told   *v1beta1.NodeStateStatus
+	// layer2 is what the next report says of layer 2; nil is nothing.
+	layer2 *nodeLayer2
+}
+
+// nodeLayer2 is what a node does on layer 2, and what it hears there.
+type nodeLayer2 struct {
+	// ownedIPv4 and ownedIPv6 are how many addresses the node owns.
+	ownedIPv4, ownedIPv6 int
+	// standingInFor are the nodes for whose addresses it answers.
+	standingInFor []string
+	// conflicts in any order, of each address the one that counts. LastSeen may be
+	// as exact as it is known.
+	conflicts []v1beta1.AddressConflict
+}
+
+// fill adds to a status what there is to say of layer 2; before is what was said
+// last. That a host was heard again is no news until conflictSeenEvery later.
+func (l *nodeLayer2) fill(status *v1beta1.NodeStateStatus, before v1beta1.NodeStateStatus) {
+	status.L2 = &v1beta1.L2Status{
+		Owned:     ownedColumn(l.ownedIPv4, l.ownedIPv6),
+		OwnedIPv4: int32(l.ownedIPv4), OwnedIPv6: int32(l.ownedIPv6),
+		StandingInFor: slices.Compact(slices.Sorted(slices.Values(l.standingInFor))),
+	}
+	status.L2.StandingInFor = status.L2.StandingInFor[:min(len(status.L2.StandingInFor), maxStandIns)]
+	conflicts := slices.Clone(l.conflicts)
+	slices.SortStableFunc(conflicts, compareConflicts)
+	// The list is a map.
+	conflicts = slices.CompactFunc(conflicts, func(a, b v1beta1.AddressConflict) bool { return a.Address == b.Address })
+	if len(conflicts) > maxConflicts {
+		// Those that the controller acts on must not be what is left out.
+		slices.SortStableFunc(conflicts, func(a, b v1beta1.AddressConflict) int { return -compareBools(a.BeforeUse, b.BeforeUse) })
+		conflicts = conflicts[:maxConflicts]
+		slices.SortFunc(conflicts, compareConflicts)
+	}
+	for i := range conflicts {
+		c := &conflicts[i]
+		c.Since, c.LastSeen = *second(c.Since.Time), *second(c.LastSeen.Time)
+		for _, b := range before.AddressConflicts {
+			if b.Address == c.Address && b.MAC == c.MAC && c.LastSeen.Sub(b.LastSeen.Time) < conflictSeenEvery {
+				c.LastSeen = b.LastSeen
+			}
+		}
+	}
+	status.AddressConflicts = conflicts
+}
+
+// compareConflicts orders by address; text that is none comes first.
+func compareConflicts(a, b v1beta1.AddressConflict) int {
+	x, _ := netip.ParseAddr(a.Address)
+	y, _ := netip.ParseAddr(b.Address)
+	return cmp.Or(x.Compare(y), strings.Compare(a.Address, b.Address))
+}
+
+// compareBools orders false before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// ownedColumn renders how many addresses a node owns as pools render theirs.
+func ownedColumn(four, six int) string {
+	switch {
+	case six == 0:
+		return strconv.Itoa(four)
+	case four == 0:
+		return strconv.Itoa(six)
+	}
+	return fmt.Sprintf("%d IPv4, %d IPv6", four, six)
 }
 
 // last returns what was written last.
@@ -56,6 +142,9 @@ func (n *nodeReporter) last() v1beta1.NodeStateStatus {
 }
 
 func (n *nodeReporter) report(node *corev1.Node, status v1beta1.NodeStateStatus) {
+	if n.layer2 != nil {
+		n.layer2.fill(&status, n.last())
+	}
 	if n.told != nil && equality.Semantic.DeepEqual(*n.told, status) {
 		return
 	}

@@ -4,13 +4,16 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/election"
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/ownership"
 )
 
 // serviceKey names a Service.
@@ -42,9 +45,12 @@ type node struct {
 	labels labels.Set
 	// networkUnavailable is its condition of that name.
 	networkUnavailable bool
-	// draining is whether its routes are taken back from routers.
+	// draining is whether it is to own no address that another can own, and its
+	// routes are taken back from routers.
 	draining bool
 }
+
+func (n *node) key() election.Node { return election.NewNode(n.name) }
 
 // planInput is all that a plan depends on. Everything in it is shared and not
 // changed.
@@ -53,9 +59,23 @@ type planInput struct {
 	config   *config.Snapshot
 	services []*service // in the order of their keys
 	nodes    []*node    // in the order of their names
+	now      time.Time
 	view     *membership.View
-	// held are the addresses that this node answers for.
+	standing *standing
+	// joining says that this node has yet to take up what it claimed before it was
+	// restarted.
+	joining bool
+	// wasMinority says that this node saw a minority of the speakers a moment ago:
+	// it may not have heard yet what the others have done meanwhile.
+	wasMinority bool
+	// claims are what this node claims.
+	claims map[netip.Addr]membership.Claim
+	// rebalance are the L2Advertisements whose addresses are being spread anew.
+	rebalance map[string]bool
+	// held are the addresses that this node answers for as their owner.
 	held l2.Desired
+	// standIns says whether speakers stand in for each other.
+	standIns bool
 }
 
 // outcome says what becomes of an address.
@@ -74,6 +94,8 @@ const (
 	noRouter
 	// cannotAnswer: the owner fails to answer. No plan says so; see describe.
 	cannotAnswer
+	// conflicting: another host has it, or may have. No plan says so; see describe.
+	conflicting
 )
 
 // placement is where an address belongs.
@@ -84,21 +106,50 @@ type placement struct {
 	// verdicts say for each of the plan's nodes why it is not eligible; there
 	// are none where the outcome does not depend on nodes.
 	verdicts []verdict
-	// owner is the index of the elected node, or -1.
+	// owner is the index of the node that owns the address or is to take it over,
+	// or -1.
 	owner int
 	// interfaces are those of the owner to announce on, sorted.
 	interfaces []string
 }
 
 // plan is who answers for which address. All speakers that know the same make
-// the same plan, but for desired, which is their own part.
+// the same plan, but for what says otherwise.
 type plan struct {
 	config     *config.Snapshot
 	nodes      []*node
 	members    []*membership.Member // of nodes; nil where none lives
 	placements map[netip.Addr]*placement
-	// desired is what this node is to answer for.
-	desired l2.Desired
+
+	// What follows is this node's own part. desired is what it is to answer for as
+	// the owner, standIns for whom else and how.
+	desired  l2.Desired
+	standIns l2.Desired
+	// standingInFor are the nodes for which it answers.
+	standingInFor []string
+	// claims are what it is to claim.
+	claims map[netip.Addr]membership.Claim
+	// first are the addresses that it takes and nobody is known to have had.
+	first map[netip.Addr]bool
+	// withheld are the addresses that it owns and does not answer for all the same,
+	// with the reason.
+	withheld map[netip.Addr]string
+	// due is when there is to be another plan, if nothing else happens; zero for
+	// never.
+	due time.Time
+	// minority says that it sees a minority of the speakers.
+	minority bool
+	// pending are the addresses that other nodes own but have not claimed yet; late
+	// those of them that should have been long since.
+	pending, late map[netip.Addr]bool
+	// contested are those that it owns and others claim too.
+	contested map[netip.Addr]bool
+	// rivals says of those that it owns and a foreign host has too who that is.
+	rivals map[netip.Addr]string
+	// yields are those to give up to a foreign host that has them.
+	yields map[netip.Addr]bool
+	// moves are where it should offer addresses that it owns, in a rebalance.
+	moves map[netip.Addr]string
 }
 
 // ownerOf returns the name of the node that owns the address of p, or "".
@@ -110,16 +161,14 @@ func (p *plan) ownerOf(place *placement) string {
 }
 
 // makePlan decides for every address which node owns it. There is one owner for
-// all Services that share an address, elected by rendezvous hash among the
-// nodes that are eligible (see eligible.go) and most preferred.
-//
-// While the view is not settled there may be living speakers that this one
-// cannot see, so it keeps those of its addresses that would still be its own
-// and takes no others.
+// all Services that share an address. Who owns it already stays its owner as long
+// as it may; see eligible.go for who may, and package ownership for the choice.
 func makePlan(in planInput) *plan {
 	j := newJudge(in)
 	p := &plan{
-		config: in.config, nodes: in.nodes, members: j.members, placements: map[netip.Addr]*placement{}, desired: l2.Desired{},
+		config: in.config, nodes: in.nodes, members: j.members, minority: j.minority, placements: map[netip.Addr]*placement{},
+		desired: l2.Desired{}, standIns: l2.Desired{}, claims: map[netip.Addr]membership.Claim{},
+		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]string{}, pending: map[netip.Addr]bool{}, contested: map[netip.Addr]bool{}, rivals: map[netip.Addr]string{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
 	}
 	for _, s := range in.services {
 		for _, addr := range s.addresses {
@@ -132,51 +181,130 @@ func makePlan(in planInput) *plan {
 		}
 	}
 	verdicts := make([]verdict, len(p.placements)*len(in.nodes))
-	for _, place := range p.placements {
+	for _, addr := range p.addresses() { // in this order on all nodes: see Book.Decide
+		place := p.placements[addr]
 		place.verdicts, verdicts = verdicts[:len(in.nodes):len(in.nodes)], verdicts[len(in.nodes):]
-		j.place(place)
-		if p.ownerOf(place) != in.self {
-			continue
-		}
-		if _, holding := in.held[place.addr]; holding || in.view.Settled {
-			p.desired[place.addr] = l2.Announcement{Interfaces: place.interfaces}
+		p.take(in, j, place, j.place(place))
+	}
+	p.due = j.due
+	for i, role := range j.roles {
+		if role == activeStandIn {
+			p.standingInFor = append(p.standingInFor, in.nodes[i].name)
 		}
 	}
 	return p
 }
 
+// take takes over what the decision about an address asks of this node.
+func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decision) {
+	if d.Claims {
+		p.claims[place.addr] = membership.Claim(d.Claim)
+	}
+	holder, contested := j.book.Holder(place.addr)
+	if contested && holder == j.self.Node {
+		p.contested[place.addr] = true
+	}
+	if place.owner >= 0 && place.owner != j.self.Node && holder != place.owner {
+		p.pending[place.addr] = true
+	}
+	switch {
+	case !d.Answer:
+		if place.owner >= 0 && place.owner != j.self.Node {
+			j.standIn(place, in, p.standIns)
+		}
+	case in.joining: // until then others stand in
+	case !in.view.Settled && !isIn(in.held, place.addr): // others may have taken it meanwhile
+	default:
+		interfaces := j.interfaces(place.addr)
+		if len(interfaces) == 0 {
+			interfaces = in.held[place.addr].Interfaces // it is about to give the address up
+		}
+		p.desired[place.addr] = l2.Announcement{Interfaces: interfaces}
+		if j.policy == v1beta1.ConflictYield {
+			p.yields[place.addr] = true
+		}
+	}
+	if d.First {
+		p.first[place.addr] = true
+	}
+	if j.better >= 0 {
+		p.moves[place.addr] = p.nodes[j.better].name
+	}
+}
+
+func isIn(d l2.Desired, addr netip.Addr) bool {
+	_, is := d[addr]
+	return is
+}
+
 // place decides about one address.
-func (j *judge) place(p *placement) {
+func (j *judge) place(p *placement) ownership.Decision {
+	j.candidates, j.class, j.better = j.candidates[:0], nil, -1
 	advertisements := j.advertisementsFor(p)
-	if len(advertisements) == 0 {
-		p.outcome, p.verdicts = notAdvertised, nil
-		return
-	}
+	j.policy = j.onConflict(advertisements)
 	local, serving := needs(p)
-	if !serving {
+	switch {
+	case len(advertisements) == 0:
+		p.outcome, p.verdicts = notAdvertised, nil
+	case !serving:
 		p.outcome, p.verdicts = noEndpoints, nil
-		return
-	}
-	class := j.classFor(advertisements, familyOf(p.addr))
-	j.candidates, j.indexes = j.candidates[:0], j.indexes[:0]
-	for i, n := range j.nodes {
-		preference, v := class.nodes[i].judge(p.addr)
-		if v == eligible {
-			preference, v = judgeEndpoints(local, n.name, preference)
-		}
-		p.verdicts[i] = v
-		if v == eligible {
-			j.candidates = append(j.candidates, election.Candidate{Node: j.keys[i], Preference: preference})
-			j.indexes = append(j.indexes, i)
+	default:
+		j.class = j.classFor(advertisements, familyOf(p.addr))
+		for i := range j.nodes {
+			p.verdicts[i] = j.consider(p.addr, local, i)
 		}
 	}
-	winner := election.Owner(p.addr, j.candidates)
-	if winner < 0 {
+	if j.rebalances(advertisements) {
+		j.better = j.book.Better(p.addr, j.candidates, j.self)
+	}
+	d := j.book.Decide(p.addr, j.candidates, j.self)
+	if j.class == nil {
+		return d
+	}
+	for i := range p.verdicts {
+		if p.verdicts[i] == eligible && i != d.Owner {
+			p.verdicts[i] = j.absence(i)
+		}
+	}
+	if d.Owner < 0 {
 		p.outcome = noNode
-		return
+		return d
 	}
-	p.owner = j.indexes[winner]
-	p.interfaces = class.nodes[p.owner].interfaces(p.addr)
+	p.owner = d.Owner
+	p.interfaces = j.class.nodes[p.owner].interfaces(p.addr)
+	return d
+}
+
+// consider judges a node for an address and makes it a candidate if it is
+// eligible.
+func (j *judge) consider(addr netip.Addr, local []*backends, i int) verdict {
+	preference, v := j.class.nodes[i].judge(addr)
+	if v != eligible {
+		return v
+	}
+	n := j.nodes[i]
+	tier := 0
+	if n.draining {
+		tier -= tierDraining
+	}
+	if j.members[i].Info.ProxyDown {
+		tier -= tierProxyDown
+	}
+	ready, young, v := judgeEndpoints(local, n.name, j.now)
+	if v != eligible {
+		return v
+	}
+	if !ready || young {
+		tier -= tierTerminating
+	}
+	if young {
+		preference -= youngPenalty
+		for _, b := range local {
+			j.due = earlier(j.due, b.grownUp(n.name, j.now))
+		}
+	}
+	j.candidates = append(j.candidates, ownership.Candidate{Node: i, Tier: tier, Preference: preference})
+	return eligible
 }
 
 // needs returns the backends that a node must have endpoints of to own the

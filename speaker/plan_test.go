@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -17,6 +18,7 @@ import (
 	"github.com/berth-lb/berth/internal/ipam"
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/ownership"
 )
 
 const (
@@ -35,26 +37,84 @@ func sel(s string) []labels.Selector {
 }
 
 // scene is a planInput under construction.
-type scene struct{ planInput }
+type scene struct {
+	planInput
+	// claimed is what each node claims, and answers what it answers for.
+	claimed map[string]map[netip.Addr]membership.Claim
+	answers map[string]l2.Desired
+}
 
 // newScene has nodes a, b and c, alike, each with a link eth0 that has the
 // subnets of the pool, one pool "pool", an advertisement "all" that selects
 // everything, and a Service default/web with an address of each family and
 // ready endpoints on every node.
 func newScene() *scene {
-	s := &scene{planInput{
-		self: "a",
-		config: &config.Snapshot{
-			Pools:            []*config.Pool{newPool("pool", "192.0.2.0/24", "2001:db8::/64")},
-			L2Advertisements: []*config.L2Advertisement{{Name: "all", AllPools: true}},
-		},
-		view: &membership.View{Settled: true},
-	}}
+	s := emptyScene()
+	s.self = "a"
+	s.config.Pools = []*config.Pool{newPool("pool", "192.0.2.0/24", "2001:db8::/64")}
+	s.advertisements(&config.L2Advertisement{Name: "all", AllPools: true})
 	for _, name := range []string{"a", "b", "c"} {
 		s.addNode(name, ethernet("eth0", "192.0.2.1/24", "2001:db8::1/64"))
 	}
 	s.service("web", v4, v6)
 	return s
+}
+
+func emptyScene() *scene {
+	return &scene{
+		planInput: planInput{
+			config: &config.Snapshot{}, view: &membership.View{Settled: true}, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+			standing: &standing{nodes: map[string]nodeStanding{}}, standIns: true,
+		},
+		claimed: map[string]map[netip.Addr]membership.Claim{}, answers: map[string]l2.Desired{},
+	}
+}
+
+// claim has a node claim addresses.
+func (s *scene) claim(node string, c membership.Claim, addresses ...string) {
+	if s.claimed[node] == nil {
+		s.claimed[node] = map[netip.Addr]membership.Claim{}
+	}
+	for _, a := range addresses {
+		s.claimed[node][addr(a)] = c
+	}
+}
+
+// inputAs is what a node plans with.
+func (s *scene) inputAs(node string) planInput {
+	in := s.planInput
+	view := *in.view
+	view.Members, view.Gone = slices.Clone(view.Members), slices.Clone(view.Gone)
+	for i := range view.Members {
+		view.Members[i].Claims = membership.NewClaims(s.claimed[view.Members[i].Node])
+	}
+	for i := range view.Gone {
+		view.Gone[i].Claims = membership.NewClaims(s.claimed[view.Gone[i].Node])
+	}
+	in.self, in.view, in.claims = node, &view, s.claimed[node]
+	if in.standing.ring == nil {
+		own := *in.standing
+		own.ring = func(node string) []string { return ringOf(&view, node) }
+		in.standing = &own
+	}
+	return in
+}
+
+func (s *scene) planAs(node string) *plan { return makePlan(s.inputAs(node)) }
+
+// ringOf returns who stands in for a node: the living ones behind it, by name.
+func ringOf(view *membership.View, node string) []string {
+	var before, behind []string
+	for i := range view.Members {
+		switch m := &view.Members[i]; {
+		case m.Info.Abstains || m.Node == node:
+		case m.Node < node:
+			before = append(before, m.Node)
+		default:
+			behind = append(behind, m.Node)
+		}
+	}
+	return append(behind, before...)
 }
 
 func newPool(name string, ranges ...string) *config.Pool {
@@ -77,7 +137,11 @@ func ethernet(name string, prefixes ...string) membership.Link {
 	return l
 }
 
+// addNode adds a node with its speaker. Its links have MACs of their own.
 func (s *scene) addNode(name string, links ...membership.Link) {
+	for i := range links {
+		links[i].MAC = membership.MAC{2, 0, 0, byte(i), 0, name[len(name)-1]}
+	}
 	s.nodes = append(s.nodes, &node{name: name, labels: labels.Set{"name": name}})
 	s.view.Members = append(s.view.Members, membership.Member{Node: name, Known: true, Info: membership.Info{Links: links}})
 }
@@ -88,9 +152,21 @@ func (s *scene) node(name string) *node {
 
 func (s *scene) links(name string, links ...membership.Link) { s.view.Member(name).Info.Links = links }
 
-// lose makes the speaker on a node dead.
+// lose makes a node and its speaker dead.
 func (s *scene) lose(name string) {
+	s.depart(name, ownership.Down)
+}
+
+// orphan ends the speaker on a node that goes on without it.
+func (s *scene) orphan(name string) { s.depart(name, ownership.Orphaned) }
+
+func (s *scene) depart(name string, state ownership.State) {
+	if m := s.view.Member(name); m != nil {
+		s.view.Gone = append(s.view.Gone, membership.Gone{Member: *m})
+		slices.SortFunc(s.view.Gone, func(a, b membership.Gone) int { return cmp.Compare(a.Node, b.Node) })
+	}
 	s.view.Members = slices.DeleteFunc(s.view.Members, func(m membership.Member) bool { return m.Node == name })
+	s.standing.nodes[name] = nodeStanding{state: state, away: true}
 }
 
 // service adds a Service with ready endpoints on every node.
@@ -151,14 +227,13 @@ func endpointIn(name, state string) discoveryv1.Endpoint {
 	return e
 }
 
-// render shows where an address belongs: "a[eth0] b[eth0] | c: excluded", the
-// eligible nodes of the highest preference first, then the others that are
-// eligible in parentheses, then those that are not; or the outcome if it is
-// another.
+// render shows where an address belongs that has no owner yet: "a[eth0] b[eth0] |
+// c: excluded", the eligible nodes of the highest tier and preference first, then
+// the others that are eligible in parentheses, then those that are not; or the
+// outcome if it is another.
 func (s *scene) render(t *testing.T, a netip.Addr) string {
 	t.Helper()
-	j := newJudge(s.planInput)
-	p := makePlan(s.planInput)
+	p, j := makePlan(s.planInput), newJudge(s.planInput)
 	place := p.placements[a]
 	if place == nil {
 		return "unknown"
@@ -169,40 +244,42 @@ func (s *scene) render(t *testing.T, a netip.Addr) string {
 		}
 		return map[outcome]string{notAdvertised: "not advertised", noEndpoints: "no endpoints"}[place.outcome]
 	}
-	class := j.classFor(j.advertisementsFor(place), familyOf(a))
-	local, _ := needs(place)
-	preference, top := map[string]int{}, 0
-	for i, n := range p.nodes {
-		if place.verdicts[i] == eligible {
-			preference[n.name], _ = judgeEndpoints(local, n.name, class.nodes[i].preference)
-			top = max(top, preference[n.name])
+	again := *place
+	again.verdicts = make([]verdict, len(s.nodes))
+	j.place(&again) // for the candidates
+	candidates := slices.DeleteFunc(slices.Clone(j.candidates), func(c ownership.Candidate) bool { return place.verdicts[c.Node] != eligible })
+	slices.SortFunc(candidates, func(a, b ownership.Candidate) int {
+		return cmp.Or(cmp.Compare(b.Tier, a.Tier), cmp.Compare(b.Preference, a.Preference), cmp.Compare(a.Node, b.Node))
+	})
+	var yes, not, best []string
+	for _, c := range candidates {
+		text := p.nodes[c.Node].name + fmt.Sprint(j.class.nodes[c.Node].interfaces(a))
+		if first := candidates[0]; c.Tier == first.Tier && c.Preference == first.Preference {
+			best = append(best, p.nodes[c.Node].name)
+		} else {
+			text = "(" + text + ")"
 		}
+		yes = append(yes, text)
 	}
-	var first, others, not []string
 	for i, n := range p.nodes {
-		switch text := n.name + fmt.Sprint(class.nodes[i].interfaces(a)); {
-		case place.verdicts[i] != eligible:
+		if place.verdicts[i] != eligible {
 			not = append(not, n.name+": "+verdictNames[place.verdicts[i]])
-		case preference[n.name] == top:
-			first = append(first, text)
-		default:
-			others = append(others, "("+text+")")
 		}
 	}
-	s.checkOwner(t, p, place, preference, top)
-	return strings.TrimPrefix(strings.TrimSuffix(strings.Join(append(first, others...), " ")+" | "+strings.Join(not, ", "), " | "), " | ")
+	checkOwner(t, p, place, best)
+	return strings.TrimPrefix(strings.TrimSuffix(strings.Join(yes, " ")+" | "+strings.Join(not, ", "), " | "), " | ")
 }
 
-func (s *scene) checkOwner(t *testing.T, p *plan, place *placement, preference map[string]int, top int) {
+func checkOwner(t *testing.T, p *plan, place *placement, best []string) {
 	t.Helper()
-	if len(preference) == 0 {
+	if len(best) == 0 {
 		if place.outcome != noNode || place.owner != -1 {
 			t.Errorf("%s: nobody is eligible, but the owner is %q", place.addr, p.ownerOf(place))
 		}
 		return
 	}
-	if place.outcome != announced || preference[p.ownerOf(place)] != top {
-		t.Errorf("%s: owner is %q, preferences %v", place.addr, p.ownerOf(place), preference)
+	if place.outcome != announced || !slices.Contains(best, p.ownerOf(place)) {
+		t.Errorf("%s: owner is %q, not of %q", place.addr, p.ownerOf(place), best)
 	}
 	if len(place.interfaces) == 0 {
 		t.Errorf("%s: owner %s has no interfaces", place.addr, p.ownerOf(place))
@@ -211,7 +288,7 @@ func (s *scene) checkOwner(t *testing.T, p *plan, place *placement, preference m
 
 var verdictNames = map[verdict]string{
 	notSelected: "not selected", excluded: "excluded", networkUnavailable: "network", speakerDead: "dead",
-	speakerUnknown: "unknown", speakerJoining: "joining", noInterface: "interface", noLocalEndpoint: "endpoint",
+	speakerUnknown: "unknown", speakerJoining: "joining", speakerAway: "away", noInterface: "interface", noLocalEndpoint: "endpoint",
 }
 
 const everybody = "a[eth0] b[eth0] c[eth0]"
@@ -256,7 +333,9 @@ func TestEligible(t *testing.T) {
 		"network unavailable":   {change: func(s *scene) { s.node("c").networkUnavailable = true }, want: "a[eth0] b[eth0] | c: network"},
 		"speaker dead":          {change: func(s *scene) { s.lose("a") }, want: "b[eth0] c[eth0] | a: dead"},
 		"speaker not heard yet": {change: func(s *scene) { s.view.Member("a").Known = false }, want: "b[eth0] c[eth0] | a: unknown"},
-		"speaker joining":       {change: func(s *scene) { s.view.Member("a").Info.Abstains = true }, want: "b[eth0] c[eth0] | a: joining"},
+		"speaker joining":       {change: func(s *scene) { s.view.Member("b").Info.Abstains = true }, want: "a[eth0] c[eth0] | b: joining"},
+		"speaker away":          {change: func(s *scene) { s.orphan("b") }, want: "a[eth0] c[eth0] | b: away"},
+		"node silent":           {change: silent("b"), want: "a[eth0] c[eth0] | b: dead"},
 		"member without a Node": {change: func(s *scene) { s.nodes = s.nodes[1:] }, want: "b[eth0] c[eth0]"},
 		"no nodes":              {change: func(s *scene) { s.nodes = nil }, want: ""},
 
@@ -280,8 +359,14 @@ func TestEligible(t *testing.T) {
 		"named for some nodes only":    {change: namedForB, want: "a[eth0] b[eth0] | c: interface"},
 
 		// Preference.
-		"preferred":               {change: preferred(10, "name=b"), want: "b[eth0] (a[eth0]) (c[eth0])"},
-		"weights add up":          {change: preferred(10, "name in (a,b)", "name in (b,c)"), want: "b[eth0] (a[eth0]) (c[eth0])"},
+		"preferred":         {change: preferred(10, "name=b"), want: "b[eth0] (a[eth0]) (c[eth0])"},
+		"weights add up":    {change: preferred(10, "name in (a,b)", "name in (b,c)"), want: "b[eth0] (a[eth0]) (c[eth0])"},
+		"drained":           {change: func(s *scene) { preferred(10, "name=b")(s); s.node("b").draining = true }, want: "a[eth0] c[eth0] (b[eth0])"},
+		"kube-proxy unwell": {change: func(s *scene) { s.view.Member("b").Info.ProxyDown = true }, want: "a[eth0] c[eth0] (b[eth0])"},
+		"better unwell than drained": {change: func(s *scene) {
+			s.node("a").draining, s.node("b").networkUnavailable = true, true
+			s.view.Member("c").Info.ProxyDown = true
+		}, want: "c[eth0] (a[eth0]) | b: network"},
 		"preferred but dead":      {change: func(s *scene) { preferred(10, "name=b")(s); s.lose("b") }, want: "a[eth0] c[eth0] | b: dead"},
 		"preferred by unselected": {change: preferredElsewhere, want: everybody},
 	} {
@@ -299,6 +384,11 @@ func TestEligible(t *testing.T) {
 			}
 		})
 	}
+}
+
+// silent has a speaker that is a member be taken for dead.
+func silent(name string) func(*scene) {
+	return func(s *scene) { s.standing.nodes[name] = nodeStanding{state: ownership.Down} }
 }
 
 func (s *scene) addLink(name string, l membership.Link) {
@@ -379,20 +469,26 @@ func TestDesired(t *testing.T) {
 	s.links("b", ethernet("enp3s0", "192.0.2.1/24", "2001:db8::1/64"))
 	s.service("db", "192.0.2.11")
 	got := map[string]string{}
-	for _, s.self = range []string{"a", "b", "c", "x"} {
-		p := makePlan(s.planInput)
+	for _, self := range []string{"a", "b", "c", "x"} {
+		p := s.planAs(self)
 		for a, announcement := range p.desired {
 			if other, taken := got[a.String()]; taken {
-				t.Errorf("%s on %s and on %s", a, other, s.self)
+				t.Errorf("%s on %s and on %s", a, other, self)
 			}
-			got[a.String()] = s.self
+			got[a.String()] = self
 			want := []string{"eth0"}
-			if s.self == "b" {
+			if self == "b" {
 				want = []string{"enp3s0"}
 			}
 			if !slices.Equal(announcement.Interfaces, want) {
-				t.Errorf("%s on %s: interfaces %q, want %q", a, s.self, announcement.Interfaces, want)
+				t.Errorf("%s on %s: interfaces %q, want %q", a, self, announcement.Interfaces, want)
 			}
+			if c, want := p.claims[a], (membership.Claim{Term: 1}); c != want || !p.first[a] {
+				t.Errorf("%s on %s: claims %+v, for the first time %v", a, self, c, p.first[a])
+			}
+		}
+		if len(p.claims) != len(p.desired) {
+			t.Errorf("%s claims %v and answers for %v", self, p.claims, p.desired)
 		}
 	}
 	if keys := slices.Sorted(maps.Keys(got)); !slices.Equal(keys, []string{"192.0.2.10", "192.0.2.11", "2001:db8::10"}) {
@@ -407,22 +503,40 @@ func TestUnsettledKeepsAndTakesNothing(t *testing.T) {
 	s.lose("b")
 	s.lose("c")
 	s.view.Settled = false
-	if p := makePlan(s.planInput); len(p.desired) != 0 {
-		t.Errorf("took %v while the view is not settled", p.desired)
+	if p := s.planAs("a"); len(p.desired) != 0 || len(p.claims) != 0 {
+		t.Errorf("took %v and claims %v while the view is not settled", p.desired, p.claims)
 	}
 	s.held = l2.Desired{addr(v4): {}, addr("192.0.2.99"): {}}
-	p := makePlan(s.planInput)
+	s.claim("a", membership.Claim{Term: 4}, v4, "192.0.2.99")
+	p := s.planAs("a")
 	if _, kept := p.desired[addr(v4)]; !kept || len(p.desired) != 1 {
 		t.Errorf("held its own and a strange address, wants %v", p.desired)
 	}
 	s.node("a").networkUnavailable = true
-	if p := makePlan(s.planInput); len(p.desired) != 0 {
-		t.Errorf("kept %v though not eligible any more", p.desired)
+	if p := s.planAs("a"); len(p.desired) != 0 || len(p.claims) != 1 {
+		t.Errorf("answers for %v though not eligible any more, and claims %v", p.desired, p.claims)
 	}
 	s.node("a").networkUnavailable = false
 	s.view.Settled = true
-	if p := makePlan(s.planInput); len(p.desired) != 3 {
+	if p := s.planAs("a"); len(p.desired) != 3 {
 		t.Errorf("alone and settled it takes %v, want all three", p.desired)
+	}
+}
+
+// Who has lost its link meanwhile does not answer with it back before it knows
+// what the others did.
+func TestUnsettledDoesNotAnswerAgain(t *testing.T) {
+	t.Parallel()
+	s := newScene()
+	s.claim("a", membership.Claim{Term: 1}, v4, v6)
+	s.held = l2.Desired{addr(v6): {}}
+	s.view.Settled = false
+	p := s.planAs("a")
+	if _, kept := p.desired[addr(v6)]; !kept || len(p.desired) != 1 {
+		t.Errorf("answers for %v, want %s alone", p.desired, v6)
+	}
+	if len(p.claims) != 2 {
+		t.Errorf("claims %v, want both addresses", p.claims)
 	}
 }
 
@@ -431,13 +545,16 @@ func TestUnsettledGivesWay(t *testing.T) {
 	t.Parallel()
 	s := newScene()
 	s.view.Settled = false
-	owner := makePlan(s.planInput)
-	name := owner.ownerOf(owner.placements[addr(v4)])
-	for _, s.self = range []string{"a", "b", "c"} {
-		s.held = l2.Desired{addr(v4): {}}
-		_, keeps := makePlan(s.planInput).desired[addr(v4)]
-		if keeps != (s.self == name) {
-			t.Errorf("%s keeps the address: %v; the owner is %s", s.self, keeps, name)
+	s.held = l2.Desired{addr(v4): {}}
+	s.claim("a", membership.Claim{Term: 1}, v4)
+	s.claim("b", membership.Claim{Term: 2}, v4)
+	s.claim("c", membership.Claim{Term: 3, Provisional: true}, v4)
+	for _, self := range []string{"a", "b", "c"} {
+		p := s.planAs(self)
+		_, keeps := p.desired[addr(v4)]
+		_, claims := p.claims[addr(v4)]
+		if keeps != (self == "b") || claims != keeps || p.contested[addr(v4)] != keeps {
+			t.Errorf("%s keeps the address: %v, claims it: %v, contested: %v; its owner is b", self, keeps, claims, p.contested)
 		}
 	}
 }

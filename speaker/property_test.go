@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -14,11 +15,12 @@ import (
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/ownership"
 )
 
 // drawScene makes a cluster in which every rule of eligibility comes up.
 func drawScene(t *rapid.T) *scene {
-	s := &scene{planInput{config: &config.Snapshot{}, view: &membership.View{Settled: true}}}
+	s := emptyScene()
 	s.config.Pools = []*config.Pool{newPool("p0", "192.0.2.0/28", "2001:db8::/124"), newPool("p1", "192.0.2.16/28")}
 	for i := range rapid.IntRange(0, 3).Draw(t, "advertisements") {
 		s.config.L2Advertisements = append(s.config.L2Advertisements, drawAdvertisement(t, i))
@@ -69,8 +71,13 @@ func (s *scene) drawNode(t *rapid.T, name string) {
 		n.labels[corev1.LabelNodeExcludeBalancers] = ""
 	}
 	s.view.Member(name).Info.Abstains = rapid.IntRange(0, 5).Draw(t, "abstains") == 0
-	if rapid.IntRange(0, 5).Draw(t, "dead") == 0 {
+	s.view.Member(name).Info.ProxyDown = rapid.IntRange(0, 5).Draw(t, "proxy down") == 0
+	n.draining = rapid.IntRange(0, 5).Draw(t, "draining") == 0
+	switch rapid.IntRange(0, 9).Draw(t, "fate") {
+	case 0:
 		s.lose(name)
+	case 1:
+		s.orphan(name)
 	}
 }
 
@@ -92,41 +99,71 @@ func (s *scene) drawService(t *rapid.T, name string) {
 	svc.endpoints(endpoints...)
 }
 
+// round has every speaker plan once, knowing what all have claimed before, and
+// tell its claims. Those that are away or joining do nothing. It returns who
+// answers for what as its owner.
+func (s *scene) round() map[netip.Addr][]string {
+	owners := map[netip.Addr][]string{}
+	next := map[string]map[netip.Addr]membership.Claim{}
+	for _, n := range s.nodes {
+		if m := s.view.Member(n.name); m == nil || m.Info.Abstains {
+			continue
+		}
+		s.held = s.answers[n.name]
+		p := s.planAs(n.name)
+		for a := range p.desired {
+			owners[a] = append(owners[a], n.name)
+		}
+		next[n.name], s.answers[n.name] = p.claims, p.desired
+	}
+	maps.Copy(s.claimed, next)
+	return owners
+}
+
 // Whatever the cluster looks like: every address has one owner if anybody is
-// eligible and none otherwise, all speakers agree on who that is, and it has a
-// reason to be (checked against the rules stated once more, as plainly as
+// eligible and none otherwise, all speakers agree on who that is, it stays so, and
+// it has a reason to be (checked against the rules stated once more, as plainly as
 // possible).
 func TestEveryAddressHasOneOwner(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScene(t)
-		owners := map[netip.Addr][]string{}
-		for _, n := range s.nodes {
-			s.self = n.name
-			for a, announcement := range makePlan(s.planInput).desired {
-				owners[a] = append(owners[a], n.name)
-				if len(announcement.Interfaces) == 0 {
-					t.Fatalf("%s owns %s on no interface", n.name, a)
-				}
-			}
-		}
-		for _, a := range makePlan(s.planInput).addresses() {
-			var may []string
-			for _, n := range s.nodes {
-				if s.mayOwn(n, a) {
-					may = append(may, n.name)
-				}
-			}
-			switch own := owners[a]; {
-			case len(own) > 1:
-				t.Fatalf("%s is owned by %q", a, own)
-			case len(own) == 0 && len(may) > 0:
-				t.Fatalf("nobody owns %s, though %q may", a, may)
-			case len(own) == 1 && !slices.Contains(may, own[0]):
-				t.Fatalf("%s owns %s, though only %q may", own[0], a, may)
+		addresses := makePlan(s.planInput).addresses()
+		before := s.round()
+		for range 3 {
+			owners := s.round()
+			s.checkOwners(t, addresses, owners)
+			if !maps.EqualFunc(owners, before, slices.Equal) {
+				t.Fatalf("owners were %v, now are %v", before, owners)
 			}
 		}
 	})
+}
+
+func (s *scene) checkOwners(t *rapid.T, addresses []netip.Addr, owners map[netip.Addr][]string) {
+	for _, n := range s.nodes {
+		for a, announcement := range s.answers[n.name] {
+			if len(announcement.Interfaces) == 0 {
+				t.Fatalf("%s owns %s on no interface", n.name, a)
+			}
+		}
+	}
+	for _, a := range addresses {
+		var may []string
+		for _, n := range s.nodes {
+			if s.mayOwn(n, a) {
+				may = append(may, n.name)
+			}
+		}
+		switch own := owners[a]; {
+		case len(own) > 1:
+			t.Fatalf("%s is owned by %q", a, own)
+		case len(own) == 0 && len(may) > 0 && !s.ownerIsAway(a):
+			t.Fatalf("nobody owns %s, though %q may", a, may)
+		case len(own) == 1 && !slices.Contains(may, own[0]):
+			t.Fatalf("%s owns %s, though only %q may", own[0], a, may)
+		}
+	}
 }
 
 // mayOwn states the rules without any of the plan's shortcuts.
@@ -191,54 +228,139 @@ func hasLinkFor(adv *config.L2Advertisement, m *membership.Member, a netip.Addr)
 	return false
 }
 
-// The death of a speaker moves what it owned and nothing else.
+// ownerIsAway says whether the address belongs to a node whose speaker is away.
+func (s *scene) ownerIsAway(a netip.Addr) bool {
+	p := s.planAs(s.view.Members[0].Node)
+	m := s.view.Member(p.ownerOf(p.placements[a]))
+	return m == nil || m.Info.Abstains
+}
+
+// The death of a node moves what it owned and nothing else, and its return moves
+// nothing.
 func TestDeathMovesOnlyWhatWasOwned(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScene(t)
-		before := makePlan(s.planInput)
+		addresses := makePlan(s.planInput).addresses()
+		s.round()
+		before := s.round()
 		dead := rapid.SampledFrom(s.nodes).Draw(t, "dead").name
 		s.lose(dead)
-		after := makePlan(s.planInput)
-		for a, place := range before.placements {
-			owner, heir := before.ownerOf(place), after.ownerOf(after.placements[a])
-			if owner != dead && heir != owner {
-				t.Fatalf("%s went from %q to %q when %q died", a, owner, heir, dead)
+		s.round()
+		after := s.round()
+		s.checkOwners(t, addresses, after)
+		for a, own := range before {
+			if heirs := after[a]; own[0] != dead && !slices.Equal(heirs, own) {
+				t.Fatalf("%s went from %q to %q when %q died", a, own, heirs, dead)
 			}
-			if heir == dead {
-				t.Fatalf("%s is owned by %q, which is dead", a, dead)
+		}
+		if !s.comeBack(dead) {
+			return
+		}
+		s.round()
+		back := s.round()
+		s.checkOwners(t, addresses, back)
+		for a, own := range after {
+			if !slices.Equal(back[a], own) && !s.outdone(a, own[0]) {
+				t.Fatalf("%s went from %q to %q when %q returned", a, own, back[a], dead)
 			}
 		}
 	})
 }
 
-// A speaker whose view is in doubt has only what it holds and would also have
-// if it were settled.
-func TestUnsettledNeverClaims(t *testing.T) {
+// comeBack has a dead node return, if its speaker was ever known.
+func (s *scene) comeBack(name string) bool {
+	i := slices.IndexFunc(s.view.Gone, func(g membership.Gone) bool { return g.Node == name })
+	if i < 0 {
+		return false
+	}
+	s.view.Members = append(s.view.Members, s.view.Gone[i].Member)
+	slices.SortFunc(s.view.Members, func(a, b membership.Member) int { return cmp.Compare(a.Node, b.Node) })
+	s.view.Gone = slices.Delete(s.view.Gone, i, i+1)
+	delete(s.standing.nodes, name)
+	delete(s.answers, name)
+	return true
+}
+
+// outdone says whether a node of a higher tier may own an address.
+func (s *scene) outdone(a netip.Addr, owner string) bool {
+	in := s.inputAs(owner)
+	p, j := makePlan(in), newJudge(in)
+	again := *p.placements[a]
+	again.verdicts = make([]verdict, len(s.nodes))
+	j.place(&again)
+	tier := func(c ownership.Candidate) int { return c.Tier }
+	i := slices.IndexFunc(j.candidates, func(c ownership.Candidate) bool { return s.nodes[c.Node].name == owner })
+	return i < 0 || tier(slices.MaxFunc(j.candidates, func(a, b ownership.Candidate) int { return cmp.Compare(a.Tier, b.Tier) })) > j.candidates[i].Tier
+}
+
+// A speaker whose view is in doubt answers for nothing but what it held, and gives
+// nothing of that up which it would keep if it were settled, but for what others
+// have a better claim to.
+func TestUnsettledNeverTakes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawScene(t)
-		s.self = rapid.SampledFrom(s.nodes).Draw(t, "self").name
-		settled := makePlan(s.planInput).desired
-		s.held, s.view.Settled = l2.Desired{}, false
-		for _, a := range makePlan(s.planInput).addresses() {
+		s.drawClaims(t)
+		self := rapid.SampledFrom(s.nodes).Draw(t, "self").name
+		s.held = l2.Desired{}
+		for a := range s.claimed[self] {
 			if rapid.Bool().Draw(t, "held") {
-				s.held[a] = l2.Announcement{}
+				s.held[a] = l2.Announcement{Interfaces: []string{"eth0"}}
 			}
 		}
-		unsettled := makePlan(s.planInput).desired
-		for a := range settled {
-			if _, held := s.held[a]; held {
-				if _, kept := unsettled[a]; !kept {
-					t.Fatalf("gave up %s in doubt", a)
-				}
+		settled := s.planAs(self)
+		s.view.Settled = false
+		unsettled := s.planAs(self)
+		for a := range s.held {
+			_, keeps := settled.desired[a]
+			_, owned := unsettled.claims[a]
+			if _, kept := unsettled.desired[a]; kept != (keeps && owned) {
+				t.Fatalf("keeps %s in doubt: %v, else %v", a, kept, keeps)
 			}
 		}
-		for a := range unsettled {
-			_, held := s.held[a]
-			if _, own := settled[a]; !held || !own {
-				t.Fatalf("has %s, which it held: %v, and which is its own: %v", a, held, own)
+		for a := range unsettled.desired {
+			if _, held := s.held[a]; !held {
+				t.Fatalf("took %s", a)
 			}
+		}
+		for a, c := range unsettled.claims {
+			if was, had := s.claimed[self][a]; !had || was.Term > c.Term {
+				t.Fatalf("claims %s by %+v, before %+v (%v)", a, c, was, had)
+			}
+		}
+	})
+}
+
+// drawClaims has nodes claim addresses, be it many one address.
+func (s *scene) drawClaims(t *rapid.T) {
+	addresses := makePlan(s.planInput).addresses()
+	for _, n := range s.nodes {
+		for _, a := range addresses {
+			if rapid.Bool().Draw(t, "claimed") {
+				s.claim(n.name, membership.Claim{
+					Term: rapid.Uint64Range(1, 3).Draw(t, "term"), Provisional: rapid.IntRange(0, 3).Draw(t, "provisional") == 0,
+				}, a.String())
+			}
+		}
+	}
+}
+
+// Whatever was claimed before, be it by several, once claims have been exchanged
+// each address has one owner.
+func TestClaimsSettle(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := drawScene(t)
+		s.drawClaims(t)
+		addresses := makePlan(s.planInput).addresses()
+		for range 3 {
+			s.round()
+		}
+		owners := s.round()
+		s.checkOwners(t, addresses, owners)
+		if again := s.round(); !maps.EqualFunc(owners, again, slices.Equal) {
+			t.Fatalf("owners were %v, now are %v", owners, again)
 		}
 	})
 }
@@ -254,13 +376,10 @@ func BenchmarkPlan(b *testing.B) {
 }
 
 func bigScene(nodes, services int) *scene {
-	s := &scene{planInput{
-		self: "node-0", view: &membership.View{Settled: true},
-		config: &config.Snapshot{
-			Pools:            []*config.Pool{newPool("p", "10.0.0.0/16", "2001:db8::/64")},
-			L2Advertisements: []*config.L2Advertisement{{Name: "all", AllPools: true}},
-		},
-	}}
+	s := emptyScene()
+	s.self = "node-0"
+	s.config.Pools = []*config.Pool{newPool("p", "10.0.0.0/16", "2001:db8::/64")}
+	s.advertisements(&config.L2Advertisement{Name: "all", AllPools: true})
 	for i := range nodes {
 		s.nodes = append(s.nodes, &node{name: fmt.Sprintf("node-%d", i), labels: labels.Set{}})
 		s.view.Members = append(s.view.Members, membership.Member{

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,7 @@ type statusWriter interface {
 // eventSender tells users of transitions.
 type eventSender interface {
 	Normal(svc *corev1.Service, reason, message string)
+	Warning(svc *corev1.Service, reason, message string)
 }
 
 // reporter tells users what is announced where. Of all speakers, one reports on
@@ -110,6 +112,7 @@ func (r *reporter) report(p *plan, services []*service, view reportView) (again 
 			continue
 		}
 		r.tellTakeovers(p, s, object, view.held)
+		r.tellConflicts(s, object, view.conflicts)
 		by, owned := p.reporterOf(s, live)
 		if by != r.self || !owned && !quorum {
 			continue
@@ -134,6 +137,9 @@ type reportView struct {
 	speakers int
 	// held are the addresses that this node answered for before the plan.
 	held l2.Desired
+	// conflicts are the addresses of this node that foreign hosts have been found to
+	// have since the last report, with what to tell of it.
+	conflicts map[netip.Addr]string
 	// failing is what keeps this node from answering on an interface.
 	failing failures
 }
@@ -263,6 +269,16 @@ func (r *reporter) tellTakeovers(p *plan, s *service, object *corev1.Service, he
 	}
 }
 
+// tellConflicts sends an event for each address of the Service that a foreign host
+// has been found to have.
+func (r *reporter) tellConflicts(s *service, object *corev1.Service, conflicts map[netip.Addr]string) {
+	for _, addr := range s.addresses {
+		if text, found := conflicts[addr]; found {
+			r.events.Warning(object, v1beta1.ReasonAddressConflict, text)
+		}
+	}
+}
+
 // says reports whether one of the sentences in the message of a condition begins
 // with the text. A mere search would find 1.2.3.4 in 11.2.3.4.
 func says(message, text string) bool {
@@ -285,11 +301,17 @@ func byWhom(addr netip.Addr, node string, interfaces []string) string {
 }
 
 // reporterOf returns the name of the node that reports on the Service, and
-// whether that is because it owns an address.
+// whether that is because it owns an address. An owner whose speaker is away
+// reports nothing.
 func (p *plan) reporterOf(s *service, live []election.Candidate) (name string, owned bool) {
 	for _, addr := range s.addresses {
-		if place := p.placements[addr]; place != nil && place.owner >= 0 {
-			return p.ownerOf(place), true
+		place := p.placements[addr]
+		if place == nil || place.owner < 0 {
+			continue
+		}
+		owner := p.ownerOf(place)
+		if slices.ContainsFunc(live, func(c election.Candidate) bool { return c.Node.Name() == owner }) {
+			return owner, true
 		}
 	}
 	if i := election.OwnerOf(s.key.String(), live); i >= 0 {
@@ -311,8 +333,18 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 			if failure := failing.of(addr, place.interfaces); failure != "" {
 				result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
 			}
+			if withheld := p.withheld[addr]; withheld != "" {
+				result, why = conflicting, withheld
+			}
+		}
+		if p.late[addr] {
+			result = cannotAnswer
+			why = "node " + p.ownerOf(place) + " should announce it but does not yet; see its NodeState for conflicts, or its log"
 		}
 		l2 := byWhom(addr, p.ownerOf(place), place.interfaces)
+		if rival := p.rivals[addr]; rival != "" {
+			l2 += ", though " + rival
+		}
 		if result != announced {
 			l2 = fmt.Sprintf("%s is not announced: %s", addr, why)
 		}
@@ -330,6 +362,8 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 		st.reason = reasonPartly
 	case reasons[cannotAnswer] > 0:
 		st.reason = reasonFailing
+	case reasons[conflicting] > 0:
+		st.reason = v1beta1.ReasonAddressConflict
 	case reasons[noNode] > 0:
 		st.reason = reasonNoNode
 	case reasons[noEndpoints] > 0:

@@ -55,6 +55,10 @@ func (w *fakeWriter) Set(key k8s.Key, patch []byte) {
 
 type fakeEvents struct{ d *desk }
 
+func (e fakeEvents) Warning(svc *corev1.Service, reason, message string) {
+	e.Normal(svc, reason, message)
+}
+
 func (e fakeEvents) Normal(svc *corev1.Service, reason, message string) {
 	e.d.events = append(e.d.events, fmt.Sprintf("%s %s: %s", reason, svc.Name, message))
 }
@@ -87,6 +91,7 @@ func (d *desk) restart(node string) {
 // they write. It returns how many writes there were.
 func (d *desk) round(nodes ...string) int {
 	d.t.Helper()
+	nodes = slices.DeleteFunc(nodes, func(name string) bool { return d.view.Member(name) == nil })
 	for _, name := range nodes {
 		d.report(name)
 	}
@@ -103,12 +108,11 @@ func (d *desk) report(name string) time.Time {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.self = name
 	d.planInput.held = d.held[name]
-	p := makePlan(d.planInput)
+	p := d.planAs(name)
 	d.reporters[name].services = store
 	again := d.reporters[name].report(p, d.services, reportView{members: d.view, speakers: 3, held: d.held[name]})
-	d.held[name] = p.desired
+	d.held[name], d.claimed[name] = p.desired, p.claims
 	return again
 }
 
@@ -166,7 +170,7 @@ func (d *desk) want(name string, status metav1.ConditionStatus, reason, message 
 
 // owner returns who owns an address in the scene as it is.
 func (d *desk) owner(a string) string {
-	p := makePlan(d.planInput)
+	p := d.planAs(d.view.Members[0].Node)
 	return p.ownerOf(p.placements[addr(a)])
 }
 

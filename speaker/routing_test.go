@@ -46,7 +46,7 @@ func newFabric(t *testing.T, objects config.Objects) *fabric {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.world = newWorld(cache, k8s.Class{Default: true}, 7956)
+	f.world = newWorld(cache, k8s.Class{Default: true}, 7956, f.clock)
 	f.routers = newRouters(routers{
 		node: "a", sessions: f.sessions, bfd: f.bfd, ready: ready, clock: f.clock, logger: log.NewNopLogger(),
 		gateways: func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("192.0.2.254")}, nil },
@@ -91,7 +91,10 @@ func (f *fabric) plan(sessionsOf map[string][]string) *plan {
 		sessions := sessionsOf[name]
 		view.Members = append(view.Members, membership.Member{Node: name, Known: true, Info: membership.Info{Sessions: sessions}})
 	}
-	return makePlan(planInput{self: "a", config: f.world.config, services: f.world.servicesInOrder(), nodes: f.world.nodesInOrder(), view: view})
+	return makePlan(planInput{
+		self: "a", config: f.world.config, services: f.world.servicesInOrder(), nodes: f.world.nodesInOrder(), now: f.clock.Now(),
+		view: view, standing: &standing{},
+	})
 }
 
 // want converges and compares what routers are told.
@@ -245,24 +248,6 @@ func TestDrain(t *testing.T) {
 	f.want("tor: 198.51.100.1/32")
 }
 
-// TestLeave: routers that would forget the routes at once are told to find
-// others first, those with graceful restart are not.
-func TestLeave(t *testing.T) {
-	t.Parallel()
-	objects := routedObjects(nil)
-	objects.BGPPeers = append(objects.BGPPeers, peerObject("graceful", func(s *v1beta1.BGPPeerSpec) {
-		s.PeerAddress, s.EnableGracefulRestart = "192.0.2.253", true
-	}))
-	f := newFabric(t, objects)
-	f.serve("web", "198.51.100.1", false, "a")
-	f.want("graceful: 198.51.100.1/32; tor: 198.51.100.1/32")
-	done := t.Context()
-	f.routers.leave(done)
-	if got, want := f.sessions.String(), "graceful: 198.51.100.1/32; tor: 198.51.100.1/32_65535:0"; got != want {
-		t.Errorf("routers are told %q, want %q", got, want)
-	}
-}
-
 func TestBFDEndsSessions(t *testing.T) {
 	t.Parallel()
 	f := newFabric(t, routedObjects(func(s *v1beta1.BGPPeerSpec) { s.BFDProfile = "fast" }))
@@ -307,19 +292,6 @@ func TestBFDOutlivesItsLink(t *testing.T) {
 	f.routers.converge(f.world, f.plan(nil), nil)
 	if !slices.Equal(f.bfd.configs, before) {
 		t.Errorf("BFD is to watch %+v, not %+v", f.bfd.configs, before)
-	}
-}
-
-// TestStartsDrained: a speaker that starts on a drained node announces nothing.
-func TestStartsDrained(t *testing.T) {
-	t.Parallel()
-	f := newFabric(t, routedObjects(nil))
-	f.serve("web", "198.51.100.1", false, "b")
-	f.node(nil, map[string]string{v1beta1.AnnotationDrain: ""})
-	f.want("tor:")
-	f.routers.leave(t.Context())
-	if f.sessions.drained == "" {
-		t.Error("ends as if it were to be back in a moment")
 	}
 }
 

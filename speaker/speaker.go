@@ -18,6 +18,7 @@ import (
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
 	"github.com/berth-lb/berth/internal/netif"
+	"github.com/berth-lb/berth/internal/ownership"
 )
 
 const (
@@ -56,7 +57,15 @@ type members interface {
 	Changes() <-chan struct{}
 	SetLocal(info membership.Info)
 	SetPeers(peers []membership.Peer)
+	SetClaims(claims map[netip.Addr]membership.Claim)
+	Meet(node string)
 	Rejoin()
+}
+
+// others is what the speaker thinks of the other nodes; *nodeWatch is one.
+type others interface {
+	standing() *standing
+	Changes() <-chan struct{}
 }
 
 // announcer answers for addresses; *l2.Announcer is one.
@@ -66,6 +75,7 @@ type announcer interface {
 	Lag() time.Duration
 	Applied() *l2.State
 	Subscribe() (changed <-chan struct{}, cancel func())
+	Rivals() <-chan l2.Rival
 }
 
 // speaker runs the loop that keeps what this node announces in step with the
@@ -77,7 +87,13 @@ type speaker struct {
 	world     *world
 	links     links
 	members   members
+	others    others
 	announcer announcer
+	conflicts *conflicts
+	audits    *audits
+	proxy     proxyState
+	standIns  bool   // whether speakers stand in for each other
+	watchPort uint16 // where the others notice the end of this one
 	reporter  *reporter
 	routers   *routers
 	nodeState *nodeReporter
@@ -92,8 +108,10 @@ type speaker struct {
 	info     membership.Info // what there is to tell
 	told     membership.Info // what the others were told last
 	present  map[string]bool // the members that the last plan counted with
-	held     l2.Desired
+	held     l2.Desired      // what this node answers for as the owner
+	applied  l2.Desired      // held, and what it stands in for
 	failing  failures
+	holdings
 	// again is when the reporter or the routing wants to be called again; zero for
 	// never.
 	again time.Time
@@ -102,6 +120,7 @@ type speaker struct {
 func newSpeaker(s speaker) *speaker {
 	s.keys = make(chan k8s.Key)
 	s.held = l2.Desired{}
+	s.holdings = newHoldings()
 	return &s
 }
 
@@ -138,6 +157,8 @@ func (s *speaker) run(ctx context.Context) error {
 	defer check.Stop()
 	due := s.clock.NewTimer(quiet)
 	defer due.Stop()
+	later := s.clock.NewTimer(checkInterval)
+	defer later.Stop()
 
 	ready := s.routers.ready
 
@@ -157,12 +178,24 @@ func (s *speaker) run(ctx context.Context) error {
 		case <-linksChanged:
 			s.lookAtLinks()
 			touched = true
-		case now := <-check.C():
-			touched = s.checkFailures() || !s.again.IsZero() && !now.Before(s.again)
+		case <-later.C():
+			touched = !s.again.IsZero()
+		case <-check.C():
+			touched = s.checkFailures()
 			s.checkLag()
 			s.reportNode()
 		case <-appliedChanged:
-			touched = s.checkFailures()
+			touched = s.checkFailures() || s.waiting
+		case <-s.others.Changes():
+			touched = true
+		case <-s.proxy.changes():
+			touched = true
+		case rival := <-s.announcer.Rivals():
+			touched = s.meetRival(rival)
+		case <-s.audits.changed:
+			s.tellOthers(s.members.View())
+		case <-s.conflicts.changes():
+			touched = true
 		case <-ready:
 			ready, touched = nil, true
 		case <-s.routers.sessions.Changes():
@@ -172,12 +205,11 @@ func (s *speaker) run(ctx context.Context) error {
 			s.routers.look() // at once: it ends sessions
 			touched = true
 		case <-due.C():
-			if took := s.converge(); restFactor*took > quiet {
-				rest = restFactor * took
-			} else {
-				rest = quiet
-			}
+			rest = max(restFactor*s.converge(), quiet)
 			dirty = false
+			if !s.again.IsZero() {
+				later.Reset(max(s.again.Sub(s.clock.Now()), 0))
+			}
 		}
 		if touched && !dirty {
 			dirty = true
@@ -226,11 +258,14 @@ func (s *speaker) lookAtLinks() {
 // tellOthers says what this speaker is good for. As long as the view is in doubt
 // it takes no addresses, so others must not give it any: if it has none either,
 // they count it out, and if it has some, it keeps to itself what links it has
-// gained. They give up what will be its own only when it is about to take it.
+// gained. What it claimed before it was restarted stays its own meanwhile.
 func (s *speaker) tellOthers(view *membership.View) {
 	tell := s.info
-	tell.Sessions = s.routers.established()
+	tell.Sessions, tell.Mute = s.routers.established(), s.audits.found()
+	tell.ProxyDown, tell.WatchPort = s.proxy.down(), s.watchPort
 	switch {
+	case !s.joined:
+		tell.Abstains = true
 	case view.Settled:
 	case len(s.held) == 0:
 		tell.Abstains = true
@@ -255,12 +290,26 @@ func (s *speaker) reportNode() {
 	if !found {
 		return
 	}
+	s.nodeState.layer2 = s.reportLayer2()
 	s.nodeState.report(object, s.routers.nodeState(s.nodeState.last()))
+}
+
+// reportLayer2 says what this node does on layer 2.
+func (s *speaker) reportLayer2() *nodeLayer2 {
+	report := &nodeLayer2{conflicts: s.conflicts.report(), standingInFor: s.standingInFor}
+	for addr := range s.held {
+		if addr.Is4() {
+			report.ownedIPv4++
+		} else {
+			report.ownedIPv6++
+		}
+	}
+	return report
 }
 
 // checkLag lets announcements that are late count as work that waits.
 func (s *speaker) checkLag() {
-	if s.announcer.Lag() > maxLag {
+	if s.announcer.Lag() > maxLag || s.checkAccusations() {
 		s.health.Queued()
 	} else {
 		s.health.Applied()
@@ -270,18 +319,26 @@ func (s *speaker) checkLag() {
 // converge makes a plan, applies it and reports. It returns how long that took.
 func (s *speaker) converge() time.Duration {
 	start := s.clock.Now()
-	s.tellOthers(s.members.View())
-	view := s.members.View() // with what was just told
-	services := s.world.servicesInOrder()
-	p := makePlan(planInput{
-		self: s.self, config: s.world.config, services: services, nodes: s.world.nodesInOrder(),
-		view: view, held: s.held,
-	})
+	view := s.members.View()
+	if !s.joined && view.Settled {
+		s.join(view)
+	}
+	s.tellOthers(view)
+	view = s.members.View() // with what was just told
+	in := s.planInput(view)
+	p := makePlan(in)
+	again := s.withhold(p)
+	s.yields = p.yields
 	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
 	s.apply(p, view)
-	s.again = s.routers.converge(s.world, p, s.links.Links())
+	again = earlier(again, p.due)
+	late, due := s.late(p, s.clock.Now())
+	p.late, again = late, earlier(again, due)
+	s.audits.set(s.auditTargets(p))
+	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
+	s.again = earlier(s.again, s.claim(p))
 	if view.Settled {
-		again := s.reporter.report(p, services, reportView{members: view, speakers: s.speakers, held: s.held, failing: s.failing})
+		again := s.reporter.report(p, in.services, reportView{members: view, speakers: s.speakers, held: s.held, conflicts: s.conflicts.news(s.self), failing: s.failing})
 		s.again = earlier(s.again, again)
 		s.awaitRouters()
 	} else {
@@ -291,9 +348,7 @@ func (s *speaker) converge() time.Duration {
 		}
 	}
 	s.held = p.desired
-	if s.announcer.Lag() <= maxLag {
-		s.health.Applied()
-	}
+	s.checkLag()
 	return s.clock.Since(start)
 }
 
@@ -308,21 +363,18 @@ func (s *speaker) awaitRouters() {
 	s.health.SetReady(true)
 }
 
-// apply makes this node answer for what the plan gives it. If a member was
+// apply makes this node answer for what the plan gives it. If a node was
 // gained, it may have answered for our addresses while it could not see us, so
 // those that we keep are announced again.
 func (s *speaker) apply(p *plan, view *membership.View) {
-	gained := false
-	present := make(map[string]bool, len(view.Members))
-	for i := range view.Members {
-		name := view.Members[i].Node
-		present[name] = true
-		gained = gained || s.present != nil && !s.present[name]
+	gained := s.meetReturned(view)
+	all := maps.Clone(p.desired)
+	maps.Copy(all, p.standIns)
+	if !maps.EqualFunc(s.applied, all, sameAnnouncement) {
+		s.announcer.Apply(all)
+		s.applied = all
 	}
-	s.present = present
-	if !maps.EqualFunc(s.held, p.desired, sameAnnouncement) {
-		s.announcer.Apply(p.desired)
-	}
+	s.tellStandIns(p.standingInFor)
 	var taken, kept, given []netip.Addr
 	owned := [families]int{}
 	for addr := range p.desired {
@@ -340,6 +392,8 @@ func (s *speaker) apply(p *plan, view *membership.View) {
 	}
 	if gained && len(kept) > 0 {
 		s.announcer.Announce(kept...)
+	} else if disputed := s.disputes(p); len(disputed) > 0 {
+		s.announcer.Announce(disputed...)
 	}
 	s.metrics.owned.WithLabelValues("ipv4").Set(float64(owned[ipv4]))
 	s.metrics.owned.WithLabelValues("ipv6").Set(float64(owned[ipv6]))
@@ -350,7 +404,30 @@ func (s *speaker) apply(p *plan, view *membership.View) {
 	}
 }
 
-func sameAnnouncement(a, b l2.Announcement) bool { return slices.Equal(a.Interfaces, b.Interfaces) }
+// meetReturned has the claims of this node and of those that were thought lost be
+// exchanged: what was said meanwhile may have reached neither. It says whether
+// there are any.
+func (s *speaker) meetReturned(view *membership.View) bool {
+	present, standing := make(map[string]bool, len(view.Members)), s.others.standing()
+	gained := false
+	for i := range view.Members {
+		name := view.Members[i].Node
+		if name != s.self && standing.of(name, true).state == ownership.Down {
+			continue
+		}
+		present[name] = true
+		if s.present != nil && !s.present[name] && name != s.self {
+			gained = true
+			s.members.Meet(name)
+		}
+	}
+	s.present = present
+	return gained
+}
+
+func sameAnnouncement(a, b l2.Announcement) bool {
+	return slices.Equal(a.Interfaces, b.Interfaces) && a.Armed == b.Armed && (a.StandIn == nil) == (b.StandIn == nil) && maps.Equal(a.StandIn, b.StandIn)
+}
 
 // someOf renders a few of the addresses and how many more there are.
 func someOf(addrs []netip.Addr) string {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -23,6 +25,7 @@ import (
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
 	"github.com/berth-lb/berth/internal/netif"
+	"github.com/berth-lb/berth/internal/ownership"
 )
 
 // stage runs a speaker's loop on node "a" among fakes, in a bubble of synctest:
@@ -33,6 +36,8 @@ type stage struct {
 	cache   *k8s.Cache
 	objects *apiObjects
 	group   *fakeGroup
+	others  *fakeOthers
+	proxy   *fakeProxy
 	links   *fakeLinks
 	l2      *fakeAnnouncer
 	writer  *fakeWriter
@@ -46,6 +51,10 @@ type fakeGroup struct {
 	view    membership.View
 	changes chan struct{}
 	told    []membership.Info
+	claimed []map[netip.Addr]membership.Claim
+	// said is in which order it said something new: "abstains", "takes" or "claims".
+	said    []string
+	met     []string
 	peers   []membership.Peer
 	rejoins int
 }
@@ -62,11 +71,23 @@ func (g *fakeGroup) SetLocal(info membership.Info) {
 	m := g.view.Member("a")
 	if !m.Info.Equal(info) {
 		g.told = append(g.told, info)
+		said := "takes"
+		if info.Abstains {
+			said = "abstains"
+		}
+		g.said = append(g.said, said)
 	}
 	m.Info = info
 }
 
 func (g *fakeGroup) SetPeers(peers []membership.Peer) { g.peers = peers }
+
+func (g *fakeGroup) SetClaims(claims map[netip.Addr]membership.Claim) {
+	g.claimed, g.said = append(g.claimed, claims), append(g.said, "claims")
+	g.view.Member("a").Claims = membership.NewClaims(claims)
+}
+
+func (g *fakeGroup) Meet(node string) { g.met = append(g.met, node) }
 
 func (g *fakeGroup) Rejoin() {
 	g.rejoins++
@@ -76,14 +97,47 @@ func (g *fakeGroup) Rejoin() {
 // set changes the view and tells of it.
 func (g *fakeGroup) set(change func(v *membership.View)) {
 	change(&g.view)
-	slices.SortFunc(g.view.Members, func(a, b membership.Member) int {
-		if a.Node < b.Node {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(g.view.Members, func(a, b membership.Member) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortFunc(g.view.Gone, func(a, b membership.Gone) int { return cmp.Compare(a.Node, b.Node) })
 	g.changes <- struct{}{}
 }
+
+// claims returns what the speaker claims now.
+func (g *fakeGroup) claims() map[netip.Addr]membership.Claim {
+	if len(g.claimed) == 0 {
+		return nil
+	}
+	return g.claimed[len(g.claimed)-1]
+}
+
+// fakeOthers are other nodes that the test judges.
+type fakeOthers struct {
+	nodes    map[string]nodeStanding
+	isolated bool
+	ring     func(node string) []string
+	changed  chan struct{}
+}
+
+func (o *fakeOthers) standing() *standing {
+	return &standing{nodes: maps.Clone(o.nodes), isolated: o.isolated, ring: o.ring}
+}
+
+func (o *fakeOthers) Changes() <-chan struct{} { return o.changed }
+
+// set judges a node.
+func (o *fakeOthers) set(node string, state ownership.State, away bool) {
+	o.nodes[node] = nodeStanding{state: state, away: away}
+	signal(o.changed)
+}
+
+// fakeProxy is a kube-proxy that is as the test says.
+type fakeProxy struct {
+	unwell  bool
+	changed chan struct{}
+}
+
+func (p *fakeProxy) down() bool               { return p.unwell }
+func (p *fakeProxy) changes() <-chan struct{} { return p.changed }
 
 type fakeLinks struct {
 	links   []netif.Link
@@ -100,18 +154,51 @@ func (l *fakeLinks) set(links ...netif.Link) {
 	l.changed <- struct{}{}
 }
 
+// fakeAnnouncer applies at once, unless the test keeps it waiting.
 type fakeAnnouncer struct {
 	desired   l2.Desired
 	applies   int
 	announced []netip.Addr
 	lag       atomic.Int64 // a time.Duration
+	waits     bool
 	state     atomic.Pointer[l2.State]
 	changed   chan struct{}
+	rivals    chan l2.Rival
+}
+
+func newFakeAnnouncer() *fakeAnnouncer {
+	a := &fakeAnnouncer{changed: make(chan struct{}, 1), rivals: make(chan l2.Rival)}
+	a.state.Store(&l2.State{})
+	return a
 }
 
 func (a *fakeAnnouncer) Apply(d l2.Desired) {
 	a.applies++
 	a.desired = d
+	if !a.waits {
+		a.finish()
+	}
+}
+
+// finish has what is desired be applied, and tells of it.
+func (a *fakeAnnouncer) finish() {
+	state := *a.state.Load()
+	state.Addresses = map[netip.Addr][]string{}
+	for addr, announcement := range a.desired {
+		if announcement.StandIn == nil {
+			state.Addresses[addr] = announcement.Interfaces
+		}
+	}
+	a.state.Store(&state)
+	signal(a.changed)
+}
+
+// fare sets how interfaces fare.
+func (a *fakeAnnouncer) fare(interfaces ...l2.InterfaceState) {
+	state := *a.state.Load()
+	state.Interfaces = interfaces
+	a.state.Store(&state)
+	signal(a.changed)
 }
 
 func (a *fakeAnnouncer) Announce(addrs ...netip.Addr) {
@@ -123,6 +210,7 @@ func (a *fakeAnnouncer) Lag() time.Duration { return time.Duration(a.lag.Load())
 
 func (a *fakeAnnouncer) Applied() *l2.State                   { return a.state.Load() }
 func (a *fakeAnnouncer) Subscribe() (<-chan struct{}, func()) { return a.changed, func() {} }
+func (a *fakeAnnouncer) Rivals() <-chan l2.Rival              { return a.rivals }
 
 // newStage has nodes a and b, a speaker on a only, and a Service default/web
 // with an address of each family.
@@ -143,25 +231,29 @@ func newStage(t *testing.T) *stage {
 			adverts: []*v1beta1.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}}},
 		},
 		group:  &fakeGroup{changes: make(chan struct{}, 1)},
+		others: &fakeOthers{nodes: map[string]nodeStanding{}, changed: make(chan struct{}, 1)},
+		proxy:  &fakeProxy{changed: make(chan struct{}, 1)},
 		links:  &fakeLinks{synced: make(chan struct{}), changed: make(chan struct{}, 1)},
-		l2:     &fakeAnnouncer{changed: make(chan struct{}, 1)},
+		l2:     newFakeAnnouncer(),
 		writer: &fakeWriter{pending: map[k8s.Key][]byte{}},
 		health: daemon.NewHealth(clock.RealClock{}, 5*time.Second),
 	}
-	s.l2.state.Store(&l2.State{})
+	s.others.ring = func(node string) []string { return ringOf(s.group.View(), node) }
 	s.objects.fill(t, cache)
 	s.group.view = membership.View{Members: []membership.Member{{Node: "a", Known: true}}}
 	s.links.links = []netif.Link{kernelLink(1, "eth0", "192.0.2.1/24", "2001:db8::1/64")}
 	close(s.links.synced)
 	s.speaker = newSpeaker(speaker{
-		self: "a", changes: cache, world: newWorld(cache, k8s.Class{Default: true}, 7956),
-		links: s.links, members: s.group, announcer: s.l2,
+		self: "a", changes: cache, world: newWorld(cache, k8s.Class{Default: true}, 7956, clock.RealClock{}),
+		links: s.links, members: s.group, others: s.others, announcer: s.l2, proxy: s.proxy, standIns: true, watchPort: 7955,
+		conflicts: newConflicts(nil, clock.RealClock{}, log.NewNopLogger()),
 		reporter: newReporter(reporter{
 			self: "a", services: cache.Services, writer: s.writer, events: fakeEvents{&desk{}}, clock: clock.RealClock{},
 		}),
 		routers: newRouters(routers{
 			node: "a", sessions: newFakeSessions(), bfd: newFakeBFD(), ready: make(chan struct{}), clock: clock.RealClock{}, logger: log.NewNopLogger(),
 		}),
+		audits:    newAudits(nil, log.NewNopLogger(), func() {}),
 		nodeState: &nodeReporter{writer: &fakeWriter{pending: map[k8s.Key][]byte{}}, logger: log.NewNopLogger()},
 		clock:     clock.RealClock{}, logger: log.NewNopLogger(), health: s.health, metrics: newMetrics(prometheus.NewRegistry()),
 	})
@@ -171,13 +263,14 @@ func newStage(t *testing.T) *stage {
 // start runs the loop and waits until it is idle.
 func (s *stage) start() {
 	ctx, cancel := context.WithCancel(s.t.Context())
-	done := make(chan error, 3)
+	done := make(chan error, 4)
 	go func() { done <- s.cache.Run(ctx) }()
 	go func() { done <- s.speaker.pump(ctx) }()
+	go func() { done <- s.speaker.conflicts.run(ctx) }()
 	go func() { done <- s.speaker.run(ctx) }()
 	s.stop = sync.OnceFunc(func() {
 		cancel()
-		for range 3 {
+		for range 4 {
 			if err := <-done; err != nil {
 				s.t.Error(err)
 			}

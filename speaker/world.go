@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/clock"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
@@ -22,6 +23,7 @@ import (
 type world struct {
 	cache *k8s.Cache
 	class k8s.Class
+	clock clock.PassiveClock
 	// peerPort is where the other speakers listen.
 	peerPort uint16
 
@@ -38,9 +40,9 @@ type world struct {
 	sortedNodes    []*node
 }
 
-func newWorld(cache *k8s.Cache, class k8s.Class, peerPort uint16) *world {
+func newWorld(cache *k8s.Cache, class k8s.Class, peerPort uint16, clk clock.PassiveClock) *world {
 	return &world{
-		cache: cache, class: class, peerPort: peerPort,
+		cache: cache, class: class, peerPort: peerPort, clock: clk,
 		config:     &config.Snapshot{},
 		services:   map[serviceKey]*service{},
 		nodes:      map[string]*node{},
@@ -118,6 +120,11 @@ func (w *world) updateService(key serviceKey) {
 		return
 	}
 	s.backends = w.backendsOf(key)
+	if before, had := w.services[key]; had {
+		for f := range s.backends {
+			s.backends[f].follow(before.backends[f], w.clock.Now())
+		}
+	}
 	w.services[key] = s
 }
 
@@ -178,6 +185,9 @@ func (w *world) refreshBackends(key serviceKey) {
 	}
 	fresh := *s
 	fresh.backends = w.backendsOf(key)
+	for f, before := range s.backends {
+		fresh.backends[f].follow(before, w.clock.Now())
+	}
 	w.services[key] = &fresh
 	w.sortedServices = nil
 }

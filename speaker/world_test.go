@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/k8s"
@@ -69,7 +70,7 @@ func newTestWorld(t testing.TB, objects *apiObjects) *world {
 		t.Fatal(err)
 	}
 	objects.fill(t, cache)
-	w := newWorld(cache, k8s.Class{Name: v1beta1.LoadBalancerClass, Default: true}, 7956)
+	w := newWorld(cache, k8s.Class{Name: v1beta1.LoadBalancerClass, Default: true}, 7956, clock.RealClock{})
 	w.load()
 	return w
 }
@@ -235,10 +236,10 @@ func TestLinksThatOthersAreTold(t *testing.T) {
 	down.Carrier, v4only.LinkLocal, loopback.Loopback = false, netip.Addr{}, true
 	var w linkWatch
 	got, _ := w.look([]netif.Link{kernelLink(1, "eth0", "192.0.2.1/24", "2001:db8::1/64", "fe80::1/64"), down, v4only, loopback}, relevance{})
-	want := membership.Info{Links: []membership.Link{
-		ethernet("eth0", "192.0.2.0/24", "2001:db8::/64"),
-		{Name: "eth2", ARP: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}},
-	}}
+	eth0, eth2 := ethernet("eth0", "192.0.2.0/24", "2001:db8::/64"), ethernet("eth2", "192.0.2.0/24")
+	eth0.MAC, eth0.Addr4, eth0.Addr6 = membership.MAC{2, 0, 0, 0, 0, 1}, addr("192.0.2.1"), addr("fe80::1")
+	eth2.MAC, eth2.Addr4, eth2.NDP = membership.MAC{2, 0, 0, 0, 0, 3}, addr("192.0.2.1"), false
+	want := membership.Info{Links: []membership.Link{eth0, eth2}}
 	if !got.Equal(want) {
 		t.Errorf("told %+v\nwant %+v", got, want)
 	}
@@ -311,7 +312,7 @@ func TestRelevantLinks(t *testing.T) {
 		},
 	}
 	objects.fill(t, cache)
-	w := newWorld(cache, k8s.Class{Default: true}, 7956)
+	w := newWorld(cache, k8s.Class{Default: true}, 7956, clock.RealClock{})
 	w.load()
 	r := w.relevantLinks(addr("203.0.113.1"))
 	if !r.named["eth7"] || len(r.named) != 1 || r.self != addr("203.0.113.1") {

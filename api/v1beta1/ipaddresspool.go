@@ -14,6 +14,7 @@ import (
 // +kubebuilder:printcolumn:name="Auto Assign",type=boolean,JSONPath=`.spec.autoAssign`
 // +kubebuilder:printcolumn:name="Assigned",type=string,JSONPath=`.status.assigned`
 // +kubebuilder:printcolumn:name="Available",type=string,JSONPath=`.status.available`
+// +kubebuilder:printcolumn:name="Quarantined",type=integer,priority=1,JSONPath=`.status.quarantinedCount`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -226,6 +227,18 @@ type IPAddressPoolStatus struct {
 	// +kubebuilder:validation:MaxItems=256
 	Resting []RestingAddress `json:"resting,omitempty"`
 
+	// quarantined are addresses of the pool that another host on the network had
+	// before Berth announced them, the first 256 of them by address. They are
+	// given to nobody until no node reports the other host any more.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	Quarantined []QuarantinedAddress `json:"quarantined,omitempty"`
+	// quarantinedCount is how many addresses of the pool are quarantined, also
+	// those that Services keep.
+	// +optional
+	QuarantinedCount int32 `json:"quarantinedCount,omitempty"`
+
 	// conditions of the pool. Accepted says whether the pool is in force.
 	// +optional
 	// +listType=map
@@ -234,8 +247,8 @@ type IPAddressPoolStatus struct {
 }
 
 // PoolFamilyStatus counts the addresses of one family of a pool. total is the
-// sum of assigned, reserved, resting and available. 9223372036854775807 stands
-// for that many or more.
+// sum of assigned, reserved, resting, quarantined and available.
+// 9223372036854775807 stands for that many or more.
 type PoolFamilyStatus struct {
 	// total is how many addresses the pool can hand out.
 	Total int64 `json:"total"`
@@ -245,6 +258,10 @@ type PoolFamilyStatus struct {
 	Reserved int64 `json:"reserved"`
 	// resting is how many were given up less than reuseDelay ago.
 	Resting int64 `json:"resting"`
+	// quarantined is how many another host on the network has, and no Service;
+	// they count neither as reserved nor as available.
+	// +optional
+	Quarantined int64 `json:"quarantined"`
 	// available is how many can be handed out now.
 	Available int64 `json:"available"`
 	// outOfPool is how many addresses Services keep that the pool no longer has.
@@ -269,6 +286,18 @@ type RestingAddress struct {
 	// service that had it, as namespace/name, and may have it back at once.
 	Service string `json:"service"`
 	// since is when it was given up.
+	Since metav1.Time `json:"since"`
+}
+
+// QuarantinedAddress is an address that another host on the network has.
+type QuarantinedAddress struct {
+	// address that is quarantined.
+	Address string `json:"address"`
+	// mac is the link-layer address of the other host.
+	MAC string `json:"mac"`
+	// node that has heard the other host, the first of several.
+	Node string `json:"node"`
+	// since is when the node first heard it.
 	Since metav1.Time `json:"since"`
 }
 

@@ -29,6 +29,9 @@ type L2Advertisement struct {
 
 // L2AdvertisementSpec says which addresses are announced, by which nodes and on
 // which of their interfaces. An empty spec announces every pool from every node.
+//
+// The annotation berth.dev/rebalance on an advertisement, with a value that it
+// did not have before, spreads its addresses over the nodes anew, once.
 type L2AdvertisementSpec struct {
 	// ipAddressPools whose addresses are announced, by name. Together with
 	// ipAddressPoolSelectors, either may match. Without both, all pools.
@@ -78,7 +81,30 @@ type L2AdvertisementSpec struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	PreferredNodeSelectors []PreferredNodeSelector `json:"preferredNodeSelectors,omitempty"`
+
+	// onConflict says what the owner of an address does when another host, not
+	// one of Berth, answers or announces for it as well (RFC 5227 section 2.4).
+	// Defend announces the address again, at most every 10 seconds, and keeps
+	// it. Yield stops answering for as long as the other host speaks for it. Of
+	// two advertisements for one address that disagree, Yield wins.
+	// +optional
+	// +kubebuilder:default=Defend
+	// +kubebuilder:validation:Enum=Defend;Yield
+	OnConflict ConflictPolicy `json:"onConflict,omitempty"`
 }
+
+// ConflictPolicy says what to do about another host that has one of our
+// addresses.
+type ConflictPolicy string
+
+// What to do about another host that has one of our addresses.
+const (
+	// ConflictDefend: announce it again, at most every 10 seconds, and keep it
+	// (RFC 5227 section 2.4 (c)).
+	ConflictDefend ConflictPolicy = "Defend"
+	// ConflictYield: stop answering for it while the other host speaks for it.
+	ConflictYield ConflictPolicy = "Yield"
+)
 
 // PreferredNodeSelector gives nodes a weight.
 type PreferredNodeSelector struct {

@@ -37,6 +37,10 @@ const AnnotationShareAcrossNamespaces = "berth.dev/share-across-namespaces"
 // connection, until it is removed. Its value is yours.
 const AnnotationDrain = "berth.dev/drain"
 
+// AnnotationRebalance on an L2Advertisement spreads its addresses over the nodes
+// anew, once for each new value. No connection breaks by it.
+const AnnotationRebalance = "berth.dev/rebalance"
+
 // LabelRetained marks the IPReservations that Berth makes for Services with
 // AnnotationRetain.
 const LabelRetained = "berth.dev/retained"
@@ -49,7 +53,8 @@ const (
 	// that it asks for.
 	ConditionAddressAllocated = "berth.dev/AddressAllocated"
 	// ConditionAnnounced on a Service: True when its addresses are announced;
-	// the message says by which node, interface and protocol.
+	// the message says by which node, interface and protocol, or why not: under
+	// ReasonAddressConflict which other host has an address.
 	ConditionAnnounced = "berth.dev/Announced"
 	// ConditionBGPReady on a NodeState: True when every BGP session that the
 	// BGPPeers ask of the node is established.
@@ -91,6 +96,10 @@ const (
 	// ReasonDuplicate: an older peer is the same.
 	ReasonDuplicate = "Duplicate"
 )
+
+// ReasonAddressConflict of ConditionAnnounced and ConditionAddressAllocated: a
+// host that is not Berth's has an address of the Service; the message says which.
+const ReasonAddressConflict = "AddressConflict"
 
 // LoadBalancerClass is the class of Services that are Berth's even when it is
 // not the cluster's default load balancer.

@@ -10,6 +10,8 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,categories=berth
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Owned",type=string,JSONPath=`.status.l2.owned`
+// +kubebuilder:printcolumn:name="Conflicts",type=string,priority=1,JSONPath=`.status.addressConflicts[*].address`
 // +kubebuilder:printcolumn:name="BGP Up",type=string,JSONPath=`.status.bgpUp`
 // +kubebuilder:printcolumn:name="BGP Down",type=string,JSONPath=`.status.bgpDown`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="BGPReady")].status`
@@ -42,12 +44,68 @@ type NodeStateStatus struct {
 	// +kubebuilder:validation:MaxItems=128
 	BGPSessions []BGPSessionStatus `json:"bgpSessions,omitempty"`
 
+	// l2 sums up what the node does on layer 2.
+	// +optional
+	L2 *L2Status `json:"l2,omitempty"`
+	// addressConflicts are the addresses of Services that a host which is not
+	// Berth's speaks for, as this node hears it, in the order of the addresses,
+	// the first 256. One that is no longer heard goes after a while.
+	// +optional
+	// +listType=map
+	// +listMapKey=address
+	// +kubebuilder:validation:MaxItems=256
+	AddressConflicts []AddressConflict `json:"addressConflicts,omitempty"`
+
 	// conditions of the node. BGPReady says whether every session that the
 	// BGPPeers ask for is established.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// L2Status sums up what a node does on layer 2.
+type L2Status struct {
+	// owned is how many addresses the node owns, that is, answers for: "3", or
+	// "3 IPv4, 1 IPv6" where it owns some of both families.
+	// +optional
+	Owned string `json:"owned,omitempty"`
+	// ownedIPv4 is how many IPv4 addresses the node owns.
+	// +optional
+	OwnedIPv4 int32 `json:"ownedIPv4"`
+	// ownedIPv6 is how many IPv6 addresses the node owns.
+	// +optional
+	OwnedIPv6 int32 `json:"ownedIPv6"`
+	// standingInFor are the nodes without a speaker for whose addresses this one
+	// answers, with their MAC addresses.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	StandingInFor []string `json:"standingInFor,omitempty"`
+}
+
+// AddressConflict is an address of Services that a host which is not Berth's
+// speaks for (RFC 5227; for IPv6 RFC 4862 section 5.4).
+type AddressConflict struct {
+	// address that both have.
+	// +kubebuilder:validation:MaxLength=45
+	Address string `json:"address"`
+	// mac is the link-layer address of the other host.
+	// +kubebuilder:validation:MaxLength=64
+	MAC string `json:"mac"`
+	// interface of the node that the other host is heard on.
+	// +optional
+	// +kubebuilder:validation:MaxLength=15
+	Interface string `json:"interface,omitempty"`
+	// since is when the other host was first heard.
+	Since metav1.Time `json:"since"`
+	// lastSeen is when the other host was last heard, give or take some minutes.
+	LastSeen metav1.Time `json:"lastSeen"`
+	// beforeUse says that the other host had the address before any node
+	// announced it. The controller then gives it to nobody, and gives another to
+	// Services that have it without having asked for just this one.
+	// +optional
+	BeforeUse bool `json:"beforeUse"`
 }
 
 // BGPSessionStatus is the state of one BGP session.

@@ -324,6 +324,11 @@ func newL2Advertisement(object *v1beta1.L2Advertisement, pools []*v1beta1.IPAddr
 		NodeSelectors:    nodeSelectors,
 		ServiceSelectors: serviceSelectors,
 		Interfaces:       plain(spec.Interfaces),
+		OnConflict:       cmp.Or(spec.OnConflict, v1beta1.ConflictDefend), // one from before there was the field has none
+		Rebalance:        object.Annotations[v1beta1.AnnotationRebalance],
+	}
+	if known := []v1beta1.ConflictPolicy{v1beta1.ConflictDefend, v1beta1.ConflictYield}; !slices.Contains(known, adv.OnConflict) {
+		errs = append(errs, field.NotSupported(path.Child("onConflict"), adv.OnConflict, known))
 	}
 	for i, p := range spec.PreferredNodeSelectors {
 		selector, err := newSelector(p.Preference)

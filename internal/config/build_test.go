@@ -134,6 +134,42 @@ func TestAdvertisementOutlivesPool(t *testing.T) {
 	}
 }
 
+// TestOnConflict: what an advertisement says about conflicts is in the snapshot, and
+// of two that disagree the one that yields counts.
+func TestOnConflict(t *testing.T) {
+	t.Parallel()
+	old, yields, wrong := advertisement("old"), advertisement("yields"), advertisement("wrong")
+	yields.Spec.OnConflict, wrong.Spec.OnConflict = v1beta1.ConflictYield, "Fight"
+	yields.Annotations = map[string]string{v1beta1.AnnotationRebalance: "2"}
+	snapshot, verdicts := Build(Objects{L2Advertisements: []*v1beta1.L2Advertisement{old, yields, wrong}})
+	if len(snapshot.L2Advertisements) != 2 {
+		t.Fatalf("%d advertisements are in force, want 2", len(snapshot.L2Advertisements))
+	}
+	if v := verdicts.L2Advertisements["wrong"]; v.Accepted || !strings.Contains(v.Message, "spec.onConflict") {
+		t.Errorf("verdict on a policy that does not exist: %+v", v)
+	}
+	defend, yield := snapshot.L2Advertisements[0], snapshot.L2Advertisements[1]
+	if defend.OnConflict != v1beta1.ConflictDefend || yield.OnConflict != v1beta1.ConflictYield {
+		t.Errorf("policies are %s and %s", defend.OnConflict, yield.OnConflict)
+	}
+	if defend.Rebalance != "" || yield.Rebalance != "2" {
+		t.Errorf("rebalance is %q and %q", defend.Rebalance, yield.Rebalance)
+	}
+	for _, test := range []struct {
+		want v1beta1.ConflictPolicy
+		of   []*L2Advertisement
+	}{
+		{v1beta1.ConflictDefend, nil},
+		{v1beta1.ConflictDefend, []*L2Advertisement{defend}},
+		{v1beta1.ConflictYield, []*L2Advertisement{defend, yield}},
+		{v1beta1.ConflictYield, []*L2Advertisement{yield, defend}},
+	} {
+		if got := OnConflict(test.of...); got != test.want {
+			t.Errorf("OnConflict of %d advertisements is %s, want %s", len(test.of), got, test.want)
+		}
+	}
+}
+
 func TestAdvertisementSelectsPools(t *testing.T) {
 	t.Parallel()
 	labelled := pool("labelled", 1, "192.0.2.0/24")

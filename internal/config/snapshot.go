@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ipam"
 )
 
@@ -97,6 +98,25 @@ type L2Advertisement struct {
 	// Interfaces are names; none means those that have the address's subnet.
 	Interfaces     []string
 	PreferredNodes []PreferredNodes
+	// OnConflict is never empty. Where several advertisements select an address,
+	// see OnConflict.
+	OnConflict v1beta1.ConflictPolicy
+	// Rebalance is the value of the annotation berth.dev/rebalance; "" without it.
+	// A value that the advertisement did not have before asks to spread its
+	// addresses anew.
+	Rebalance string
+}
+
+// OnConflict returns what to do about another host that has an address which
+// these advertisements select. If they disagree it is to yield: who asks for
+// that has a host that must not be disturbed, and a defence would.
+func OnConflict(advertisements ...*L2Advertisement) v1beta1.ConflictPolicy {
+	for _, a := range advertisements {
+		if a.OnConflict == v1beta1.ConflictYield {
+			return v1beta1.ConflictYield
+		}
+	}
+	return v1beta1.ConflictDefend
 }
 
 // PoolSelection says which pools an advertisement is for.

@@ -57,6 +57,12 @@ func Rank(addr netip.Addr, candidates []Candidate) []Candidate {
 	return ranked
 }
 
+// Outranks reports whether addr, preferences aside, elects a rather than b.
+func Outranks(addr netip.Addr, a, b Node) bool {
+	key := hashAddr(addr)
+	return before(&Candidate{Node: a}, pair(key, a.key), &Candidate{Node: b}, pair(key, b.key)) < 0
+}
+
 // OwnerOf elects for something that is not an address, such as the writer of a report about a Service that has no
 // owner. The string is hashed as a node name is.
 func OwnerOf(thing string, candidates []Candidate) int {

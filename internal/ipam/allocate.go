@@ -20,8 +20,8 @@ import (
 // Other sharing takes effect in place. It is refused while another owner stands against it.
 //
 // On an error nothing has changed, and the Result tells what the owner still holds. The error is a *FamilyError,
-// *NotInPoolError, *DisabledError, *ReservedError, *RestingError, *InUseError, *QuotaError or *ExhaustedError, or another
-// if the request is malformed.
+// *NotInPoolError, *DisabledError, *ReservedError, *QuarantinedError, *RestingError, *InUseError, *QuotaError or
+// *ExhaustedError, or another if the request is malformed.
 func (a *Allocator) Allocate(req Request) (Result, error) {
 	if err := req.validate(); err != nil {
 		return Result{Addresses: a.Allocation(req.Owner)}, err
@@ -66,6 +66,7 @@ type plan struct {
 	covered [2]bool // families for which an address is kept or added
 	renewed [2]bool // families of which the owner has addresses and wants others
 	missing error
+	move    *move // not nil in Replace
 	// passes is p.admits, made once: searches among shared addresses then cost no allocation.
 	passes func(*holding) bool
 }
@@ -167,6 +168,8 @@ func (p *plan) refuse(addr netip.Addr, held *holding, in *pool) error {
 		return &ReservedError{Address: addr, Reservation: r.name, For: r.who}
 	}
 	switch {
+	case p.a.Quarantined(addr):
+		return &QuarantinedError{Address: addr}
 	case held == nil:
 		return nil
 	case held.rests():

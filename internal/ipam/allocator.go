@@ -21,6 +21,8 @@ type Allocator struct {
 	outOfPool [2]map[*holding]struct{}
 	rests     rests
 	reserved  reserved
+	// quarantine has the addresses that nobody is given, per family.
+	quarantine [2]map[u128]struct{}
 	// now is what Expire was last told.
 	now time.Time
 
@@ -114,7 +116,7 @@ func (a *Allocator) Release(o Owner) []netip.Addr {
 	return released
 }
 
-// held returns the holding of a valid address, nil if nobody has it and it does not rest.
+// held returns the holding of a valid address, nil if nobody has it, it does not rest and is not in quarantine.
 func (a *Allocator) held(addr netip.Addr) *holding {
 	return a.addrs[FamilyOf(addr).index()][number(addr)]
 }
@@ -126,7 +128,7 @@ func (a *Allocator) newAllocation(o Owner, s *Sharing) *allocation {
 	return al
 }
 
-// give makes al an owner of addr; h is its holding, nil if nobody has the address yet and it does not rest.
+// give makes al an owner of addr; h is its holding, nil if nobody has the address yet, it does not rest and is not idle.
 func (a *Allocator) give(al *allocation, addr netip.Addr, h *holding) *holding {
 	switch {
 	case h == nil:
@@ -136,6 +138,9 @@ func (a *Allocator) give(al *allocation, addr netip.Addr, h *holding) *holding {
 		a.attach(h)
 	case h.rests():
 		a.wake(h)
+		h.pool.space(h.family).assigned++
+	case h.idle(): // restored
+		a.rouse(h)
 		h.pool.space(h.family).assigned++
 	}
 	h.addOwner(al)
@@ -176,8 +181,13 @@ func (a *Allocator) drop(al *allocation, h *holding) {
 	a.forget(h)
 }
 
-// forget returns the address of a holding that nobody has, that does not rest and is no longer counted as assigned.
+// forget returns the address of a holding that nobody has, that does not rest and is no longer counted as assigned. In
+// quarantine it is idle from then on.
 func (a *Allocator) forget(h *holding) {
+	if h.inPool && a.quarantined(h.family, h.num) {
+		h.pool.space(h.family).quarantined++
+		return
+	}
 	delete(a.addrs[h.family.index()], h.num)
 	if h.inPool {
 		a.putFree(h)

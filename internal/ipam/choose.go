@@ -96,8 +96,16 @@ func (p *plan) tryReserved(in *pool, f Family, under Owner, whole bool) bool {
 	return ok && p.tryAdd(target{addr: sp.address(f, pos), pool: in})
 }
 
-// tryAdd plans to give an address unless that exceeds a quota.
+// tryAdd plans to give an address unless that exceeds a quota, or not all who are to move there may have it.
 func (p *plan) tryAdd(t target) bool {
+	if p.move != nil && len(p.move.owners) > 1 {
+		if !p.move.admits(t.pool) {
+			return false
+		}
+		p.add = append(p.add, t)
+		p.cover(FamilyOf(t.addr))
+		return true
+	}
 	p.add = append(p.add, t)
 	if p.overQuota(t.pool) != nil {
 		p.add = p.add[:len(p.add)-1]
@@ -189,9 +197,10 @@ func (p *plan) fit(from *pool, f Family) *holding {
 	return found
 }
 
-// admits tells whether the owner may be given a shared address: one that it has not, and that is not reserved for others.
+// admits tells whether the owner may be given a shared address: one that it has not, that is not in quarantine and not
+// reserved for others.
 func (p *plan) admits(h *holding) bool {
-	if p.have != nil && slices.Contains(p.have.holdings, h) {
+	if p.have != nil && slices.Contains(p.have.holdings, h) || p.a.quarantined(h.family, h.num) {
 		return false
 	}
 	r := p.a.reserved.of(h.family, h.num)
@@ -220,7 +229,7 @@ func (p *plan) tried(name string, f Family) PoolTried {
 		return t
 	}
 	st := from.space(f).stats()
-	t.Total, t.Reserved, t.Resting = st.Total, st.Reserved, st.Resting
+	t.Total, t.Reserved, t.Resting, t.Quarantined = st.Total, st.Reserved, st.Resting, st.Quarantined
 	p.add = append(p.add, target{pool: from})
 	t.Quota = p.overQuota(from)
 	p.add = p.add[:len(p.add)-1]
@@ -231,7 +240,7 @@ func (p *plan) tried(name string, f Family) PoolTried {
 		t.Lack = LackDisabled
 	case t.Quota != nil:
 		t.Lack = LackQuota
-	case !t.Reserved.IsZero() || t.Resting > 0:
+	case !t.Reserved.IsZero() || t.Resting+t.Quarantined > 0:
 		t.Lack = LackHeld
 	default:
 		t.Lack = LackFree

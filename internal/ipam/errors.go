@@ -90,6 +90,13 @@ func (e *RestingError) Error() string {
 		e.Address, e.Until.UTC().Format(time.RFC3339), e.Owner)
 }
 
+// QuarantinedError says that a Service asks for an address that somebody outside has, see SetQuarantine.
+type QuarantinedError struct{ Address netip.Addr }
+
+func (e *QuarantinedError) Error() string {
+	return fmt.Sprintf("requested address %s is in use by another host on the network", e.Address)
+}
+
 // DisabledError says that a Service asks for an address of a disabled pool.
 type DisabledError struct {
 	Address netip.Addr
@@ -183,7 +190,7 @@ const (
 	LackDisabled
 	// LackQuota: the namespace may not have more of the pool.
 	LackQuota
-	// LackHeld: all addresses that are not assigned are reserved for others or rest.
+	// LackHeld: all addresses that are not assigned are reserved for others, rest or are in quarantine.
 	LackHeld
 )
 
@@ -192,10 +199,10 @@ type PoolTried struct {
 	Pool   string
 	Family Family
 	Lack   Lack
-	// Total is the number of addresses of the family in the pool; Reserved and Resting are how many of them are not
-	// assigned, but reserved or resting.
-	Total, Reserved Count
-	Resting         int
+	// Total is the number of addresses of the family in the pool; Reserved, Resting and Quarantined are how many of them
+	// are not assigned, but reserved, resting or in quarantine.
+	Total, Reserved      Count
+	Resting, Quarantined int
 	// Quota has the numbers under LackQuota; otherwise it is nil.
 	Quota *QuotaError
 	// Key is the sharing key under which an address was sought; "" if it was to be unshared.
@@ -219,14 +226,19 @@ func (t PoolTried) why() string {
 		return "does not exist"
 	}
 	// Not how many of each: the message would change, and be sent again, whenever another Service comes or goes.
-	states := "assigned"
-	switch reserved, resting := !t.Reserved.IsZero(), t.Resting > 0; {
-	case reserved && resting:
-		states = "assigned, reserved or resting"
-	case reserved:
-		states = "assigned or reserved"
-	case resting:
-		states = "assigned or resting"
+	found := []string{"assigned"}
+	if !t.Reserved.IsZero() {
+		found = append(found, "reserved")
+	}
+	if t.Resting > 0 {
+		found = append(found, "resting")
+	}
+	if t.Quarantined > 0 {
+		found = append(found, "another host's")
+	}
+	states := found[0]
+	if last := len(found) - 1; last > 0 {
+		states = strings.Join(found[:last], ", ") + " or " + found[last]
 	}
 	why := fmt.Sprintf("all %s addresses are %s", t.Total, states)
 	if t.Total == CountOf(1) {

@@ -17,7 +17,7 @@ type allocation struct {
 	restored bool
 }
 
-// holding is an address that one or more owners have, or that rests. There may be a million; the fields are arranged to
+// holding is an address that one or more owners have, that rests, or that is in quarantine. There may be a million; the fields are arranged to
 // fill exactly one cache line (64 bytes).
 type holding struct {
 	num u128 // the address, see number
@@ -29,7 +29,8 @@ type holding struct {
 	shared *shared
 	family Family
 	inPool bool
-	// slot is that of its rest, counted from 1; 0 if it does not rest. What rests is in a pool and has no owner.
+	// slot is that of its rest, counted from 1; 0 if it does not rest. What rests, or is in quarantine and has no owner, is
+	// in a pool.
 	slot uint32
 }
 

@@ -30,7 +30,8 @@ func freeAddresses(t *rapid.T, s *space, set *freeSet, f Family) []netip.Addr {
 func checkInside(t *rapid.T, a *Allocator) {
 	for _, byNum := range a.addrs {
 		for num, h := range byNum {
-			if num != h.num || (len(h.owners()) == 0) != h.rests() || h.shared != nil && h.sole[0] != nil {
+			idle := len(h.owners()) == 0 && !h.rests()
+			if num != h.num || idle && (!h.inPool || !a.quarantined(h.family, num)) || h.rests() && len(h.owners()) > 0 || h.shared != nil && h.sole[0] != nil {
 				t.Fatalf("holding %s is broken: %+v", h.addr(), h)
 			}
 			if h.shared == nil {

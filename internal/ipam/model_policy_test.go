@@ -22,6 +22,8 @@ func (m *model) refuse(a netip.Addr, req Request) string {
 		return "disabled"
 	case !m.admits(a, req.Owner):
 		return "reserved"
+	case slices.Contains(m.quarantine, a):
+		return "quarantined"
 	case rests && rest.Owner != req.Owner:
 		return "resting"
 	case !m.joinable(a, req.Owner, req.Sharing, p.ShareAcrossNamespaces):

@@ -19,6 +19,7 @@ type model struct {
 	reservations []Reservation
 	accepted     []Reservation // those in force, with what they hold in Held
 	counted      map[string]modelCount
+	quarantine   []netip.Addr
 	// from is the pool that covers an assigned address, or covered it last.
 	from map[netip.Addr]string
 }
@@ -111,17 +112,17 @@ func (m *model) joinable(a netip.Addr, o Owner, s *Sharing, across bool) bool {
 	return !mixed || across || open
 }
 
-// free tells whether nobody has the address and it does not rest.
+// free tells whether nobody has the address, it does not rest and is not in quarantine.
 func (m *model) free(a netip.Addr) bool {
 	_, rests := m.restOf(a)
-	return !rests && len(m.holders(a, Owner{})) == 0
+	return !rests && len(m.holders(a, Owner{})) == 0 && !slices.Contains(m.quarantine, a)
 }
 
 // fit returns the address of a pool that o may share.
 func (m *model) fit(p Pool, f Family, req Request) (netip.Addr, bool) {
 	for _, a := range addresses(p, f) {
 		others := m.holders(a, req.Owner)
-		if len(others) == 0 || len(others) < len(m.holders(a, Owner{})) || !m.admits(a, req.Owner) {
+		if len(others) == 0 || len(others) < len(m.holders(a, Owner{})) || !m.admits(a, req.Owner) || slices.Contains(m.quarantine, a) {
 			continue
 		}
 		if m.joinable(a, req.Owner, req.Sharing, p.ShareAcrossNamespaces) {
@@ -244,6 +245,7 @@ func kindOf(err error) string {
 		disabled  *DisabledError
 		reserved  *ReservedError
 		resting   *RestingError
+		foreign   *QuarantinedError
 		quota     *QuotaError
 		conflict  *ReservationConflictError
 		short     *ReservationShortError
@@ -266,6 +268,8 @@ func kindOf(err error) string {
 		return "reserved"
 	case errors.As(err, &resting):
 		return "resting"
+	case errors.As(err, &foreign):
+		return "quarantined"
 	case errors.As(err, &quota):
 		return "quota"
 	case errors.As(err, &conflict):

@@ -26,14 +26,17 @@ type space struct {
 	assigned int
 	// resting counts the addresses that rest: first those that no reservation holds, then those that one holds.
 	resting [2]int
+	// quarantined counts the addresses in quarantine that nobody has and that do not rest.
+	quarantined int
 	// outOfPool counts addresses that the pool once covered, are still assigned, and that no pool covers now.
 	outOfPool int
 	// spans are the ranges by position; they never overlap.
 	spans []span
-	// free has the positions that nobody has, that do not rest and are not reserved. It is nil if the pool has no address
+	// free has the positions that nobody has, that do not rest and are neither reserved nor in quarantine. It is nil if the pool has no address
 	// of the family.
 	free *freeSet
-	// reserved has those that nobody has and that do not rest, but are reserved, by whom they are reserved for.
+	// reserved has those that nobody has and that do not rest and are not in quarantine, but are reserved, by whom they are
+	// reserved for.
 	reserved map[Owner]*freeSet
 	// held is how many there are in reserved.
 	held   Count

@@ -111,12 +111,14 @@ func drawRequest(t *rapid.T) Request {
 type machine struct {
 	real  *Allocator
 	model *model
+	// met is the last request of each owner that was met.
+	met map[Owner]Request
 }
 
 func TestAgainstModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		m := &machine{real: New(), model: newModel()}
+		m := &machine{real: New(), model: newModel(), met: map[Owner]Request{}}
 		m.setPools(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"":         m.check,
@@ -128,6 +130,8 @@ func TestAgainstModel(t *testing.T) {
 
 			"reservations": m.setReservations,
 			"time":         m.passTime,
+			"quarantine":   m.setQuarantine,
+			"replace":      m.replace,
 		})
 	})
 }
@@ -148,6 +152,10 @@ func (m *machine) apply(t *rapid.T, req Request) Result {
 		t.Fatalf("Allocate(%+v): missing %v, want %v", req, res.Missing, wantMissing)
 	}
 	m.checkMoves(t, req, before, res, err)
+	if err == nil {
+		req.Renew = false
+		m.met[req.Owner] = req
+	}
 	return res
 }
 
@@ -286,7 +294,7 @@ func (m *machine) restart(t *rapid.T) {
 		}
 		m.real.SetReservations(m.model.reservations)
 	}
-	steps := []func(){restoreOwners, restoreRests}
+	steps := []func(){restoreOwners, restoreRests, func() { m.real.SetQuarantine(m.model.quarantine) }}
 	if !m.counts() { // what a count takes depends on what is assigned and rests
 		steps = append(steps, reserve)
 	}
@@ -388,6 +396,8 @@ func (m *machine) checkFamily(t *rapid.T, p Pool, f Family, got FamilyStats) {
 		switch {
 		case len(m.model.holders(a, Owner{})) > 0:
 			want.Assigned++
+		case slices.Contains(m.model.quarantine, a) && !rests:
+			want.Quarantined++
 		case reserved:
 			want.Reserved = want.Reserved.plus(CountOf(1))
 		case rests:
@@ -395,7 +405,7 @@ func (m *machine) checkFamily(t *rapid.T, p Pool, f Family, got FamilyStats) {
 		default:
 			want.Available = want.Available.plus(CountOf(1))
 		}
-		if len(m.model.holders(a, Owner{})) == 0 && !rests {
+		if m.model.free(a) {
 			free[who] = append(free[who], a)
 		}
 		if name, ok := m.real.PoolOf(a); !ok || name != p.Name {

@@ -62,7 +62,8 @@ func (a *Allocator) RestoreRest(o Owner, addr netip.Addr, since time.Time) bool 
 	if checkAddr(addr) != nil {
 		return false
 	}
-	if h := a.held(addr); h != nil {
+	h := a.held(addr)
+	if h != nil && !h.idle() {
 		return h.rests()
 	}
 	f, n, since := FamilyOf(addr), number(addr), since.Round(0)
@@ -70,10 +71,14 @@ func (a *Allocator) RestoreRest(o Owner, addr netip.Addr, since time.Time) bool 
 	if !ok || !a.now.Before(since.Add(at.pool.spec.ReuseDelay)) {
 		return false
 	}
-	h := a.spareHoldings.get()
-	*h = holding{family: f, num: n, pool: at.pool, pos: at.position(n), inPool: true}
-	a.addrs[f.index()][n] = h
-	a.takeFree(h)
+	if h != nil {
+		a.rouse(h)
+	} else {
+		h = a.spareHoldings.get()
+		*h = holding{family: f, num: n, pool: at.pool, pos: at.position(n), inPool: true}
+		a.addrs[f.index()][n] = h
+		a.takeFree(h)
+	}
 	a.layToRest(h, o, since)
 	return true
 }
@@ -200,8 +205,7 @@ func (a *Allocator) reattachRest(h *holding) {
 	at, ok := locate(a.index[h.family.index()], h.num)
 	if !ok || !a.now.Before(r.since.Add(at.pool.spec.ReuseDelay)) {
 		a.rests.remove(r)
-		delete(a.addrs[h.family.index()], h.num)
-		a.spareHoldings.put(h)
+		a.reattachIdle(h)
 		return
 	}
 	h.pool, h.pos = at.pool, at.position(h.num)

@@ -141,6 +141,7 @@ func (a *Allocator) replacePools(order []*pool, index [2][]placed) []Owner {
 			}
 		}
 	}
+	a.keepAllIdle()
 	out := make([]Owner, 0, len(moved))
 	for o := range moved {
 		out = append(out, o)
@@ -152,8 +153,12 @@ func (a *Allocator) replacePools(order []*pool, index [2][]placed) []Owner {
 // reattach finds the pool of a holding whose pool was replaced or deleted, or that had none. It tells whether the name of
 // the pool of an assigned address changed.
 func (a *Allocator) reattach(h *holding) bool {
-	if h.rests() {
+	switch {
+	case h.rests():
 		a.reattachRest(h)
+		return false
+	case h.idle():
+		a.reattachIdle(h)
 		return false
 	}
 	var before string

@@ -7,14 +7,16 @@ import (
 
 // FamilyStats counts the addresses of a pool of one family.
 type FamilyStats struct {
-	// Total is the size of the pool: the sum of Assigned, Reserved, Resting and Available.
+	// Total is the size of the pool: the sum of Assigned, Reserved, Resting, Quarantined and Available.
 	Total, Available Count
 	// Assigned are the addresses of the pool that someone has, each counted once however many share it.
 	Assigned int
-	// Reserved are those that reservations hold and nobody has, whether or not they rest too.
+	// Reserved are those that reservations hold, nobody has, and that are not Quarantined, whether or not they rest too.
 	Reserved Count
 	// Resting are those that rest and are not reserved.
 	Resting int
+	// Quarantined are those in quarantine that nobody has and that do not rest, whether or not they are reserved.
+	Quarantined int
 	// OutOfPool are addresses assigned from this pool, as far as known since the start of the process, that no pool
 	// covers any more.
 	OutOfPool int
@@ -78,9 +80,9 @@ func (p *pool) stats() PoolStats {
 }
 
 func (s *space) stats() FamilyStats {
-	st := FamilyStats{Total: s.total, Assigned: s.assigned, Resting: s.resting[0], OutOfPool: s.outOfPool}
+	st := FamilyStats{Total: s.total, Assigned: s.assigned, Resting: s.resting[0], Quarantined: s.quarantined, OutOfPool: s.outOfPool}
 	st.Reserved = s.held.plus(CountOf(uint64(s.resting[1])))
-	st.Available = s.total.minus(st.Reserved).minus(CountOf(uint64(s.assigned + s.resting[0])))
+	st.Available = s.total.minus(st.Reserved).minus(CountOf(uint64(s.assigned + s.resting[0] + s.quarantined)))
 	return st
 }
 

@@ -32,10 +32,18 @@ type Config struct {
 	Metrics *Metrics
 	// Clock defaults to the real one.
 	Clock clock.Clock
+	// Refresh is the period in which every address that is owned is announced
+	// again, against switches and hosts that forget it; 0 turns it off. The
+	// announcements are spread evenly over the period.
+	Refresh time.Duration
 	// Wire opens the sockets; it defaults to packet sockets of the network
 	// namespace in which the goroutine of Run lives.
 	Wire Wire
 }
+
+// DefaultRefresh is the period that suits most networks: less than the five
+// minutes after which a switch usually forgets a station.
+const DefaultRefresh = 2 * time.Minute
 
 // An Announcer answers ARP and NDP for the addresses it is told to, and for no
 // others. Its methods may be called from any goroutine.
@@ -45,18 +53,25 @@ type Announcer struct {
 	metrics *Metrics
 	clock   clock.Clock
 	wire    Wire
+	refresh time.Duration
+	rivals  *rivalry
 
 	// desired is consulted for every request that passes the kernel's filter,
 	// so that a withdrawn address is silent as soon as Apply returns.
 	desired atomic.Pointer[Desired]
 	state   atomic.Pointer[State]
 	wake    chan struct{}
+	// open are the ports that Apply has to flush, macs those of this node's
+	// interfaces. Both are replaced by Run, never modified.
+	open atomic.Pointer[[]*port]
+	macs atomic.Pointer[map[MAC]struct{}]
 
 	mu      sync.Mutex
 	pending time.Time // of the oldest Apply that Run has not taken up; zero if none
 	working time.Time // of the oldest Apply that Run is converging to; zero if none
 	again   map[netip.Addr]struct{}
 	subs    map[chan struct{}]struct{}
+	askers  map[portKey]*askers
 }
 
 // New returns an Announcer that answers for nothing until Apply and Run.
@@ -82,11 +97,16 @@ func New(cfg Config) (*Announcer, error) {
 		metrics: cfg.Metrics,
 		clock:   cfg.Clock,
 		wire:    cfg.Wire,
+		refresh: cfg.Refresh,
+		rivals:  newRivalry(),
 		wake:    make(chan struct{}, 1),
 		again:   make(map[netip.Addr]struct{}),
 		subs:    make(map[chan struct{}]struct{}),
+		askers:  make(map[portKey]*askers),
 	}
 	a.desired.Store(&Desired{})
+	a.open.Store(&[]*port{})
+	a.macs.Store(&map[MAC]struct{}{})
 	a.state.Store(&State{})
 	return a, nil
 }
@@ -98,11 +118,17 @@ func (a *Announcer) Run(ctx context.Context) error {
 	return newLoop(a).run(ctx)
 }
 
-// Apply makes d the complete set of addresses to answer for. It does not block:
-// an address that is no longer in d is silent when Apply returns, all else is
-// converged to by Run. It may be called again with the same value at no cost to
-// the network. Apply keeps no reference to d.
+// Apply makes d the complete set of addresses to answer for. It does not wait
+// for Run: when it returns, an address that is no longer in d is silent, one that
+// was armed and is not any more is answered for, and what was asked for it within
+// the last second has been answered. All else is converged to by Run. It may be
+// called again with the same value at no cost to the network. Apply keeps no
+// reference to d.
 func (a *Announcer) Apply(d Desired) {
+	// To copy many addresses takes milliseconds: those who asked come first.
+	for _, p := range *a.open.Load() {
+		p.flush(d, true)
+	}
 	d = d.normalise()
 	a.mu.Lock()
 	a.desired.Store(&d)
@@ -110,12 +136,22 @@ func (a *Announcer) Apply(d Desired) {
 		a.pending = a.clock.Now()
 	}
 	a.mu.Unlock()
+	for _, p := range *a.open.Load() {
+		p.flush(*a.desired.Load(), false)
+	}
 	notify(a.wake)
 }
 
-// Announce sends gratuitous announcements again for those of addrs that are
-// answered for, as at a takeover; with no argument for all of them. It serves
-// when another node may have claimed the addresses meanwhile.
+// Rivals returns a channel with those who claim an address that this node
+// answers for as its owner, at most once a second for each address and MAC.
+// What does not fit into the channel is lost and reported when it is heard again.
+// The channel is never closed.
+func (a *Announcer) Rivals() <-chan Rival { return a.rivals.reports }
+
+// Announce sends gratuitous announcements, and updates to those who asked of
+// late, again for those of addrs that are owned, as at a takeover; with no
+// argument for all of them. It serves when another node may have claimed the
+// addresses meanwhile.
 func (a *Announcer) Announce(addrs ...netip.Addr) {
 	if len(addrs) == 0 {
 		for addr := range *a.desired.Load() {
@@ -131,7 +167,7 @@ func (a *Announcer) Announce(addrs ...netip.Addr) {
 }
 
 // Applied returns what is really applied at present.
-func (a *Announcer) Applied() *State { return a.state.Load() }
+func (a *Announcer) Applied() *State { return a.state.Load().current() }
 
 // Subscribe returns a channel that gets a value after each change of Applied.
 // Changes coalesce. The channel is never closed; cancel ends the subscription.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -92,12 +93,18 @@ func (l *logLines) count(substr string) (n int) {
 // start runs an Announcer with eth0 (index 2) and eth1 (index 3).
 func start(t *testing.T, wire *FakeWire) *fixture {
 	t.Helper()
+	return startWith(t, wire, func(*Config) {})
+}
+
+// startWith is start with another configuration.
+func startWith(t *testing.T, wire *FakeWire, change func(*Config)) *fixture {
+	t.Helper()
 	f := &fixture{t: t, wire: wire, links: &fakeLinks{}, log: &logLines{}, time: clocktesting.NewFakeClock(time.Unix(1000, 0))}
 	f.links.set(testLink(2, "eth0"), testLink(3, "eth1"))
 	var err error
-	f.Announcer, err = New(Config{
-		Links: f.links, Wire: wire, Clock: f.time, Logger: f.log, Metrics: NewMetrics(prometheus.NewRegistry()),
-	})
+	cfg := Config{Links: f.links, Wire: wire, Clock: f.time, Logger: f.log, Metrics: NewMetrics(prometheus.NewRegistry())}
+	change(&cfg)
+	f.Announcer, err = New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +243,7 @@ func TestWithdrawnAddressIsSilentAtOnce(t *testing.T) {
 	f.applied(on("192.0.2.10", "192.0.2.11"))
 	// The Announcer is busy elsewhere: Apply alone has to do.
 	f.stop()
-	p := &port{key: portKey{"eth0", ARP}, id: identity{2, ourself()}, desired: &f.desired, metrics: f.metrics.forPort(portKey{"eth0", ARP})}
+	p := f.newPort(portKey{"eth0", ARP}, identity{2, ourself()})
 	if p.respond(nil, arpFrame{}.bytes(t)) == nil {
 		t.Fatal("no answer for an address that is owned")
 	}
@@ -414,7 +421,7 @@ func TestManyAddressesAreAppliedAndForeignOnesDoNotWake(t *testing.T) {
 	}
 	f.wire.Deliver("eth0", arpFrame{target: addr4(0x0a000000 + 9999)}.bytes(t))
 	f.sent(1, "is-at 02:00:00:00:00:01 to 192.0.2.99")
-	malformed := nsFrame{target: addr6(1, 7), changeAfterwards: func(b []byte) []byte { b[etherLen+ipv6Len+3]++; return b }}.bytes(t)
+	malformed := nsFrame{target: addr6(1, 7), changeAfterwards: func(b []byte) []byte { b[etherLen+ether.IPv6Len+3]++; return b }}.bytes(t)
 	f.wire.Deliver("eth0", malformed)
 	f.await("the malformed packet to be counted", func() bool {
 		return gather(f.metrics.errors)["eth0/"+kindMalformed+"/ndp"] == 1

@@ -6,53 +6,57 @@ import (
 
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ethernet"
+
+	"github.com/berth-lb/berth/internal/ether"
 )
 
-// arpLen is the length of an ARP packet for IPv4 over Ethernet.
-const arpLen = 28
-
 // parseARP reads a frame that came through FilterARP, trusting nothing. It
-// returns the query in it, or errMalformed, or errIgnored.
-func (s self) parseARP(frame []byte) (query, error) {
+// returns what the packet says, or errMalformed, or errIgnored.
+func (s self) parseARP(frame []byte) (message, error) {
 	if err := s.addressed(frame); err != nil {
-		return query{}, err
+		return message{}, err
 	}
 	// A group other than everyone is nobody's way to send ARP.
-	if dst := mac(frame[0:6]); dst.isGroup() && dst != broadcast {
-		return query{}, errIgnored
+	if dst := MAC(frame[0:6]); dst.IsGroup() && dst != ether.Broadcast {
+		return message{}, errIgnored
 	}
 	var p arp.Packet
 	if err := p.UnmarshalBinary(frame[etherLen:]); err != nil {
-		return query{}, fmt.Errorf("%w: %w", errMalformed, err)
+		return message{}, fmt.Errorf("%w: %w", errMalformed, err)
 	}
 	if p.HardwareType != 1 || p.ProtocolType != uint16(ethernet.EtherTypeIPv4) ||
 		p.HardwareAddrLength != 6 || p.IPLength != 4 {
-		return query{}, errMalformed
+		return message{}, errMalformed
 	}
-	if p.Operation != arp.OperationRequest {
-		return query{}, errIgnored
-	}
-	q := query{target: p.TargetIP, asker: p.SenderIP, askerMAC: mac(p.SenderHardwareAddr)}
+	m := message{query: query{target: p.TargetIP, asker: p.SenderIP, askerMAC: MAC(p.SenderHardwareAddr)}}
 	switch {
-	case q.askerMAC.isGroup():
+	case m.askerMAC.IsGroup():
 		// The answer would go to many: RFC 1812 section 3.3.2 has hosts distrust it.
-		return query{}, errMalformed
-	case q.askerMAC == s.mac:
-		return query{}, errIgnored
-	case q.asker == q.target:
-		// An announcement, not a question: another node takes the address
-		// over (RFC 5227 section 3). An answer would contradict it.
-		return query{}, errIgnored
+		return message{}, errMalformed
+	case m.askerMAC == s.mac:
+		return message{}, errIgnored
 	}
-	return q, nil
+	if !m.asker.IsUnspecified() {
+		// Any packet tells who has the sender's address (RFC 5227 section 2.4),
+		// but for a probe, which has none.
+		m.claimed, m.claimant = m.asker, m.askerMAC
+	}
+	// With its own address as target it is an announcement, not a question:
+	// another node takes the address over (RFC 5227 section 3). An answer would
+	// contradict it.
+	m.asks = p.Operation == arp.OperationRequest && m.asker != m.target
+	if !m.asks && !m.claimed.IsValid() {
+		return message{}, errIgnored
+	}
+	return m, nil
 }
 
 // appendARPReply appends the frame that answers q. It is unicast to the asker,
 // also when q is a probe, whose sender address is 0.0.0.0 (RFC 5227 section
-// 2.1.1).
-func (s self) appendARPReply(b []byte, q query) []byte {
-	b = appendEther(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeARP))
-	return appendARP(b, arp.OperationReply, arpSide{s.mac, q.target}, arpSide{q.askerMAC, q.asker})
+// 2.1.1). It says that the address is at is, and is sent from s.
+func (s self) appendARPReply(b []byte, q query, is MAC) []byte {
+	b = ether.AppendHeader(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeARP))
+	return ether.AppendARP(b, arp.OperationReply, ether.ARPSide{MAC: is, IP: q.target}, ether.ARPSide{MAC: q.askerMAC, IP: q.asker})
 }
 
 // appendGratuitousARP appends a broadcast frame that updates the caches of all
@@ -60,27 +64,10 @@ func (s self) appendARPReply(b []byte, q query) []byte {
 // reply it follows RFC 5944 section 4.6, which wants the target hardware address
 // to equal the sender's. Some hosts heed only the one, some only the other.
 func (s self) appendGratuitousARP(b []byte, op arp.Operation, addr netip.Addr) []byte {
-	b = appendEther(b, broadcast, s.mac, uint16(ethernet.EtherTypeARP))
-	target := arpSide{ip: addr}
+	b = ether.AppendHeader(b, ether.Broadcast, s.mac, uint16(ethernet.EtherTypeARP))
+	target := ether.ARPSide{IP: addr}
 	if op == arp.OperationReply {
-		target.mac = s.mac
+		target.MAC = s.mac
 	}
-	return appendARP(b, op, arpSide{s.mac, addr}, target)
-}
-
-// arpSide is one of the two parties of an ARP packet.
-type arpSide struct {
-	mac mac
-	ip  netip.Addr
-}
-
-// appendARP appends an ARP packet for IPv4 over Ethernet without allocating.
-func appendARP(b []byte, op arp.Operation, sender, target arpSide) []byte {
-	b = append(b, 0, 1, 8, 0, 6, 4, byte(op>>8), byte(op))
-	for _, side := range []arpSide{sender, target} {
-		ip := side.ip.As4()
-		b = append(b, side.mac[:]...)
-		b = append(b, ip[:]...)
-	}
-	return b
+	return ether.AppendARP(b, op, ether.ARPSide{MAC: s.mac, IP: addr}, target)
 }

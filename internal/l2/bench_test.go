@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/packet"
@@ -31,10 +31,12 @@ func BenchmarkRespond(b *testing.B) {
 		for _, n := range []int{1, 10000} {
 			b.Run(fmt.Sprintf("%s/%d", proto, n), func(b *testing.B) {
 				d, addrs := many(proto, n)
-				var desired atomic.Pointer[Desired]
-				desired.Store(&d)
-				key := portKey{"eth0", proto}
-				p := &port{key: key, id: identity{2, ourself()}, desired: &desired, metrics: NewMetrics(nil).forPort(key)}
+				a, err := New(Config{Links: &fakeLinks{}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				a.desired.Store(&d)
+				p := a.newPort(portKey{"eth0", proto}, identity{2, ourself()})
 				var frame []byte
 				if proto == ARP {
 					frame = arpFrame{target: addrs[0]}.bytes(b)
@@ -88,6 +90,55 @@ func BenchmarkConverge(b *testing.B) {
 	}
 }
 
+// BenchmarkActivate is how long it takes, from Apply on, until a remembered query
+// is answered, beside 10,000 owned addresses and 20,000 of two owners that this
+// node is armed for, of which one fails.
+func BenchmarkActivate(b *testing.B) {
+	var answered time.Time
+	wire := &FakeWire{OnSend: func(string, []byte) { answered = time.Now() }}
+	a, err := New(Config{Links: &fakeLinks{links: []netif.Link{testLink(2, "eth0")}}, Wire: wire})
+	if err != nil {
+		b.Fatal(err)
+	}
+	l := newLoop(a)
+	desired := func(active bool) Desired {
+		d := make(Desired)
+		interfaces := []string{"eth0"}
+		first, second := map[string]MAC{"eth0": MAC(ownerMAC)}, map[string]MAC{"eth0": MAC(peerMAC)}
+		for i := range uint32(10000) {
+			d[addr4(0x0a000000+3*i)] = Announcement{Interfaces: interfaces}
+			d[addr4(0x0a000001+3*i)] = Announcement{Interfaces: interfaces, StandIn: first, Armed: !active}
+			d[addr4(0x0a000002+3*i)] = Announcement{Interfaces: interfaces, StandIn: second, Armed: true}
+		}
+		return d
+	}
+	armed, active := desired(false), desired(true)
+	frame := arpFrame{target: addr4(0x0a000001)}.bytes(b)
+	a.Apply(armed)
+	l.converge()
+	var until, round time.Duration
+	rounds := 0
+	for b.Loop() {
+		l.ports[portKey{"eth0", ARP}].respond(nil, frame)
+		start := time.Now()
+		a.Apply(active)
+		until += answered.Sub(start)
+		start = time.Now()
+		l.converge()
+		round += time.Since(start)
+		rounds++
+		wire.Reset()
+		a.Apply(armed)
+		l.converge()
+	}
+	b.ReportMetric(float64(until.Microseconds())/float64(rounds), "µs/answer")
+	b.ReportMetric(float64(round.Microseconds())/float64(rounds), "µs/round")
+	for _, p := range l.ports {
+		l.close(p)
+	}
+	l.serving.Wait()
+}
+
 // BenchmarkWire is one question and its answer over a veth pair, beside 10,000
 // owned addresses.
 func BenchmarkWire(b *testing.B) {
@@ -123,7 +174,7 @@ func BenchmarkWire(b *testing.B) {
 			b.Fatal(err)
 		}
 		// Gratuitous announcements are broadcast; the answer is for the peer.
-		for answered := false; !answered; answered = mac(buf[:6]) == mac(link.HardwareAddr) {
+		for answered := false; !answered; answered = MAC(buf[:6]) == MAC(link.HardwareAddr) {
 			if _, _, err := conn.ReadFrom(buf); err != nil {
 				b.Fatal(err)
 			}

@@ -3,8 +3,10 @@ package l2
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/berth-lb/berth/internal/netif"
@@ -12,7 +14,7 @@ import (
 
 // closeUnwanted closes the ports that no address asks for or whose link is not
 // what it was, and forgets what else belongs to them.
-func (l *loop) closeUnwanted(wanted map[portKey][]netip.Addr, links map[string]*netif.Link) {
+func (l *loop) closeUnwanted(wanted map[portKey]map[netip.Addr]role, links map[string]*netif.Link) {
 	for k, p := range l.ports {
 		link := links[k.ifname]
 		if wanted[k] == nil || link == nil || usable(link, k.proto) != nil || identify(link) != p.id {
@@ -35,8 +37,8 @@ func usable(link *netif.Link, proto Protocol) error {
 	return link.CanNDP()
 }
 
-// convergePort makes the port k answer for addrs and returns what prevents it.
-func (l *loop) convergePort(k portKey, addrs []netip.Addr, link *netif.Link, again map[netip.Addr]struct{}) error {
+// convergePort makes the port k hold what is wanted and returns what prevents it.
+func (l *loop) convergePort(k portKey, wanted map[netip.Addr]role, link *netif.Link, again map[netip.Addr]struct{}) error {
 	if link == nil {
 		return fmt.Errorf("interface %s: %w", k.ifname, errNoInterface)
 	}
@@ -46,19 +48,23 @@ func (l *loop) convergePort(k portKey, addrs []netip.Addr, link *netif.Link, aga
 	p := l.ports[k]
 	if p == nil {
 		var err error
-		if p, err = l.open(k, link, addrs); err != nil {
+		if p, err = l.openPort(k, link, wanted); err != nil {
 			return err
 		}
-	} else if err := l.update(p, addrs); err != nil {
+	} else if err := l.update(p, wanted); err != nil {
 		return err
 	}
 	if p.carrierChanges != link.CarrierChanges {
 		p.carrierChanges = link.CarrierChanges
-		again = p.held // the switch may have forgotten where we are
+		for addr, r := range p.held { // the switch may have forgotten where we are
+			if r == owner {
+				l.scheduler.add(p, addr, false)
+			}
+		}
 	}
 	for addr := range again {
-		if _, ok := p.held[addr]; ok {
-			l.scheduler.add(p, addr)
+		if p.held[addr] == owner {
+			l.scheduler.add(p, addr, true)
 		}
 	}
 	if p.groupErr == nil || !l.clock.Now().Before(p.groupRetry) {
@@ -67,26 +73,24 @@ func (l *loop) convergePort(k portKey, addrs []netip.Addr, link *netif.Link, aga
 	return p.groupErr
 }
 
-// open opens the port k for addrs, unless it failed a short while ago.
-func (l *loop) open(k portKey, link *netif.Link, addrs []netip.Addr) (*port, error) {
+// openPort opens the port k for what is wanted, unless it failed a short while
+// ago.
+func (l *loop) openPort(k portKey, link *netif.Link, wanted map[netip.Addr]role) (*port, error) {
 	id := identify(link)
-	now := l.clock.Now()
-	if r := l.retries[k]; r != nil && r.id == id && now.Before(r.at) {
+	if r := l.retries[k]; r != nil && r.id == id && l.clock.Now().Before(r.at) {
 		return nil, r.err
 	}
-	p := &port{
-		key: k, id: id, desired: &l.desired, metrics: l.metrics.forPort(k), opened: now,
-		closing: make(chan struct{}), done: make(chan struct{}),
-		held: make(map[netip.Addr]struct{}, len(addrs)), limit: maxProgram,
-		carrierChanges: link.CarrierChanges,
+	p := l.newPort(k, id)
+	p.held, p.carrierChanges = wanted, link.CarrierChanges
+	if stats := l.states[k].stats; stats != nil {
+		p.stats = stats
 	}
 	if k.proto == NDP {
 		p.groups = newGroups(l.wire, link.Index)
-		p.groupless = make(map[netip.Addr]struct{})
 	}
 	var err error
 	for {
-		p.conn, err = l.wire.Open(*link, k.proto, filterFor(k.proto, addrs, p.limit))
+		p.conn, err = l.wire.Open(*link, k.proto, p.filter())
 		if !errors.Is(err, ErrFilterSize) || p.limit/2 < minProgram {
 			break
 		}
@@ -97,8 +101,9 @@ func (l *loop) open(k portKey, link *netif.Link, addrs []netip.Addr) (*port, err
 		return nil, l.retryLater(k, id, err)
 	}
 	l.ports[k] = p
-	for _, addr := range addrs {
-		l.hold(p, addr)
+	l.publishPorts()
+	for addr, r := range wanted {
+		l.hold(p, addr, r)
 	}
 	l.serving.Go(func() {
 		if err := p.serve(); err != nil {
@@ -111,44 +116,62 @@ func (l *loop) open(k portKey, link *netif.Link, addrs []netip.Addr) (*port, err
 	return p, nil
 }
 
-// hold makes p announce addr, which its filter lets in.
-func (l *loop) hold(p *port, addr netip.Addr) {
-	p.held[addr] = struct{}{}
+// publishPorts tells Apply which ports there are to flush.
+func (l *loop) publishPorts() {
+	open := slices.Collect(maps.Values(l.ports))
+	l.open.Store(&open)
+}
+
+// hold makes p take up its role for addr, which its filter lets in.
+func (l *loop) hold(p *port, addr netip.Addr, r role) {
 	if p.groupless != nil {
 		p.groupless[addr] = struct{}{}
 	}
-	l.scheduler.add(p, addr)
+	if r == owner {
+		l.scheduler.add(p, addr, true)
+	}
 	l.moved = true
 }
 
-// update makes the open port p answer for addrs.
-func (l *loop) update(p *port, addrs []netip.Addr) error {
-	want := make(map[netip.Addr]struct{}, len(addrs))
+// update makes the open port p hold what is wanted.
+func (l *loop) update(p *port, wanted map[netip.Addr]role) error {
 	var added, removed []netip.Addr
-	for _, addr := range addrs {
-		want[addr] = struct{}{}
-		if _, ok := p.held[addr]; !ok {
+	filtered := false // the filter is to be another
+	for addr, r := range wanted {
+		old := p.held[addr]
+		switch {
+		case old == r:
+			continue
+		case old == stranger:
 			added = append(added, addr)
+			filtered = true
+		case r == owner:
+			l.scheduler.add(p, addr, true) // its requests are let in already
+			filtered = p.key.proto == ARP || filtered
+		case old == owner:
+			l.scheduler.cancel(p, addr)
+			filtered = p.key.proto == ARP || filtered
 		}
+		l.moved = true
 	}
 	for addr := range p.held {
-		if _, ok := want[addr]; !ok {
+		if _, ok := wanted[addr]; !ok {
 			removed = append(removed, addr)
 			l.scheduler.cancel(p, addr)
+			filtered, l.moved = true, true
 		}
 	}
-	if len(added)+len(removed) == 0 {
+	p.held = wanted
+	if !filtered {
 		return nil
 	}
-	l.moved = true
-	p.held = want
 	if err := p.setFilter(); err != nil {
 		l.metrics.failed(p.key, kindFilter)
 		l.close(p)
 		return l.retryLater(p.key, p.id, fmt.Errorf("replacing filter of %s on %s: %w", p.key.proto, p.key.ifname, err))
 	}
 	for _, addr := range added {
-		l.hold(p, addr)
+		l.hold(p, addr, wanted[addr])
 	}
 	for _, addr := range removed {
 		l.leaveGroup(p, addr)
@@ -213,6 +236,7 @@ func (l *loop) close(p *port) {
 	}
 	p.close()
 	delete(l.ports, p.key)
+	l.publishPorts()
 	l.moved = true
 }
 

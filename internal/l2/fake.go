@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -299,7 +300,7 @@ func describe(frame []byte) string {
 		return head + fmt.Sprintf("arp %s %s is-at %s to %s at %s",
 			strings.ToLower(p.Operation.String()), p.SenderIP, p.SenderHardwareAddr, p.TargetIP, p.TargetHardwareAddr)
 	}
-	src, dst, icmp, err := parseIPv6(frame[etherLen:])
+	src, dst, icmp, err := ether.ParseIPv6(frame[etherLen:])
 	if err != nil {
 		return head + "not ARP or ICMPv6"
 	}

@@ -80,12 +80,7 @@ func TestFilterARPProperties(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		owned := words().Draw(r, "owned")
 		limit := rapid.SampledFrom([]int{minProgram, 200, 1000, maxProgram}).Draw(r, "limit")
-		addrs := make([]netip.Addr, len(owned))
-		for i, w := range owned {
-			addrs[i] = addr4(w)
-		}
-		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-		filter := FilterARP(addrs, limit)
+		filter := FilterARP(addrs4(owned), nil, limit)
 		if len(filter) > limit {
 			r.Fatalf("%d instructions exceed the limit of %d", len(filter), limit)
 		}
@@ -93,6 +88,111 @@ func TestFilterARPProperties(t *testing.T) {
 			return load(t, frame, offARPTarget, filter).accepts(addr4(w))
 		})
 	})
+}
+
+// TestFilterARPWatchesSenders: requests pass by target, and all else, and what is
+// not asked for, by sender.
+func TestFilterARPWatchesSenders(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		asked := words().Draw(r, "asked")
+		var owned []uint32
+		for _, w := range asked {
+			if rapid.Bool().Draw(r, "owned") {
+				owned = append(owned, w)
+			}
+		}
+		limit := rapid.SampledFrom([]int{minProgram, 200, 1000, maxProgram}).Draw(r, "limit")
+		filter := FilterARP(addrs4(asked), addrs4(owned), limit)
+		if len(filter) > limit {
+			r.Fatalf("%d instructions exceed the limit of %d", len(filter), limit)
+		}
+		exact := limit == maxProgram && len(asked) < 600
+		vm, err := bpf.NewVM(filter)
+		if err != nil {
+			r.Fatal(err)
+		}
+		frame := arpFrame{}.bytes(t)
+		some := rapid.OneOf(rapid.SampledFrom(append(asked, 1)), rapid.Uint32(), rapid.Map(rapid.SampledFrom(asked), func(w uint32) uint32 { return w + 1 }))
+		for range 20 {
+			op := rapid.SampledFrom([]byte{1, 2, 8}).Draw(r, "operation")
+			sender, target := some.Draw(r, "sender"), some.Draw(r, "target")
+			frame[offARPOperation+1] = op
+			binary.BigEndian.PutUint32(frame[offARPSender:], sender)
+			binary.BigEndian.PutUint32(frame[offARPTarget:], target)
+			_, isAsked := slices.BinarySearch(asked, target)
+			_, isOwned := slices.BinarySearch(owned, sender)
+			want := isAsked && op == 1 || isOwned
+			n, err := vm.Run(frame)
+			if err != nil {
+				r.Fatal(err)
+			}
+			if got := n > 0; got != want && (want || exact) {
+				r.Fatalf("operation %d from %s to %s: accepted %t, want %t", op, addr4(sender), addr4(target), got, want)
+			}
+		}
+	})
+}
+
+func addrs4(words []uint32) []netip.Addr {
+	out := make([]netip.Addr, len(words))
+	for i, w := range words {
+		out[i] = addr4(w)
+	}
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// TestFilterARPIsExactForAShareOfAPool: what one of several nodes owns of a pool
+// is told apart from what the others do, by target and by sender.
+func TestFilterARPIsExactForAShareOfAPool(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		pool, asked, owned int // every asked-th, every owned-th
+		exact              bool
+	}{
+		{10000, 1, 1, true},
+		{30000, 1, 3, true}, // three nodes, each armed for the two others
+		{20000, 2, 2, true},
+		{40000, 2, 4, false},
+	} {
+		r := rand.New(rand.NewPCG(1, uint64(tc.pool)))
+		var asked, owned []netip.Addr
+		role := make(map[netip.Addr]int)
+		for i := range uint32(tc.pool) {
+			a := addr4(0x0a000010 + i)
+			if r.IntN(tc.asked) == 0 {
+				asked = append(asked, a)
+				role[a] = 1
+				if r.IntN(tc.owned/tc.asked) == 0 {
+					owned = append(owned, a)
+					role[a] = 2
+				}
+			}
+		}
+		filter := FilterARP(asked, owned, maxProgram)
+		target := load(t, arpFrame{}.bytes(t), offARPTarget, filter)
+		sender := load(t, arpFrame{op: 2}.bytes(t), offARPSender, filter)
+		foreign, byTarget, bySender := 0, 0, 0
+		for i := range uint32(tc.pool + 100) {
+			a := addr4(0x0a000000 + i)
+			if got, want := target.accepts(a), role[a] > 0; want && !got || got && !want && tc.exact {
+				t.Fatalf("%+v: %s as target: accepted %t, want %t", tc, a, got, want)
+			} else if got && !want {
+				byTarget++
+			}
+			if got, want := sender.accepts(a), role[a] > 1; want && !got || got && !want && tc.exact {
+				t.Fatalf("%+v: %s as sender: accepted %t, want %t", tc, a, got, want)
+			} else if got && !want {
+				bySender++
+			}
+			if role[a] == 0 {
+				foreign++
+			}
+		}
+		t.Logf("pool of %d, %d asked for, %d owned: %d instructions, of %d foreign addresses %d pass as target; %d pass as sender",
+			tc.pool, len(asked), len(owned), len(filter), foreign, byTarget, bySender)
+	}
 }
 
 // checkSearch checks which words a filter for owned accepts: all of owned; if
@@ -195,9 +295,12 @@ func TestFilterNDPIsExactForPools(t *testing.T) {
 
 func TestFiltersRejectOtherPackets(t *testing.T) {
 	t.Parallel()
-	arpFilter := FilterARP([]netip.Addr{ip("192.0.2.10"), ip("2001:db8::10")}, maxProgram)
+	addrs := []netip.Addr{ip("192.0.2.10"), ip("2001:db8::10")}
+	arpFilter, armedFilter := FilterARP(addrs, addrs, maxProgram), FilterARP(addrs, nil, maxProgram)
+	ownFilter := FilterARP(nil, addrs, maxProgram)
 	ndpFilter := FilterNDP([]netip.Addr{ip("192.0.2.10"), ip("2001:db8::10")}, maxProgram)
 	request, solicitation := arpFrame{}.bytes(t), nsFrame{}.bytes(t)
+	claim := arpFrame{sender: ip("192.0.2.10"), target: ip("192.0.2.99")}.bytes(t)
 	patch := func(frame []byte, off int, value byte) []byte {
 		frame = slices.Clone(frame)
 		frame[off] = value
@@ -210,13 +313,25 @@ func TestFiltersRejectOtherPackets(t *testing.T) {
 		want   bool
 	}{
 		{"ARP request", arpFilter, request, true},
-		{"ARP reply", arpFilter, patch(request, 21, 2), false},
+		{"ARP reply to an address of ours", arpFilter, patch(request, 21, 2), false},
+		{"ARP request by an address of ours", arpFilter, claim, true},
+		{"ARP reply by an address of ours", arpFilter, patch(claim, 21, 2), true},
+		{"inverse ARP by an address of ours", arpFilter, patch(claim, 21, 8), true},
+		{"ARP request, armed", armedFilter, request, true},
+		{"ARP request by an address that is armed", armedFilter, claim, false},
+		{"ARP reply by an address that is armed", armedFilter, patch(claim, 21, 2), false},
+		{"ARP request, watching only", ownFilter, request, false},
+		{"ARP request by an address of ours, watching only", ownFilter, claim, true},
+		{"claim with other lengths", arpFilter, patch(claim, 19, 16), false},
+		{"claim of another protocol", arpFilter, patch(claim, 16, 0x86), false},
+		{"claim cut short", arpFilter, claim[:31], false},
 		{"ARP of another protocol", arpFilter, patch(request, 16, 0x86), false},
 		{"ARP with other lengths", arpFilter, patch(request, 19, 16), false},
 		{"ARP cut short", arpFilter, request[:41], false},
-		{"nothing owned", FilterARP(nil, maxProgram), request, false},
+		{"nothing owned", FilterARP(nil, nil, maxProgram), request, false},
 		{"solicitation", ndpFilter, solicitation, true},
-		{"advertisement", ndpFilter, patch(solicitation, 54, 136), false},
+		{"advertisement", ndpFilter, patch(solicitation, 54, 136), true},
+		{"redirect", ndpFilter, patch(solicitation, 54, 137), false},
 		{"solicitation with a code", ndpFilter, patch(solicitation, 55, 1), false},
 		{"solicitation from beyond the link", ndpFilter, patch(solicitation, 21, 254), false},
 		{"UDP", ndpFilter, patch(solicitation, 20, 17), false},
@@ -259,15 +374,15 @@ func TestKernelAcceptsFilters(t *testing.T) {
 	link := netif.Link{Index: 1, Name: "lo"}
 	for _, proto := range []Protocol{ARP, NDP} {
 		ns.MustDo(func() error {
-			conn, err := PacketWire{}.Open(link, proto, filterFor(proto, nil, maxProgram))
+			conn, err := PacketWire{}.Open(link, proto, filterFor(proto, nil, nil, maxProgram))
 			if err != nil {
 				return err
 			}
 			p := &port{key: portKey{"lo", proto}, conn: conn, limit: maxProgram}
 			for _, n := range []int{1, 1000, 20000, 20000, 1000, 20000} {
-				p.held = make(map[netip.Addr]struct{})
+				p.held = make(map[netip.Addr]role)
 				for _, a := range scattered(proto, n) {
-					p.held[a] = struct{}{}
+					p.held[a] = owner
 				}
 				if err := p.setFilter(); err != nil {
 					return fmt.Errorf("%s, %d addresses: %w", proto, n, err)
@@ -282,13 +397,13 @@ func TestKernelAcceptsFilters(t *testing.T) {
 func TestFilterShrinksToWhatTheSocketTakes(t *testing.T) {
 	t.Parallel()
 	w := &FakeWire{FilterLimit: 500}
-	conn, err := w.Open(testLink(2, "eth0"), ARP, FilterARP(nil, maxProgram))
+	conn, err := w.Open(testLink(2, "eth0"), ARP, FilterARP(nil, nil, maxProgram))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &port{key: portKey{"eth0", ARP}, conn: conn, limit: maxProgram, held: make(map[netip.Addr]struct{})}
+	p := &port{key: portKey{"eth0", ARP}, conn: conn, limit: maxProgram, held: make(map[netip.Addr]role)}
 	for _, a := range scattered(ARP, 3000) {
-		p.held[a] = struct{}{}
+		p.held[a] = owner
 	}
 	if err := p.setFilter(); err != nil {
 		t.Fatal(err)
@@ -306,7 +421,7 @@ func BenchmarkFilter(b *testing.B) {
 			addrs := scattered(proto, n)
 			b.Run(fmt.Sprintf("%s/%d", proto, n), func(b *testing.B) {
 				for b.Loop() {
-					filterFor(proto, addrs, maxProgram)
+					filterFor(proto, addrs, addrs, maxProgram)
 				}
 			})
 		}

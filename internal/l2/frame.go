@@ -3,21 +3,18 @@ package l2
 import (
 	"errors"
 	"net/netip"
+
+	"github.com/berth-lb/berth/internal/ether"
 )
 
-// mac is an Ethernet address as a comparable value.
-type mac [6]byte
+// MAC is an Ethernet address as a comparable value.
+type MAC = ether.MAC
 
-var broadcast = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-
-// isGroup reports whether m names a group of stations (or all), not one.
-func (m mac) isGroup() bool { return m[0]&1 != 0 }
-
-// etherLen is the length of an Ethernet header. Packet sockets strip VLAN tags.
-const etherLen = 14
+// etherLen is the length of an Ethernet header.
+const etherLen = ether.HeaderLen
 
 // self is how this node appears on one link.
-type self struct{ mac mac }
+type self struct{ mac MAC }
 
 // A query asks to resolve an address.
 type query struct {
@@ -25,12 +22,23 @@ type query struct {
 	// asker and askerMAC are where the answer goes. A probe for duplicates has
 	// no asker: the address is unspecified.
 	asker    netip.Addr
-	askerMAC mac
+	askerMAC MAC
+}
+
+// A message is what a packet says: it asks for an address, tells who has one, or
+// both.
+type message struct {
+	query
+	asks bool // the query is one
+	// claimed is valid if the packet says that claimant has it, or, as a probe
+	// for duplicates of IPv6, is about to.
+	claimed  netip.Addr
+	claimant MAC
 }
 
 var (
 	// errMalformed marks packets that violate their RFC.
-	errMalformed = errors.New("malformed packet")
+	errMalformed = ether.ErrMalformed
 	// errIgnored marks packets that are in order but not for us to answer.
 	errIgnored = errors.New("not to be answered")
 )
@@ -42,21 +50,14 @@ func (s self) addressed(frame []byte) error {
 	if len(frame) < etherLen {
 		return errMalformed
 	}
-	if dst := mac(frame[0:6]); dst != s.mac && !dst.isGroup() {
+	if dst := MAC(frame[0:6]); dst != s.mac && !dst.IsGroup() {
 		return errIgnored
 	}
-	switch src := mac(frame[6:12]); {
-	case src.isGroup():
+	switch src := MAC(frame[6:12]); {
+	case src.IsGroup():
 		return errMalformed // IEEE 802.3 section 3.2.3: a source is one station
 	case src == s.mac:
 		return errIgnored
 	}
 	return nil
-}
-
-// appendEther appends an Ethernet header.
-func appendEther(b []byte, dst, src mac, etherType uint16) []byte {
-	b = append(b, dst[:]...)
-	b = append(b, src[:]...)
-	return append(b, byte(etherType>>8), byte(etherType))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,17 +11,18 @@ import (
 )
 
 // A sent announcement, and when.
-type turn struct {
+type sending struct {
 	addr netip.Addr
 	at   time.Duration
+	to   *Asker // nil: everybody
 }
 
 // play takes from q what it gives, advancing time as it asks, until end.
-func play(q *queue, start time.Time, from, end time.Duration) (turns []turn) {
+func play(q *queue, start time.Time, from, end time.Duration) (turns []sending) {
 	for now := from; now <= end; {
-		key, ok, wait := q.next(start.Add(now))
+		t, ok, wait := q.next(start.Add(now))
 		if ok {
-			turns = append(turns, turn{key.addr, now})
+			turns = append(turns, sending{t.addr, now, t.to})
 			continue
 		}
 		if q.empty() {
@@ -36,8 +36,8 @@ func play(q *queue, start time.Time, from, end time.Duration) (turns []turn) {
 func TestQueueRepeatsOneAddress(t *testing.T) {
 	t.Parallel()
 	start := time.Unix(1000, 0)
-	q := newQueue(start)
-	q.add(nil, ip("192.0.2.10"))
+	q := newQueue(start, 0)
+	q.add(announceKey{nil, ip("192.0.2.10")}, false)
 	got := play(q, start, 0, time.Minute)
 	want := []time.Duration{0, 1100 * time.Millisecond, 2200 * time.Millisecond, 3300 * time.Millisecond, 4400 * time.Millisecond}
 	if len(got) != len(want) {
@@ -56,11 +56,11 @@ func TestQueueRepeatsOneAddress(t *testing.T) {
 func TestQueueStartsAgain(t *testing.T) {
 	t.Parallel()
 	start := time.Unix(1000, 0)
-	q := newQueue(start)
-	q.add(nil, ip("192.0.2.10"))
+	q := newQueue(start, 0)
+	q.add(announceKey{nil, ip("192.0.2.10")}, false)
 	play(q, start, 0, 1500*time.Millisecond)
-	q.add(nil, ip("192.0.2.10"))
-	q.add(nil, ip("192.0.2.10")) // twice is once
+	q.add(announceKey{nil, ip("192.0.2.10")}, false)
+	q.add(announceKey{nil, ip("192.0.2.10")}, false) // twice is once
 	got := play(q, start, 1500*time.Millisecond, time.Minute)
 	if len(got) != announceTimes || got[0].at != 1500*time.Millisecond {
 		t.Fatalf("got %v, want a whole round from 1.5s on", got)
@@ -70,9 +70,9 @@ func TestQueueStartsAgain(t *testing.T) {
 func TestQueueCancel(t *testing.T) {
 	t.Parallel()
 	start := time.Unix(1000, 0)
-	q := newQueue(start)
-	q.add(nil, ip("192.0.2.10"))
-	q.add(nil, ip("192.0.2.11"))
+	q := newQueue(start, 0)
+	q.add(announceKey{nil, ip("192.0.2.10")}, false)
+	q.add(announceKey{nil, ip("192.0.2.11")}, false)
 	q.cancel(announceKey{nil, ip("192.0.2.11")})
 	play(q, start, 0, 0)
 	q.cancel(announceKey{nil, ip("192.0.2.10")})
@@ -87,9 +87,9 @@ func TestQueuePacesManyAddresses(t *testing.T) {
 	t.Parallel()
 	const n = 2000
 	start := time.Unix(1000, 0)
-	q := newQueue(start)
+	q := newQueue(start, 0)
 	for i := range uint32(n) {
-		q.add(nil, addr4(0xc0000200+i))
+		q.add(announceKey{nil, addr4(0xc0000200 + i)}, false)
 	}
 	got := play(q, start, 0, time.Minute)
 	if len(got) != n*announceTimes {
@@ -121,32 +121,31 @@ func TestSchedulerSendsThroughPorts(t *testing.T) {
 	t.Parallel()
 	clock := clocktesting.NewFakeClock(time.Unix(1000, 0))
 	wire := &FakeWire{}
-	metrics := NewMetrics(nil)
-	var desired atomic.Pointer[Desired]
+	a, err := New(Config{Links: &fakeLinks{}, Clock: clock, Wire: wire})
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, desired := a.metrics, &a.desired
 	ports := make(map[Protocol]*port)
 	for _, proto := range []Protocol{ARP, NDP} {
-		key := portKey{"eth0", proto}
-		conn, err := wire.Open(testLink(2, "eth0"), proto, filterFor(proto, nil, maxProgram))
-		if err != nil {
+		p := a.newPort(portKey{"eth0", proto}, identity{2, ourself()})
+		if p.conn, err = wire.Open(testLink(2, "eth0"), proto, p.filter()); err != nil {
 			t.Fatal(err)
 		}
-		ports[proto] = &port{
-			key: key, conn: conn, desired: &desired, metrics: metrics.forPort(key),
-			id: identity{2, ourself()}, closing: make(chan struct{}),
-		}
+		ports[proto] = p
 	}
 	on := Announcement{Interfaces: []string{"eth0"}}
 	desired.Store(&Desired{ip("192.0.2.10"): on, ip("2001:db8::10"): on})
-	s := newScheduler(clock)
+	s := newScheduler(clock, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); s.run(ctx) }()
 	defer func() { cancel(); <-done }()
 
 	lines := func() int { return len(strings.Split(wire.String(), "\n")) }
-	s.add(ports[ARP], ip("192.0.2.10"))
+	s.add(ports[ARP], ip("192.0.2.10"), false)
 	eventually(t, "the first ARP announcement", func() bool { return lines() == 2 })
-	s.add(ports[NDP], ip("2001:db8::10"))
+	s.add(ports[NDP], ip("2001:db8::10"), false)
 	eventually(t, "the first NDP announcement", func() bool { return lines() == 3 })
 	want := strings.Join([]string{
 		"eth0 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff arp operationrequest 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.10 at 00:00:00:00:00:00",
@@ -170,7 +169,7 @@ func TestSchedulerSendsThroughPorts(t *testing.T) {
 
 	// A withdrawn address is not announced, even if nobody cancels it.
 	desired.Store(&Desired{})
-	s.add(ports[ARP], ip("192.0.2.10"))
+	s.add(ports[ARP], ip("192.0.2.10"), false)
 	eventually(t, "the round to end", func() bool {
 		clock.Step(time.Second)
 		s.mu.Lock()

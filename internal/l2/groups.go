@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/berth-lb/berth/internal/ether"
 )
 
 // groups are the solicited-node groups that one interface is a member of. A
@@ -37,7 +39,7 @@ func newGroups(wire Wire, ifindex int) *groups {
 // add joins the group of addr unless another address did. When it fails it has
 // done nothing.
 func (g *groups) add(addr netip.Addr) error {
-	group := solicitedNode(addr)
+	group := ether.SolicitedNode(addr)
 	if m := g.members[group]; m != nil {
 		m.addrs++
 		return nil
@@ -72,7 +74,7 @@ func (g *groups) add(addr netip.Addr) error {
 
 // remove leaves the group of addr unless another address needs it.
 func (g *groups) remove(addr netip.Addr) error {
-	group := solicitedNode(addr)
+	group := ether.SolicitedNode(addr)
 	m := g.members[group]
 	if m == nil {
 		return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 	"github.com/berth-lb/berth/internal/netnstest"
 )
@@ -199,11 +200,41 @@ func (n *kernelNetwork) probeARP(addr netip.Addr) (answered bool) {
 			}
 			var p arp.Packet
 			answered = p.UnmarshalBinary(buf[etherLen:size]) == nil && p.Operation == arp.OperationReply &&
-				p.SenderIP == addr && mac(p.TargetHardwareAddr) == mac(link.HardwareAddr)
+				p.SenderIP == addr && MAC(p.TargetHardwareAddr) == MAC(link.HardwareAddr)
 		}
 		return nil
 	})
 	return answered
+}
+
+func (n *kernelNetwork) peerMAC() net.HardwareAddr { return n.peer.MAC("eth0") }
+
+func (n *kernelNetwork) ask(addr netip.Addr) {
+	for _, family := range []string{"ipv4", "ipv6"} {
+		n.peer.SetSysctl("net/"+family+"/neigh/eth0/retrans_time_ms", "30000")
+		n.peer.SetSysctl("net/"+family+"/neigh/eth0/mcast_solicit", "1")
+	}
+	n.send("eth0", addr)
+}
+
+// usurp has the peer's kernel ask for the node's address from addr, or for
+// duplicates of addr, which is the first that it does with an IPv6 address.
+func (n *kernelNetwork) usurp(addr netip.Addr) {
+	if addr.Is6() {
+		n.peer.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1")
+		n.peer.AddAddress("eth0", netip.PrefixFrom(addr, 64).String())
+		return
+	}
+	n.peer.AddAddress("eth0", netip.PrefixFrom(addr, 24).String())
+	n.peer.MustDo(func() error {
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: addr.AsSlice()}, &net.UDPAddr{IP: net.IP{192, 0, 2, 1}, Port: 9})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+		_, err = c.Write([]byte("!"))
+		return err
+	})
 }
 
 func (n *kernelNetwork) plant(addr netip.Addr, m net.HardwareAddr) { n.set(addr, m, netlink.NUD_STALE) }
@@ -236,7 +267,7 @@ func (n *kernelNetwork) groups() (out []netip.Addr) {
 	}
 	for _, a := range list {
 		addr, _ := netip.AddrFromSlice(a.IP)
-		own[solicitedNode(addr)] = true
+		own[ether.SolicitedNode(addr)] = true
 	}
 	n.node.MustDo(func() error {
 		f, err := os.Open("/proc/thread-self/net/igmp6")
@@ -251,7 +282,7 @@ func (n *kernelNetwork) groups() (out []netip.Addr) {
 				return err
 			}
 			group := netip.AddrFrom16([16]byte(b))
-			if fields[1] == "eth0" && isSolicitedNode(group) && !own[group] {
+			if fields[1] == "eth0" && ether.IsSolicitedNode(group) && !own[group] {
 				out = append(out, group)
 			}
 		}
@@ -307,7 +338,7 @@ func TestKernelFilterKnowsItsInterface(t *testing.T) {
 	addrs := []netip.Addr{ip("192.0.2.10")}
 	var conn Conn
 	n.node.MustDo(func() (err error) {
-		conn, err = PacketWire{}.Open(link, ARP, FilterARP(addrs, maxProgram))
+		conn, err = PacketWire{}.Open(link, ARP, FilterARP(addrs, addrs, maxProgram))
 		return err
 	})
 	t.Cleanup(func() { _ = conn.Close() })
@@ -323,7 +354,7 @@ func TestKernelFilterKnowsItsInterface(t *testing.T) {
 		t.Fatalf("a request on the interface was not seen: %v", err)
 	}
 	conn.(*packetConn).ifindex++
-	if err := conn.SetFilter(FilterARP(addrs, maxProgram)); err != nil {
+	if err := conn.SetFilter(FilterARP(addrs, addrs, maxProgram)); err != nil {
 		t.Fatal(err)
 	}
 	for read() == nil { // what was queued before

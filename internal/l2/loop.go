@@ -12,11 +12,14 @@ import (
 )
 
 const (
-	// convergeInterval is the shortest pause between two rounds, so that a
-	// stream of changes to many addresses costs few rebuilt filters. A round
-	// that took long is followed by a pause convergeShare times as long.
+	// convergeInterval is the pause that a round is worth, so that a stream of
+	// changes to many addresses costs few rebuilt filters. A round that took long
+	// is worth a pause convergeShare times as long. Up to convergeCredit of that
+	// may be owed, so that a change after a while of rest is never put off, nor
+	// are the few that it may bring with it.
 	convergeInterval = 20 * time.Millisecond
 	convergeShare    = 3
+	convergeCredit   = 100 * time.Millisecond
 
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 10 * time.Second
@@ -56,7 +59,7 @@ type failure struct {
 func newLoop(a *Announcer) *loop {
 	return &loop{
 		Announcer: a,
-		scheduler: newScheduler(a.clock),
+		scheduler: newScheduler(a.clock, a.refresh),
 		ports:     make(map[portKey]*port),
 		retries:   make(map[portKey]*retry),
 		states:    make(map[portKey]InterfaceState),
@@ -81,11 +84,16 @@ func (l *loop) run(ctx context.Context) error {
 		l.finish(l.report(nil))
 	}()
 
+	var rested time.Time // when the rounds so far will have been rested for
 	for {
 		start := l.clock.Now()
 		retry := l.clock.NewTimer(l.converge())
-		pause := max(convergeInterval, convergeShare*l.clock.Since(start))
-		goOn := l.rest(ctx, pause) && l.await(ctx, changed, retry.C())
+		now := l.clock.Now()
+		if rested.Before(now) {
+			rested = now
+		}
+		rested = rested.Add(max(convergeInterval, convergeShare*now.Sub(start)))
+		goOn := l.rest(ctx, rested.Sub(now)-convergeCredit) && l.await(ctx, changed, retry.C())
 		retry.Stop()
 		if !goOn {
 			return nil
@@ -114,6 +122,9 @@ func (l *loop) await(ctx context.Context, changed <-chan struct{}, retry <-chan 
 
 // rest waits between two rounds and reports whether to go on.
 func (l *loop) rest(ctx context.Context, pause time.Duration) bool {
+	if pause <= 0 {
+		return true
+	}
 	timer := l.clock.NewTimer(pause)
 	defer timer.Stop()
 	for {
@@ -137,23 +148,47 @@ func (l *loop) converge() time.Duration {
 		return math.MaxInt64 // not listed yet: nothing is known to be missing
 	}
 	desired, again := l.begin()
-	wanted := make(map[portKey][]netip.Addr)
-	for addr, ann := range desired {
-		proto := ProtocolOf(addr)
-		for _, name := range ann.Interfaces {
-			k := portKey{name, proto}
-			wanted[k] = append(wanted[k], addr)
+	wanted := wants(desired)
+	links := make(map[string]*netif.Link)
+	macs := make(map[MAC]struct{})
+	for i, link := range snapshot {
+		links[link.Name] = &snapshot[i]
+		if len(link.MAC) == len(MAC{}) {
+			macs[MAC(link.MAC)] = struct{}{}
 		}
 	}
-	links := make(map[string]*netif.Link)
-	for i := range snapshot {
-		links[snapshot[i].Name] = &snapshot[i]
-	}
+	l.macs.Store(&macs)
+	l.forgetAskers(func(ifname string) bool { return links[ifname] != nil })
 	l.closeUnwanted(wanted, links)
 	errs := make(map[portKey]error)
-	for k, addrs := range wanted {
-		errs[k] = l.convergePort(k, addrs, links[k.ifname], again)
+	for k, held := range wanted {
+		errs[k] = l.convergePort(k, held, links[k.ifname], again)
 	}
 	l.finish(l.report(errs))
 	return l.nextRetry()
+}
+
+// wants returns the roles of each port that some address asks for.
+func wants(desired Desired) map[portKey]map[netip.Addr]role {
+	out := make(map[portKey]map[netip.Addr]role)
+	var last portKey // most addresses are on the same
+	var roles map[netip.Addr]role
+	for addr, ann := range desired {
+		proto := ProtocolOf(addr)
+		for _, name := range ann.Interfaces {
+			r, _ := ann.role(name)
+			if r == stranger {
+				continue
+			}
+			if k := (portKey{name, proto}); k != last {
+				last, roles = k, out[k]
+				if roles == nil {
+					roles = make(map[netip.Addr]role, len(desired))
+					out[k] = roles
+				}
+			}
+			roles[addr] = r
+		}
+	}
+	return out
 }

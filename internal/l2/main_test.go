@@ -13,10 +13,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	generateIfAsked()
+	goleak.VerifyTestMain(m)
+}
 
 var (
 	ourMAC  = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x01}
@@ -27,7 +31,7 @@ var (
 
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-func ourself() self { return self{mac: mac(ourMAC)} }
+func ourself() self { return self{mac: MAC(ourMAC)} }
 
 // testLink is an Ethernet interface in good order.
 func testLink(index int, name string) netif.Link {
@@ -90,7 +94,7 @@ func (f nsFrame) bytes(t testing.TB) []byte {
 		f.ipSrc = peerLL
 	}
 	if !f.ipDst.IsValid() {
-		f.ipDst = solicitedNode(f.target)
+		f.ipDst = ether.SolicitedNode(f.target)
 	}
 	group := f.ipDst.As16()
 	f.dst, f.src = either(f.dst, net.HardwareAddr{0x33, 0x33, group[12], group[13], group[14], group[15]}), either(f.src, peerMAC)
@@ -117,12 +121,49 @@ func (f nsFrame) bytes(t testing.TB) []byte {
 	return frame
 }
 
+// A naFrame is a neighbour advertisement to build; zero fields get what a peer
+// that takes 2001:db8::10 over would send.
+type naFrame struct {
+	dst, src            net.HardwareAddr
+	ipDst, ipSrc        netip.Addr
+	target              netip.Addr
+	is                  net.HardwareAddr // said to have it
+	noOption, solicited bool
+	change              func(frame []byte) []byte // before the checksum is made
+}
+
+func (f naFrame) bytes(t testing.TB) []byte {
+	t.Helper()
+	or := func(a, b netip.Addr) netip.Addr {
+		if a.IsValid() {
+			return a
+		}
+		return b
+	}
+	f.target, f.ipSrc, f.ipDst = or(f.target, ip("2001:db8::10")), or(f.ipSrc, peerLL), or(f.ipDst, ip("ff02::1"))
+	f.dst, f.src, f.is = either(f.dst, ether.AllNodes[:]), either(f.src, peerMAC), either(f.is, peerMAC)
+	icmp := append([]byte{136, 0, 0, 0, naOverride, 0, 0, 0}, f.target.AsSlice()...)
+	if f.solicited {
+		icmp[4] |= naSolicited
+	}
+	if !f.noOption {
+		icmp = append(append(icmp, 2, 1), f.is...)
+	}
+	packet := append([]byte{0x60, 0, 0, 0, 0, byte(len(icmp)), 58, 255}, f.ipSrc.AsSlice()...)
+	packet = append(append(packet, f.ipDst.AsSlice()...), icmp...)
+	frame := etherFrame(t, f.dst, f.src, ethernet.EtherTypeIPv6, packet)[:etherLen+len(packet)]
+	if f.change != nil {
+		frame = f.change(frame)
+	}
+	return fixChecksum(frame)
+}
+
 // fixChecksum makes the checksum of the ICMPv6 message in frame right.
 func fixChecksum(frame []byte) []byte {
-	icmp := frame[etherLen+ipv6Len:]
+	icmp := frame[etherLen+ether.IPv6Len:]
 	icmp = icmp[:min(len(icmp), int(frame[etherLen+4])<<8|int(frame[etherLen+5]))]
 	icmp[2], icmp[3] = 0, 0
-	sum := checksum(frame[etherLen+8:etherLen+ipv6Len], icmp)
+	sum := ether.Checksum(frame[etherLen+8:etherLen+ether.IPv6Len], icmp)
 	icmp[2], icmp[3] = byte(sum>>8), byte(sum)
 	return frame
 }

@@ -9,7 +9,11 @@ type Metrics struct {
 	received   *prometheus.CounterVec // protocol, interface
 	replied    *prometheus.CounterVec // protocol, interface
 	gratuitous *prometheus.CounterVec // protocol, interface
+	updates    *prometheus.CounterVec // protocol, interface
+	stoodIn    *prometheus.CounterVec // protocol, interface
+	rivals     *prometheus.CounterVec // protocol, interface
 	addresses  *prometheus.GaugeVec   // protocol, interface
+	standIns   *prometheus.GaugeVec   // protocol, interface
 	errors     *prometheus.CounterVec // protocol, interface, kind
 }
 
@@ -30,18 +34,24 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Namespace: "berth", Subsystem: "l2", Name: name, Help: help,
 		}, append([]string{"protocol", "interface"}, labels...))
 	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "berth", Subsystem: "l2", Name: name, Help: help,
+		}, []string{"protocol", "interface"})
+	}
 	m := &Metrics{
-		received:   counter("requests_received_total", "ARP requests and neighbour solicitations for an address that this node answers for."),
+		received:   counter("requests_received_total", "ARP requests and neighbour solicitations for an address that this node answers for or may have to soon."),
 		replied:    counter("replies_sent_total", "ARP replies and solicited neighbour advertisements sent."),
 		gratuitous: counter("gratuitous_sent_total", "Gratuitous ARP packets and unsolicited neighbour advertisements sent."),
+		updates:    counter("updates_sent_total", "Unicast ARP replies and neighbour advertisements sent at a takeover to recent askers."),
+		stoodIn:    counter("stand_in_replies_total", "Answers given with the MAC of an owner whose speaker is away."),
+		rivals:     counter("rival_packets_total", "Packets of other stations that claim an address of which this node is the owner."),
 		errors:     counter("errors_total", "Packets that were malformed and operations that failed, by kind.", "kind"),
-		addresses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "berth", Subsystem: "l2", Name: "addresses",
-			Help: "Addresses that this node answers for.",
-		}, []string{"protocol", "interface"}),
+		addresses:  gauge("addresses", "Addresses that this node answers for as their owner."),
+		standIns:   gauge("stand_ins", "Addresses that this node answers for in place of their owner."),
 	}
 	if reg != nil {
-		reg.MustRegister(m.received, m.replied, m.gratuitous, m.errors, m.addresses)
+		reg.MustRegister(m.received, m.replied, m.gratuitous, m.updates, m.stoodIn, m.rivals, m.errors, m.addresses, m.standIns)
 	}
 	return m
 }
@@ -52,14 +62,14 @@ func (m *Metrics) forget(k portKey) {
 	labels := prometheus.Labels{"protocol": k.proto.String(), "interface": k.ifname}
 	for _, v := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
-	}{m.received, m.replied, m.gratuitous, m.errors, m.addresses} {
+	}{m.received, m.replied, m.gratuitous, m.updates, m.stoodIn, m.rivals, m.errors, m.addresses, m.standIns} {
 		v.DeletePartialMatch(labels)
 	}
 }
 
 // portMetrics are the Metrics of one protocol on one interface, looked up once.
 type portMetrics struct {
-	received, replied, gratuitous, malformed, send prometheus.Counter
+	received, replied, gratuitous, updates, stoodIn, rivals, malformed, send prometheus.Counter
 }
 
 func (m *Metrics) forPort(k portKey) portMetrics {
@@ -68,6 +78,9 @@ func (m *Metrics) forPort(k portKey) portMetrics {
 		received:   m.received.WithLabelValues(proto, k.ifname),
 		replied:    m.replied.WithLabelValues(proto, k.ifname),
 		gratuitous: m.gratuitous.WithLabelValues(proto, k.ifname),
+		updates:    m.updates.WithLabelValues(proto, k.ifname),
+		stoodIn:    m.stoodIn.WithLabelValues(proto, k.ifname),
+		rivals:     m.rivals.WithLabelValues(proto, k.ifname),
 		malformed:  m.errors.WithLabelValues(proto, k.ifname, kindMalformed),
 		send:       m.errors.WithLabelValues(proto, k.ifname, kindSend),
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/mdlayher/arp"
 	"github.com/mdlayher/ndp"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -87,7 +88,7 @@ func (n *modelNetwork) receive(ifname string, frame []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	defer notify(n.heard)
-	if dst := mac(frame[:6]); !dst.isGroup() && dst != mac(peerMAC) {
+	if dst := MAC(frame[:6]); !dst.IsGroup() && dst != MAC(peerMAC) {
 		n.t.Errorf("a frame is sent to a stranger: %s", describe(frame))
 		return
 	}
@@ -117,7 +118,7 @@ func (n *modelNetwork) receiveARP(ifname string, frame []byte) {
 
 // receiveNDP follows RFC 4861 section 7.2.5.
 func (n *modelNetwork) receiveNDP(ifname string, frame []byte) {
-	_, dst, icmp, err := parseIPv6(frame[etherLen:])
+	_, dst, icmp, err := ether.ParseIPv6(frame[etherLen:])
 	if err != nil {
 		n.t.Errorf("malformed IPv6 packet sent: %v", err)
 		return
@@ -137,8 +138,8 @@ func (n *modelNetwork) receiveNDP(ifname string, frame []byte) {
 	}
 }
 
-// ask sends a request and waits until cond holds, or not.
-func (n *modelNetwork) ask(ifname string, frame []byte, cond func() bool) bool {
+// await sends a request and waits until cond holds, or not.
+func (n *modelNetwork) await(ifname string, frame []byte, cond func() bool) bool {
 	n.t.Helper()
 	woke := n.fake.Deliver(ifname, frame)
 	for end := time.After(silence); ; {
@@ -163,7 +164,7 @@ func (n *modelNetwork) resolve(ifname string, addr netip.Addr) net.HardwareAddr 
 	n.mu.Unlock()
 	frame := arpFrame{target: addr}
 	solicitation := nsFrame{target: addr}
-	n.ask(ifname, n.choose(addr, frame, solicitation), func() bool { return n.table[ifname][addr] != nil })
+	n.await(ifname, n.choose(addr, frame, solicitation), func() bool { return n.table[ifname][addr] != nil })
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.table[ifname][addr]
@@ -183,7 +184,7 @@ func (n *modelNetwork) reprobe(addr netip.Addr) bool {
 	n.table["eth0"][addr] = nil
 	n.mu.Unlock()
 	m := n.mac("eth0")
-	return n.ask("eth0", n.choose(addr, arpFrame{target: addr, dst: m}, nsFrame{target: addr, dst: m, ipDst: addr}),
+	return n.await("eth0", n.choose(addr, arpFrame{target: addr, dst: m}, nsFrame{target: addr, dst: m, ipDst: addr}),
 		func() bool { return n.table["eth0"][addr] != nil })
 }
 
@@ -193,7 +194,20 @@ func (n *modelNetwork) claim(addr netip.Addr) bool {
 	delete(n.told, addr)
 	n.mu.Unlock()
 	frame := n.choose(addr, arpFrame{target: addr, sender: ip("0.0.0.0")}, nsFrame{target: addr, ipSrc: ip("::"), noOption: true})
-	return n.ask("eth0", frame, func() bool { return n.told[addr] })
+	return n.await("eth0", frame, func() bool { return n.told[addr] })
+}
+
+func (n *modelNetwork) peerMAC() net.HardwareAddr { return peerMAC }
+
+func (n *modelNetwork) ask(addr netip.Addr) {
+	n.plant(addr, nil)
+	n.fake.Deliver("eth0", n.choose(addr, arpFrame{target: addr}, nsFrame{target: addr}))
+}
+
+// usurp: with IPv4 some host is asked for, with IPv6 for duplicates first.
+func (n *modelNetwork) usurp(addr netip.Addr) {
+	frame := n.choose(addr, arpFrame{sender: addr, target: ip("192.0.2.1")}, nsFrame{target: addr, ipSrc: ip("::"), noOption: true})
+	n.fake.Deliver("eth0", frame)
 }
 
 func (n *modelNetwork) plant(addr netip.Addr, m net.HardwareAddr) {

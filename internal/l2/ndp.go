@@ -8,10 +8,11 @@ import (
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/ndp"
 	"golang.org/x/sys/unix"
+
+	"github.com/berth-lb/berth/internal/ether"
 )
 
 const (
-	ipv6Len = 40
 	// naLen is the length of a neighbour advertisement with one option, the
 	// link-layer address of the target.
 	naLen = 24 + 8
@@ -20,126 +21,129 @@ const (
 	naOverride  = 1 << 5
 )
 
-// allNodesMAC is where the group ff02::1 is on Ethernet (RFC 2464 section 7).
-var allNodesMAC = mac{0x33, 0x33, 0, 0, 0, 1}
-
 // parseNDP reads a frame that came through FilterNDP, trusting nothing, and
-// validates the solicitation in it by RFC 4861 section 7.1.1. It returns the
-// query in it, or errMalformed, or errIgnored.
-func (s self) parseNDP(frame []byte) (query, error) {
+// validates the message in it by RFC 4861 section 7.1. It returns what the
+// message says, or errMalformed, or errIgnored.
+func (s self) parseNDP(frame []byte) (message, error) {
 	if err := s.addressed(frame); err != nil {
-		return query{}, err
+		return message{}, err
 	}
-	src, dst, icmp, err := parseIPv6(frame[etherLen:])
+	src, dst, icmp, err := ether.ParseIPv6(frame[etherLen:])
 	if err != nil {
-		return query{}, err
+		return message{}, err
 	}
-	m, err := ndp.ParseMessage(icmp)
+	parsed, err := ndp.ParseMessage(icmp)
 	if err != nil {
-		return query{}, fmt.Errorf("%w: %w", errMalformed, err)
+		return message{}, fmt.Errorf("%w: %w", errMalformed, err)
 	}
-	ns, ok := m.(*ndp.NeighborSolicitation)
-	if !ok {
-		return query{}, errIgnored
+	if icmp[1] != 0 || src.IsMulticast() {
+		return message{}, errMalformed
 	}
-	if icmp[1] != 0 || ns.TargetAddress.IsMulticast() || src.IsMulticast() {
-		return query{}, errMalformed
+	var m message
+	switch parsed := parsed.(type) {
+	case *ndp.NeighborSolicitation:
+		m, err = readSolicitation(parsed, src, dst, MAC(frame[6:12]))
+	case *ndp.NeighborAdvertisement:
+		m, err = readAdvertisement(parsed, src, dst, MAC(frame[6:12]))
+	default:
+		return message{}, errIgnored
 	}
-	q := query{target: ns.TargetAddress, asker: src, askerMAC: mac(frame[6:12])}
-	source, hasSource, err := sourceLinkLayer(ns)
+	switch {
+	case err != nil:
+		return message{}, err
+	case m.asks && m.askerMAC == s.mac || m.claimed.IsValid() && m.claimant == s.mac:
+		return message{}, errIgnored // a stand-in speaks for us, or the network echoes
+	}
+	return m, nil
+}
+
+// readSolicitation validates by RFC 4861 section 7.1.1.
+func readSolicitation(ns *ndp.NeighborSolicitation, src, dst netip.Addr, from MAC) (message, error) {
+	if ns.TargetAddress.IsMulticast() || ns.TargetAddress.IsUnspecified() {
+		return message{}, errMalformed
+	}
+	m := message{query: query{target: ns.TargetAddress, asker: src, askerMAC: from}, asks: true}
+	source, hasSource, err := linkLayer(ns.Options, ndp.Source)
 	if err != nil {
-		return query{}, err
+		return message{}, err
 	}
 	if src.IsUnspecified() {
 		// A probe for duplicates (RFC 4862 section 5.4.2) can only be sent to
 		// the group, and must not carry the option.
-		if hasSource || !isSolicitedNode(dst) {
-			return query{}, errMalformed
+		if hasSource || !ether.IsSolicitedNode(dst) {
+			return message{}, errMalformed
 		}
-		return q, nil
+		m.claimed, m.claimant = ns.TargetAddress, from
+		return m, nil
 	}
 	if hasSource {
-		q.askerMAC = source
+		m.askerMAC = source
 	}
-	switch {
-	case q.askerMAC.isGroup():
-		return query{}, errMalformed // the answer would go to many
-	case q.askerMAC == s.mac:
-		return query{}, errIgnored
+	if m.askerMAC.IsGroup() {
+		return message{}, errMalformed // the answer would go to many
 	}
-	return q, nil
+	return m, nil
 }
 
-// parseIPv6 takes an IPv6 packet apart that consists of a header and an ICMPv6
-// message, and verifies the checksum.
-func parseIPv6(b []byte) (src, dst netip.Addr, icmp []byte, err error) {
-	if len(b) < ipv6Len || b[0]>>4 != 6 || b[6] != unix.IPPROTO_ICMPV6 || b[7] != ndp.HopLimit {
-		return src, dst, nil, errMalformed
+// readAdvertisement validates by RFC 4861 section 7.1.2.
+func readAdvertisement(na *ndp.NeighborAdvertisement, src, dst netip.Addr, from MAC) (message, error) {
+	if na.TargetAddress.IsMulticast() || na.TargetAddress.IsUnspecified() || src.IsUnspecified() ||
+		dst.IsMulticast() && na.Solicited {
+		return message{}, errMalformed
 	}
-	// The frame may be longer than the packet, for short frames are padded.
-	n := int(binary.BigEndian.Uint16(b[4:]))
-	if n < 24 || n > len(b)-ipv6Len {
-		return src, dst, nil, errMalformed
+	target, hasTarget, err := linkLayer(na.Options, ndp.Target)
+	if err != nil {
+		return message{}, err
 	}
-	icmp = b[ipv6Len : ipv6Len+n]
-	src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
-	if checksum(b[8:40], icmp) != 0 {
-		return src, dst, nil, errMalformed
+	m := message{claimed: na.TargetAddress, claimant: from}
+	if hasTarget {
+		m.claimant = target
 	}
-	return src, dst, icmp, nil
+	if m.claimant.IsGroup() {
+		return message{}, errMalformed
+	}
+	return m, nil
 }
 
-// sourceLinkLayer returns the source link-layer address option of ns, if it
-// has one.
-func sourceLinkLayer(ns *ndp.NeighborSolicitation) (m mac, ok bool, err error) {
-	for _, o := range ns.Options {
-		if lla, ok := o.(*ndp.LinkLayerAddress); ok && lla.Direction == ndp.Source {
+// linkLayer returns the link-layer address option of the given direction, if
+// there is one.
+func linkLayer(options []ndp.Option, direction ndp.Direction) (m MAC, ok bool, err error) {
+	for _, o := range options {
+		if lla, ok := o.(*ndp.LinkLayerAddress); ok && lla.Direction == direction {
 			if len(lla.Addr) != 6 {
-				return mac{}, false, errMalformed
+				return MAC{}, false, errMalformed
 			}
-			return mac(lla.Addr), true, nil
+			return MAC(lla.Addr), true, nil
 		}
 	}
-	return mac{}, false, nil
-}
-
-// isSolicitedNode reports whether a is in ff02::1:ff00:0/104.
-func isSolicitedNode(a netip.Addr) bool {
-	b := a.As16()
-	return [13]byte(b[:13]) == [13]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff}
-}
-
-// solicitedNode returns the solicited-node group of an address (RFC 4291
-// section 2.7.1).
-func solicitedNode(a netip.Addr) netip.Addr {
-	b := a.As16()
-	return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
+	return MAC{}, false, nil
 }
 
 // appendNDPReply appends the frame that answers q as RFC 4861 section 7.2.4
 // says: a probe is answered to all nodes with Solicited clear, anything else to
 // the asker with Solicited set. Override is always set: the address is neither
 // anycast nor proxied but this node's own for the time being, and a neighbour
-// that still holds the previous owner's must replace it.
-func (s self) appendNDPReply(b []byte, q query) []byte {
+// that still holds the previous owner's must replace it. The answer says that
+// the address is at is, and is sent from s.
+func (s self) appendNDPReply(b []byte, q query, is MAC) []byte {
 	if q.asker.IsUnspecified() {
-		return s.appendUnsolicitedNA(b, q.target)
+		return s.appendUnsolicitedNA(b, q.target, is)
 	}
-	return s.appendNA(b, naSolicited|naOverride, q)
+	return s.appendNA(b, naSolicited|naOverride, q, is)
 }
 
 // appendUnsolicitedNA appends a frame that updates the caches of all neighbours
 // (RFC 4861 section 7.2.6).
-func (s self) appendUnsolicitedNA(b []byte, target netip.Addr) []byte {
-	return s.appendNA(b, naOverride, query{target: target, asker: netip.IPv6LinkLocalAllNodes(), askerMAC: allNodesMAC})
+func (s self) appendUnsolicitedNA(b []byte, target netip.Addr, is MAC) []byte {
+	return s.appendNA(b, naOverride, query{target: target, asker: netip.IPv6LinkLocalAllNodes(), askerMAC: ether.AllNodes}, is)
 }
 
 // appendNA appends a frame with a neighbour advertisement, without allocating.
 // Its source is the target itself, as of any node that owns its address (RFC
 // 4861 section 4.4): some, such as ndisc6, take an answer from another address
 // for a proxy's and ignore it.
-func (s self) appendNA(b []byte, flags byte, q query) []byte {
-	b = appendEther(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeIPv6))
+func (s self) appendNA(b []byte, flags byte, q query, is MAC) []byte {
+	b = ether.AppendHeader(b, q.askerMAC, s.mac, uint16(ethernet.EtherTypeIPv6))
 	dst, target := q.asker.As16(), q.target.As16()
 	b = append(b, 0x60, 0, 0, 0, 0, naLen, unix.IPPROTO_ICMPV6, ndp.HopLimit)
 	addrs := len(b)
@@ -149,25 +153,7 @@ func (s self) appendNA(b []byte, flags byte, q query) []byte {
 	b = append(b, 136, 0, 0, 0, flags, 0, 0, 0)
 	b = append(b, target[:]...)
 	b = append(b, 2, 1) // target link-layer address, 8 bytes
-	b = append(b, s.mac[:]...)
-	binary.BigEndian.PutUint16(b[icmp+2:], checksum(b[addrs:icmp], b[icmp:]))
+	b = append(b, is[:]...)
+	binary.BigEndian.PutUint16(b[icmp+2:], ether.Checksum(b[addrs:icmp], b[icmp:]))
 	return b
-}
-
-// checksum returns the ICMPv6 checksum over the two addresses and the message
-// (RFC 4443 section 2.3). It is zero for a message whose checksum is right.
-func checksum(addrs, icmp []byte) uint16 {
-	sum := uint32(len(icmp)) + unix.IPPROTO_ICMPV6
-	for _, b := range [...][]byte{addrs, icmp} {
-		for ; len(b) >= 2; b = b[2:] {
-			sum += uint32(binary.BigEndian.Uint16(b))
-		}
-		if len(b) == 1 {
-			sum += uint32(b[0]) << 8
-		}
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/arp"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/bpf"
 
 	"github.com/berth-lb/berth/internal/netif"
@@ -30,23 +31,27 @@ type identity struct {
 }
 
 func identify(l *netif.Link) identity {
-	return identity{ifindex: l.Index, self: self{mac: mac(l.MAC)}}
+	return identity{ifindex: l.Index, self: self{mac: MAC(l.MAC)}}
 }
 
 // A port answers one protocol on one interface. serve runs in a goroutine of
-// its own; announce is called by the scheduler; all else belongs to the loop.
+// its own; announce and update are called by the scheduler, flush by Apply; all
+// else belongs to the loop.
 type port struct {
+	*Announcer
 	key     portKey
 	id      identity
 	conn    Conn
-	desired *atomic.Pointer[Desired]
 	metrics portMetrics
+	stats   *portStats
+	askers  *askers
+	waiting waiting
 	opened  time.Time
 
 	closing chan struct{} // closed when close begins
 	done    chan struct{} // closed when serve has returned
 
-	held           map[netip.Addr]struct{}
+	held           map[netip.Addr]role
 	groups         *groups                 // NDP only
 	groupless      map[netip.Addr]struct{} // whose group is not joined yet, NDP only
 	groupErr       error                   // why one of them could not be
@@ -55,29 +60,60 @@ type port struct {
 	carrierChanges uint32
 }
 
-// filterFor returns the filter of a port that holds addrs.
-func filterFor(proto Protocol, addrs []netip.Addr, limit int) []bpf.Instruction {
-	if proto == ARP {
-		return FilterARP(addrs, limit)
+// portStats outlive the port, so that they count on when it is opened again.
+type portStats struct {
+	queries    atomic.Uint64
+	lastQuery  atomic.Int64 // Unix time in nanoseconds, 0 if none
+	sendErrors atomic.Uint64
+}
+
+// newPort returns a port that has yet to be opened.
+func (a *Announcer) newPort(k portKey, id identity) *port {
+	p := &port{
+		Announcer: a, key: k, id: id, metrics: a.metrics.forPort(k), stats: &portStats{},
+		askers: a.rememberAskers(k), opened: a.clock.Now(),
+		closing: make(chan struct{}), done: make(chan struct{}),
+		held: make(map[netip.Addr]role), limit: maxProgram,
 	}
-	return FilterNDP(addrs, limit)
+	if k.proto == NDP {
+		p.groupless = make(map[netip.Addr]struct{})
+	}
+	return p
+}
+
+// filter returns the program that lets in what concerns the addresses held.
+func (p *port) filter() []bpf.Instruction {
+	asked := make([]netip.Addr, 0, len(p.held))
+	owned := make([]netip.Addr, 0, len(p.held))
+	for a, r := range p.held {
+		asked = append(asked, a)
+		if r == owner {
+			owned = append(owned, a)
+		}
+	}
+	return filterFor(p.key.proto, asked, owned, p.limit)
+}
+
+// filterFor returns the filter of a port that is asked for some addresses and
+// watches for rivals of those it owns.
+func filterFor(proto Protocol, asked, owned []netip.Addr, limit int) []bpf.Instruction {
+	if proto == ARP {
+		return FilterARP(asked, owned, limit)
+	}
+	return FilterNDP(asked, limit)
 }
 
 // minProgram is what FilterARP and FilterNDP can always do with. No kernel is
 // known to refuse so few.
 const minProgram = 64
 
-// setFilter lets in requests for the addresses that are held. The kernel charges
-// a program to the socket's option memory, next to the one it replaces, and
+// setFilter lets in what concerns the addresses held. The kernel charges a
+// program to the socket's option memory, next to the one it replaces, and
 // classic instructions grow when translated; where that fails (kernels before
 // 6.7 grant 20 KiB), a coarser program is tried.
 func (p *port) setFilter() error {
-	addrs := make([]netip.Addr, 0, len(p.held))
-	for a := range p.held {
-		addrs = append(addrs, a)
-	}
 	for {
-		err := p.conn.SetFilter(filterFor(p.key.proto, addrs, p.limit))
+		err := p.conn.SetFilter(p.filter())
 		if !errors.Is(err, ErrFilterSize) || p.limit/2 < minProgram {
 			return err
 		}
@@ -85,9 +121,9 @@ func (p *port) setFilter() error {
 	}
 }
 
-// owns reports whether addr is to be answered for here, now.
-func (p *port) owns(addr netip.Addr) bool {
-	return p.desired.Load().answers(addr, p.key.ifname)
+// role returns what this node is to addr here, now.
+func (p *port) role(addr netip.Addr) (role, MAC) {
+	return p.desired.Load().role(addr, p.key.ifname)
 }
 
 // serve answers until the port is closed, which returns nil, or the socket fails.
@@ -103,53 +139,140 @@ func (p *port) serve() error {
 			return fmt.Errorf("reading %s on %s: %w", p.key.proto, p.key.ifname, err)
 		}
 		if reply := p.respond(out, in[:n]); reply != nil {
-			p.send(reply, p.metrics.replied.Inc)
+			p.send(reply, p.metrics.replied)
 		}
 	}
 }
 
-// respond returns the frame, appended to out, that answers frame, or nil.
+// respond takes in a frame and returns the one, appended to out, that answers
+// it, or nil.
 func (p *port) respond(out, frame []byte) []byte {
-	parse, reply := p.id.self.parseARP, p.id.self.appendARPReply
+	parse := p.id.self.parseARP
 	if p.key.proto == NDP {
-		parse, reply = p.id.self.parseNDP, p.id.self.appendNDPReply
+		parse = p.id.self.parseNDP
 	}
-	q, err := parse(frame)
+	m, err := parse(frame)
 	if errors.Is(err, errMalformed) {
 		p.metrics.malformed.Inc()
+	}
+	if err != nil {
 		return nil
 	}
-	if err != nil || !p.owns(q.target) {
+	if m.claimed.IsValid() {
+		p.watch(m)
+	}
+	if !m.asks {
 		return nil
 	}
+	return p.answer(out, m.query)
+}
+
+// watch reports a claim to an address that we own. A claim for one of our own
+// interfaces is none: it is a stand-in's, or two interfaces are on one Ethernet.
+func (p *port) watch(m message) {
+	if r, _ := p.role(m.claimed); r != owner {
+		return
+	}
+	if _, ours := (*p.macs.Load())[m.claimant]; ours {
+		return
+	}
+	p.metrics.rivals.Inc()
+	p.rivals.report(Rival{Addr: m.claimed, Interface: p.key.ifname, MAC: m.claimant, At: p.clock.Now()})
+}
+
+// answer returns the answer to q, or nil if there is none, or none yet.
+func (p *port) answer(out []byte, q query) []byte {
+	r, is := p.role(q.target)
+	if r == stranger || q.askerMAC == is {
+		return nil // an owner that asks for its own address wants to know of others
+	}
+	now := p.clock.Now()
 	p.metrics.received.Inc()
-	return reply(out, q)
+	p.stats.queries.Add(1)
+	p.stats.lastQuery.Store(now.UnixNano())
+	p.askers.saw(q, now)
+	if r == armed {
+		r, is = p.waiting.keep(q, now, func() (role, MAC) { return p.role(q.target) })
+	}
+	return p.reply(out, q, r, is)
+}
+
+// reply returns the answer of one in role r, or nil.
+func (p *port) reply(out []byte, q query, r role, is MAC) []byte {
+	switch r {
+	case owner:
+		is = p.id.self.mac
+	case standIn:
+		p.metrics.stoodIn.Inc()
+	default:
+		return nil
+	}
+	if p.key.proto == NDP {
+		return p.id.self.appendNDPReply(out, q, is)
+	}
+	return p.id.self.appendARPReply(out, q, is)
+}
+
+// flush answers what was asked for addresses that d makes active. Other queries
+// are kept as long as they are for addresses that are armed, or, if early, at any
+// rate. It gives up when the link does not take a frame, for Apply waits for it.
+func (p *port) flush(d Desired, early bool) {
+	due := p.waiting.take(p.clock.Now(), func(q query) role {
+		r, _ := d.role(q.target, p.key.ifname)
+		if early && r == stranger {
+			r = armed
+		}
+		return r
+	})
+	for _, q := range due {
+		r, is := d.role(q.target, p.key.ifname)
+		if !p.send(p.reply(nil, q, r, is), p.metrics.replied) {
+			return
+		}
+	}
 }
 
 // announce sends one turn of gratuitous packets for addr, unless it has been
 // withdrawn meanwhile.
 func (p *port) announce(addr netip.Addr) {
-	if !p.owns(addr) {
+	if r, _ := p.role(addr); r != owner {
 		return
 	}
+	s := p.id.self
 	if p.key.proto == NDP {
-		p.send(p.id.self.appendUnsolicitedNA(nil, addr), p.metrics.gratuitous.Inc)
+		p.send(s.appendUnsolicitedNA(nil, addr, s.mac), p.metrics.gratuitous)
 		return
 	}
 	for _, op := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {
-		p.send(p.id.self.appendGratuitousARP(nil, op, addr), p.metrics.gratuitous.Inc)
+		p.send(s.appendGratuitousARP(nil, op, addr), p.metrics.gratuitous)
 	}
 }
 
-// send sends a frame and counts it. A loss is only counted: the asker asks again,
-// and announcements are repeated.
-func (p *port) send(frame []byte, sent func()) {
-	switch err := p.conn.WriteFrame(frame); {
+// update tells one station of addr that may not heed gratuitous packets.
+func (p *port) update(addr netip.Addr, to Asker) {
+	if r, _ := p.role(addr); r != owner {
+		return
+	}
+	s, q := p.id.self, query{target: addr, asker: to.Addr, askerMAC: to.MAC}
+	if p.key.proto == NDP {
+		p.send(s.appendNA(nil, naOverride, q, s.mac), p.metrics.updates)
+		return
+	}
+	p.send(s.appendARPReply(nil, q, s.mac), p.metrics.updates)
+}
+
+// send sends a frame, counts it, and reports whether that succeeded. A loss is
+// only counted: the asker asks again, and announcements are repeated.
+func (p *port) send(frame []byte, sent prometheus.Counter) bool {
+	err := p.conn.WriteFrame(frame)
+	switch {
 	case err == nil:
-		sent()
+		sent.Inc()
 	case !p.isClosing():
 		p.metrics.send.Inc()
+		p.stats.sendErrors.Add(1)
 	}
+	return err == nil
 }
 
 func (p *port) isClosing() bool {

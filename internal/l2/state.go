@@ -12,9 +12,12 @@ import (
 
 // State is what an Announcer has really applied. It is immutable.
 type State struct {
-	// Addresses holds, for each address that is answered for somewhere, the
-	// names of those interfaces, sorted.
+	// Addresses holds, for each address that is answered for somewhere as its
+	// owner, the names of those interfaces, sorted.
 	Addresses map[netip.Addr][]string
+	// StandIns holds the same for addresses that are answered for with the MAC
+	// of their owner.
+	StandIns map[netip.Addr][]string
 	// Interfaces has one entry for each interface and protocol that some
 	// desired address asks for, sorted by name, then protocol.
 	Interfaces []InterfaceState
@@ -24,8 +27,10 @@ type State struct {
 type InterfaceState struct {
 	Name     string
 	Protocol Protocol
-	// Addresses counts those answered for.
-	Addresses int
+	// Addresses counts those answered for as their owner, StandIns those
+	// answered for with the owner's MAC, and Armed those whose queries are
+	// remembered.
+	Addresses, StandIns, Armed int
 	// Err is nil while the responder works. It says what is wrong otherwise: no
 	// such interface, a link that cannot (see netif.Link.CanARP and CanNDP), a
 	// socket that could not be opened or a group that could not be joined, which
@@ -33,17 +38,45 @@ type InterfaceState struct {
 	Err error
 	// Since is when Err last changed between nil and not nil.
 	Since time.Time
+
+	// Queries counts the requests for any of the addresses that were seen,
+	// LastQuery is when the last was, zero if never. SendErrors counts packets
+	// that the link did not take. They go on counting while the State is in
+	// force, as they do not count as a change of it.
+	Queries    uint64
+	LastQuery  time.Time
+	SendErrors uint64
+
+	stats *portStats
+}
+
+// current returns s with the present figures.
+func (s *State) current() *State {
+	out := *s
+	out.Interfaces = slices.Clone(s.Interfaces)
+	for i := range out.Interfaces {
+		st := &out.Interfaces[i]
+		if st.stats == nil {
+			continue
+		}
+		st.Queries, st.SendErrors = st.stats.queries.Load(), st.stats.sendErrors.Load()
+		if last := st.stats.lastQuery.Load(); last != 0 {
+			st.LastQuery = time.Unix(0, last)
+		}
+	}
+	return &out
 }
 
 // equal reports whether two states tell the same.
 func (s *State) equal(o *State) bool {
 	return slices.EqualFunc(s.Interfaces, o.Interfaces, func(a, b InterfaceState) bool {
-		return a.Name == b.Name && a.Protocol == b.Protocol && a.Addresses == b.Addresses && message(a.Err) == message(b.Err)
-	}) && maps.EqualFunc(s.Addresses, o.Addresses, slices.Equal)
+		return a.Name == b.Name && a.Protocol == b.Protocol && a.Addresses == b.Addresses &&
+			a.StandIns == b.StandIns && a.Armed == b.Armed && text(a.Err) == text(b.Err)
+	}) && maps.EqualFunc(s.Addresses, o.Addresses, slices.Equal) && maps.EqualFunc(s.StandIns, o.StandIns, slices.Equal)
 }
 
-// message is the text of err, empty for nil.
-func message(err error) string {
+// text is the text of err, empty for nil.
+func text(err error) string {
 	if err == nil {
 		return ""
 	}
@@ -53,10 +86,11 @@ func message(err error) string {
 // report returns the present state, given what is wrong with each port that is
 // wanted, and logs what changed.
 func (l *loop) report(errs map[portKey]error) *State {
-	s := &State{Addresses: l.state.Load().Addresses}
+	last := l.state.Load()
+	s := &State{Addresses: last.Addresses, StandIns: last.StandIns}
 	if l.moved {
 		l.moved = false
-		s.Addresses = l.addresses()
+		s.Addresses, s.StandIns = l.addresses()
 	}
 	for k := range l.states {
 		if _, ok := errs[k]; !ok {
@@ -77,10 +111,21 @@ func (l *loop) report(errs map[portKey]error) *State {
 // reportPort returns the state of one wanted port and logs a transition.
 func (l *loop) reportPort(k portKey, err error) InterfaceState {
 	st := InterfaceState{Name: k.ifname, Protocol: k.proto, Err: err}
-	if p := l.ports[k]; p != nil {
-		st.Addresses = len(p.held)
-	}
 	old, known := l.states[k]
+	st.stats = old.stats
+	if p := l.ports[k]; p != nil {
+		st.stats = p.stats
+		for _, r := range p.held {
+			switch r {
+			case owner:
+				st.Addresses++
+			case standIn:
+				st.StandIns++
+			case armed:
+				st.Armed++
+			}
+		}
+	}
 	st.Since = old.Since
 	if !known || (old.Err == nil) != (err == nil) {
 		st.Since = l.clock.Now()
@@ -92,19 +137,37 @@ func (l *loop) reportPort(k portKey, err error) InterfaceState {
 	}
 	l.states[k] = st
 	l.metrics.addresses.WithLabelValues(k.proto.String(), k.ifname).Set(float64(st.Addresses))
+	l.metrics.standIns.WithLabelValues(k.proto.String(), k.ifname).Set(float64(st.StandIns))
 	return st
 }
 
-// addresses returns which addresses are answered for, and where.
-func (l *loop) addresses() map[netip.Addr][]string {
-	out := make(map[netip.Addr][]string)
+// addresses returns which addresses are answered for, and where: as their owner,
+// and for their owner.
+func (l *loop) addresses() (owned, standIns map[netip.Addr][]string) {
+	owned, standIns = make(map[netip.Addr][]string), make(map[netip.Addr][]string)
 	for k, p := range l.ports {
-		for addr := range p.held {
-			out[addr] = append(out[addr], k.ifname)
+		alone := []string{k.ifname} // shared, as most addresses are on one interface
+		for addr, r := range p.held {
+			out := owned
+			switch r {
+			case armed:
+				continue
+			case standIn:
+				out = standIns
+			}
+			if names := out[addr]; names != nil {
+				out[addr] = append(slices.Clip(names), k.ifname)
+			} else {
+				out[addr] = alone
+			}
 		}
 	}
-	for _, names := range out {
-		slices.Sort(names)
+	for _, out := range []map[netip.Addr][]string{owned, standIns} {
+		for _, names := range out {
+			if len(names) > 1 {
+				slices.Sort(names)
+			}
+		}
 	}
-	return out
+	return owned, standIns
 }

@@ -33,6 +33,10 @@ type network interface {
 	// claim has the peer on eth0 check if addr is free, as it must before it
 	// uses it, and reports whether it heard that it is not.
 	claim(addr netip.Addr) (taken bool)
+	// ask has the peer on eth0 ask once for addr and wait long for an answer.
+	ask(addr netip.Addr)
+	// usurp has the peer on eth0 use addr as its own.
+	usurp(addr netip.Addr)
 	// plant makes the peer believe that m has addr.
 	plant(addr netip.Addr, m net.HardwareAddr)
 	// cached is what the peer believes about addr.
@@ -45,8 +49,10 @@ type network interface {
 	setUp(up bool)
 	// recreate deletes the node's eth0 and makes another of that name.
 	recreate()
-	// mac is the hardware address of the node's interface.
+	// mac is the hardware address of the node's interface, peerMAC that of the
+	// peer's eth0.
 	mac(ifname string) net.HardwareAddr
+	peerMAC() net.HardwareAddr
 }
 
 // onNetworks runs a test on each kind of network, for each address family.

@@ -5,18 +5,24 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
 // writeTimeout bounds how long a link whose queue is stuck can hold up a send.
 // The packet is then lost, as on any Ethernet.
 const writeTimeout = 20 * time.Millisecond
+
+// receiveBuffer is the size of a socket's receive buffer that is asked for.
+const receiveBuffer = 4 << 20
 
 // PacketWire opens AF_PACKET sockets, which need CAP_NET_RAW, in the network
 // namespace of the calling thread.
@@ -32,7 +38,7 @@ func (PacketWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction
 	if proto == NDP {
 		etherType = unix.ETH_P_IPV6
 	}
-	raw, err := bpf.Assemble(onInterface(link.Index, filter))
+	raw, err := bpf.Assemble(ether.OnInterface(link.Index, filter))
 	if err != nil {
 		return nil, fmt.Errorf("assembling %s filter for %s: %w", proto, link.Name, err)
 	}
@@ -41,30 +47,60 @@ func (PacketWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction
 	if err != nil {
 		return nil, fmt.Errorf("opening %s packet socket on %s: %w", proto, link.Name, filterError(err))
 	}
-	return &packetConn{conn: c, ifindex: link.Index}, nil
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s packet socket on %s: %w", proto, link.Name, err), c.Close())
+	}
+	// A burst of requests, as after a router forgot its neighbours, fits into more
+	// than the default. The kernel grants what net.core.rmem_max allows.
+	_ = rc.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) })
+	return &packetConn{conn: c, raw: rc, ifindex: link.Index}, nil
 }
 
-// packetConn is a Conn on a packet socket.
+// packetConn is a Conn on a packet socket. Its hot paths are bare system calls:
+// where a filter has to let in more than it should, what a frame costs here is
+// most of what it costs.
 type packetConn struct {
 	conn    *packet.Conn
+	raw     syscall.RawConn
 	ifindex int
 }
 
-func (c *packetConn) ReadFrame(b []byte) (int, error) {
-	n, _, err := c.conn.ReadFrom(b)
-	return n, err
+func (c *packetConn) ReadFrame(b []byte) (n int, err error) {
+	rerr := c.raw.Read(func(fd uintptr) bool {
+		for {
+			if n, err = unix.Read(int(fd), b); err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	if rerr != nil {
+		return 0, rerr
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("read", err)
+	}
+	return n, nil
 }
 
 func (c *packetConn) WriteFrame(frame []byte) error {
+	var err error
+	if cerr := c.raw.Control(func(fd uintptr) { _, err = unix.Write(int(fd), frame) }); cerr != nil {
+		return cerr
+	}
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+		return os.NewSyscallError("write", err)
+	}
+	// The socket's buffer is full: the queue of the link is stuck.
 	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	_, err := c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+	_, err = c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
 	return err
 }
 
 func (c *packetConn) SetFilter(filter []bpf.Instruction) error {
-	raw, err := bpf.Assemble(onInterface(c.ifindex, filter))
+	raw, err := bpf.Assemble(ether.OnInterface(c.ifindex, filter))
 	if err != nil {
 		return fmt.Errorf("assembling filter: %w", err)
 	}
@@ -82,18 +118,6 @@ func filterError(err error) error {
 		return fmt.Errorf("%w: %w", ErrFilterSize, err)
 	}
 	return err
-}
-
-// onInterface makes a program that rejects what did not arrive on the interface
-// itself: a packet socket on eth0 also sees the frames of VLANs on top of it,
-// already stripped of their tag, and answering those would put the address on
-// the wrong network.
-func onInterface(ifindex int, filter []bpf.Instruction) []bpf.Instruction {
-	return append([]bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(ifindex), SkipTrue: 1},
-		bpf.RetConstant{Val: 0},
-	}, filter...)
 }
 
 // OpenGroups implements Wire.

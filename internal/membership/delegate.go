@@ -23,13 +23,17 @@ func (d *delegate) NodeMeta(int) []byte { return nil }
 func (d *delegate) NotifyMsg(b []byte) { d.m.receive(b) }
 
 func (d *delegate) GetBroadcasts(overhead, limit int) [][]byte {
-	return d.m.queue.GetBroadcasts(overhead, limit)
+	out := d.m.queue.GetBroadcasts(overhead, limit)
+	for _, msg := range out {
+		limit -= overhead + len(msg)
+	}
+	return append(out, d.m.chunks.GetBroadcasts(overhead, limit)...)
 }
 
 func (d *delegate) LocalState(bool) []byte {
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
-	return stateMessage(d.m.store.all())
+	return stateMessage(d.m.state()...)
 }
 
 func (d *delegate) MergeRemoteState(b []byte, _ bool) { d.m.receive(b) }
@@ -41,13 +45,13 @@ func (d *delegate) NotifyJoin(n *memberlist.Node) {
 	addr := nodeAddr(n)
 	m.alive[n.Name] = addr
 	m.size.Store(int64(len(m.alive)))
-	delete(m.left, n.Name)
+	delete(m.gone, n.Name)
 	delete(m.unreached, n.Name)
 	delete(m.silent, keyOf(addr.Addr().String()))
 	if n.Name != m.cfg.Node {
 		m.metrics.transitions.WithLabelValues("joined").Inc()
 		level.Info(m.logger).Log("msg", "speaker joined", "node", n.Name, "addr", addr)
-		m.unsent[n.Name] = 0
+		m.joined[n.Name] = struct{}{}
 		kick(m.sendKick)
 	}
 	m.publish()
@@ -58,13 +62,14 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.alive, n.Name)
+	delete(m.joined, n.Name)
 	delete(m.unsent, n.Name)
 	m.size.Store(int64(len(m.alive)))
 	if n.Name == m.cfg.Node {
 		return
 	}
 	m.unreached[n.Name] = &failure{reported: true} // by what follows
-	if _, left := m.left[n.Name]; left {
+	if m.lost(n.Name, nodeAddr(n)) {
 		m.metrics.transitions.WithLabelValues("left").Inc()
 		level.Info(m.logger).Log("msg", "speaker left", "node", n.Name)
 	} else {
@@ -100,52 +105,4 @@ func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 func nodeAddr(n *memberlist.Node) netip.AddrPort {
 	addr, _ := netip.AddrFromSlice(n.Addr)
 	return netip.AddrPortFrom(addr.Unmap(), n.Port)
-}
-
-// receive takes in a message of another speaker. News are passed on by gossip if they fit in a packet; larger ones are
-// delivered to everybody by the speaker that they are about.
-func (m *Membership) receive(b []byte) {
-	msg, err := decodeMessage(b)
-	if err != nil {
-		m.metrics.decodeErrors.Inc()
-		level.Debug(m.logger).Log("msg", "cannot read a message of another speaker, or part of it", "err", err)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.cfg.Clock.Now()
-	for _, r := range msg.records {
-		if !m.store.merge(r, now) {
-			continue
-		}
-		if r.node == m.cfg.Node {
-			m.announce()
-			continue
-		}
-		if relay := recordMessage(r); len(relay) <= maxGossip {
-			m.queue.QueueBroadcast(&broadcast{node: r.node, msg: relay})
-		}
-	}
-	if l := msg.leave; l != nil && l.node != m.cfg.Node {
-		if e, ok := m.store.records[l.node]; !ok || e.epoch <= l.epoch {
-			m.left[l.node] = departure{epoch: l.epoch, at: now}
-		}
-	}
-	m.publish()
-}
-
-// broadcast is a record on its way by gossip. A newer record of the same speaker takes its place.
-type broadcast struct {
-	node string
-	msg  []byte
-}
-
-var _ memberlist.NamedBroadcast = (*broadcast)(nil)
-
-func (b *broadcast) Name() string    { return b.node }
-func (b *broadcast) Message() []byte { return b.msg }
-func (b *broadcast) Finished()       {}
-
-func (b *broadcast) Invalidates(other memberlist.Broadcast) bool {
-	o, ok := other.(*broadcast)
-	return ok && o.node == b.node
 }

@@ -2,6 +2,7 @@ package membership
 
 import (
 	"cmp"
+	"net"
 	"net/netip"
 	"slices"
 )
@@ -16,6 +17,12 @@ type Info struct {
 	Abstains bool
 	// Sessions are the BGPPeers with which the node has an established session, each with a family.
 	Sessions []string
+	// ProxyDown says that the node's kube-proxy is not well: the node should own no address that another can own.
+	ProxyDown bool
+	// Mute are the nodes whose speakers live and do not answer for addresses that they own, as this speaker finds.
+	Mute []string
+	// WatchPort is the TCP port on which the speaker holds connections whose end tells that it is gone; 0 if there is none.
+	WatchPort uint16
 }
 
 // Link is an interface of a node as other nodes need to know it.
@@ -26,7 +33,18 @@ type Link struct {
 	Prefixes []netip.Prefix
 	// ARP and NDP say for which address families the speaker can answer on this link.
 	ARP, NDP bool
+	// MAC is the link's own Ethernet address.
+	MAC MAC
+	// Addr4 and Addr6 are addresses of the node itself at which its kernel can be asked over this link, without zone; zero
+	// if it has none. Addr6 may be link-local.
+	Addr4, Addr6 netip.Addr
 }
+
+// MAC is an Ethernet address. The zero MAC is none.
+type MAC [6]byte
+
+// String returns the address as six bytes in hexadecimal, with colons between.
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // Speaks reports whether the speaker can answer on the link for addresses of addr's family.
 func (l *Link) Speaks(addr netip.Addr) bool {
@@ -47,11 +65,15 @@ func (l *Link) Contains(addr netip.Addr) bool {
 	return false
 }
 
+func (l Link) equal(o Link) bool {
+	return l.Name == o.Name && l.ARP == o.ARP && l.NDP == o.NDP && l.MAC == o.MAC && l.Addr4 == o.Addr4 && l.Addr6 == o.Addr6 &&
+		slices.Equal(l.Prefixes, o.Prefixes)
+}
+
 // Equal reports whether both say the same.
 func (i Info) Equal(other Info) bool {
-	return i.Abstains == other.Abstains && slices.Equal(i.Sessions, other.Sessions) && slices.EqualFunc(i.Links, other.Links, func(a, b Link) bool {
-		return a.Name == b.Name && a.ARP == b.ARP && a.NDP == b.NDP && slices.Equal(a.Prefixes, b.Prefixes)
-	})
+	return i.Abstains == other.Abstains && i.ProxyDown == other.ProxyDown && i.WatchPort == other.WatchPort &&
+		slices.Equal(i.Sessions, other.Sessions) && slices.Equal(i.Mute, other.Mute) && slices.EqualFunc(i.Links, other.Links, Link.equal)
 }
 
 // normalized returns a copy in canonical order, without invalid or repeated prefixes: two Infos that mean the same are
@@ -67,13 +89,22 @@ func (i Info) normalized() Info {
 		}
 		slices.SortFunc(prefixes, comparePrefix)
 		l.Prefixes = slices.Compact(prefixes)
+		if l.Addr4 = l.Addr4.Unmap(); !l.Addr4.Is4() {
+			l.Addr4 = netip.Addr{}
+		}
+		if l.Addr6 = l.Addr6.WithZone(""); !l.Addr6.Is6() || l.Addr6.Is4In6() {
+			l.Addr6 = netip.Addr{}
+		}
 		links = append(links, l)
 	}
 	slices.SortStableFunc(links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
 	links = slices.CompactFunc(links, func(a, b Link) bool { return a.Name == b.Name })
 	sessions := slices.Clone(i.Sessions)
 	slices.Sort(sessions)
-	return Info{Links: links, Abstains: i.Abstains, Sessions: slices.Compact(sessions)}
+	mute := slices.Clone(i.Mute)
+	slices.Sort(mute)
+	i.Links, i.Sessions, i.Mute = links, slices.Compact(sessions), slices.Compact(mute)
+	return i
 }
 
 // bounded returns as much of the normalized info as other speakers accept, and the names of the links that were left out
@@ -82,6 +113,7 @@ func (i Info) normalized() Info {
 // people how many there are.
 func (i Info) bounded() (bounded Info, left []string) {
 	i.Sessions = i.Sessions[:min(len(i.Sessions), maxSessions)]
+	i.Mute = i.Mute[:min(len(i.Mute), maxMute)]
 	order := slices.Clone(i.Links)
 	slices.SortStableFunc(order, func(a, b Link) int {
 		return cmp.Compare(min(len(b.Prefixes), 1), min(len(a.Prefixes), 1))
@@ -103,7 +135,8 @@ func (i Info) bounded() (bounded Info, left []string) {
 	if len(left) == 0 {
 		return i, nil
 	}
-	bounded.Abstains, bounded.Sessions = i.Abstains, i.Sessions
+	bounded = i
+	bounded.Links = nil
 	for _, l := range i.Links {
 		if k, ok := keep[l.Name]; ok {
 			bounded.Links = append(bounded.Links, k)

@@ -65,8 +65,8 @@ func (m *Membership) worthJoining() []Peer {
 // recentlyLeft reports whether node said that it leaves so short a time ago that it is no use to look for it: it may
 // still answer, and is not coming back. One that was restarted meanwhile joins by itself. The caller holds mu.
 func (m *Membership) recentlyLeft(node string) bool {
-	d, ok := m.left[node]
-	return ok && m.cfg.Clock.Since(d.at) <= departureHold
+	d, ok := m.gone[node]
+	return ok && d.left && m.cfg.Clock.Since(d.at) <= departureHold
 }
 
 // joiner runs the joins of one joinLoop.

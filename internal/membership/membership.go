@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -47,42 +48,6 @@ type Peer struct {
 	Addr netip.AddrPort
 }
 
-// View is what this speaker sees. It is immutable.
-type View struct {
-	// Members are the living speakers in the order of their names, this one included.
-	Members []Member
-	// Settled is false while there may be living speakers that this one has not spoken with yet. A speaker whose view is
-	// not settled keeps the addresses that it has and takes no further ones.
-	Settled bool
-	// Refused names, while the view is not settled, the speakers known from the API that keep it from settling: they have
-	// another key, so that it cannot be known what they do.
-	Refused []string
-}
-
-// Member is a living speaker.
-type Member struct {
-	Node string
-	Addr netip.AddrPort
-	// Info is what the member said about itself; Known is false as long as nothing was heard.
-	Info  Info
-	Known bool
-}
-
-// Member returns the living speaker on node, or nil.
-func (v *View) Member(node string) *Member {
-	i, ok := slices.BinarySearchFunc(v.Members, node, func(m Member, n string) int { return cmp.Compare(m.Node, n) })
-	if !ok {
-		return nil
-	}
-	return &v.Members[i]
-}
-
-func (v *View) equal(o *View) bool {
-	return v.Settled == o.Settled && slices.Equal(v.Refused, o.Refused) && slices.EqualFunc(v.Members, o.Members, func(a, b Member) bool {
-		return a.Node == b.Node && a.Addr == b.Addr && a.Known == b.Known && a.Info.Equal(b.Info)
-	})
-}
-
 // Membership is one speaker's part in the group. Its methods may be called at any time, before, during and after Run,
 // from any goroutine; none of them waits for the network except Leave.
 type Membership struct {
@@ -90,13 +55,17 @@ type Membership struct {
 	logger  log.Logger
 	metrics *Metrics
 
-	view     atomic.Pointer[View]
-	size     atomic.Int64 // living speakers, for the retransmit limit of the broadcast queue
-	changes  chan struct{}
-	started  chan struct{}
-	sendKick chan struct{}
-	joinKick chan struct{}
-	keyKick  chan struct{}
+	view       atomic.Pointer[View]
+	size       atomic.Int64 // living speakers, for the retransmit limit of the broadcast queues
+	changes    chan struct{}
+	started    chan struct{}
+	sendKick   chan struct{}
+	streamKick chan struct{}
+	joinKick   chan struct{}
+	keyKick    chan struct{}
+	meets      chan string
+	outbox     chan Verdict
+	verdicts   chan Verdict
 
 	ring *memberlist.Keyring // nil without encryption; it has a lock of its own
 
@@ -110,23 +79,24 @@ type Membership struct {
 	addr      netip.AddrPort
 	store     *store
 	alive     map[string]netip.AddrPort
-	left      map[string]departure
+	gone      map[string]*departure // who failed or left, for some time also who is forgotten
+	farewell  *notice               // what this speaker said when it left
 	unreached map[string]*failure
 	refused   map[string]time.Time // by node: when a known peer last refused our key, or we its
 	newest    []byte               // the key that is or will be sent with
 	peers     []Peer
-	hasPeers  bool // whether SetPeers was called
+	hasPeers  bool            // whether SetPeers was called
+	removed   map[string]bool // peers that are no longer in the list
 	settling  settling
-	unsent    map[string]int  // members this speaker's own record has to be sent to, and how often that failed
-	silent    map[string]bool // what was reported and need not be again
+	newsInfo  bool                // whether this speaker's record has to be sent to all
+	newsParts []int               // which of its chunks have to be sent to all
+	joined    map[string]struct{} // members that have not been told anything yet
+	unsent    map[string]int      // members that have to be told all over a stream, and how often that failed
+	silent    map[string]bool     // what was reported and need not be again
 	leaving   bool
-	queue     memberlist.TransmitLimitedQueue
-}
 
-// departure remembers which process of a speaker said that it leaves, and when.
-type departure struct {
-	epoch uint64
-	at    time.Time
+	queue  memberlist.TransmitLimitedQueue // of records and farewells
+	chunks memberlist.TransmitLimitedQueue // behind those
 }
 
 // New checks the configuration. Nothing is opened or started before Run.
@@ -154,26 +124,34 @@ func New(cfg Config) (*Membership, error) {
 	}
 	now := cfg.Clock.Now()
 	m := &Membership{
-		cfg:       cfg,
-		logger:    log.With(cfg.Logger, "component", "membership"),
-		metrics:   cfg.Metrics,
-		changes:   make(chan struct{}, 1),
-		started:   make(chan struct{}),
-		sendKick:  make(chan struct{}, 1),
-		joinKick:  make(chan struct{}, 1),
-		keyKick:   make(chan struct{}, 1),
-		ring:      ring,
-		newest:    slices.Clone(cfg.Key),
-		refused:   map[string]time.Time{},
-		store:     newStore(cfg.Node, uint64(max(now.UnixNano(), 1)), now),
-		alive:     map[string]netip.AddrPort{},
-		left:      map[string]departure{},
-		unsent:    map[string]int{},
-		silent:    map[string]bool{},
-		unreached: map[string]*failure{},
+		cfg:        cfg,
+		logger:     log.With(cfg.Logger, "component", "membership"),
+		metrics:    cfg.Metrics,
+		changes:    make(chan struct{}, 1),
+		started:    make(chan struct{}),
+		sendKick:   make(chan struct{}, 1),
+		streamKick: make(chan struct{}, 1),
+		joinKick:   make(chan struct{}, 1),
+		keyKick:    make(chan struct{}, 1),
+		meets:      make(chan string, maxMeets),
+		outbox:     make(chan Verdict, maxVerdicts),
+		verdicts:   make(chan Verdict, maxVerdicts),
+		ring:       ring,
+		newest:     slices.Clone(cfg.Key),
+		refused:    map[string]time.Time{},
+		store:      newStore(cfg.Node, uint64(max(now.UnixNano(), 1)), now),
+		alive:      map[string]netip.AddrPort{},
+		gone:       map[string]*departure{},
+		removed:    map[string]bool{},
+		joined:     map[string]struct{}{},
+		unsent:     map[string]int{},
+		silent:     map[string]bool{},
+		unreached:  map[string]*failure{},
 	}
 	m.queue.RetransmitMult = retransmitMult
+	m.chunks.RetransmitMult = retransmitMult
 	m.queue.NumNodes = func() int { return int(m.size.Load()) }
+	m.chunks.NumNodes = m.queue.NumNodes
 	m.settling.doubt(startLimit)
 	m.view.Store(m.snapshot())
 	return m, nil
@@ -212,7 +190,29 @@ func (m *Membership) SetLocal(info Info) {
 		}
 	}
 	if m.store.setOwn(info) {
-		m.announce()
+		m.tellParts(m.store.spoken())
+		m.tellInfo()
+		m.publish()
+	}
+}
+
+// tooManyClaims is the key in silent of the report that not all claims could be told.
+const tooManyClaims = "too many claims"
+
+// SetClaims replaces what this speaker claims, all of it. What has changed goes out to all members at once. What is for
+// no address, or offered to what cannot be the name of a node, is left out.
+func (m *Membership) SetClaims(claims map[netip.Addr]Claim) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	parts, left := m.store.setClaims(claims)
+	if full := left > 0; full != m.silent[tooManyClaims] {
+		m.silent[tooManyClaims] = full
+		if full {
+			level.Error(m.logger).Log("msg", "this node claims more addresses than can be told to the other speakers", "left_out", left)
+		}
+	}
+	if len(parts) > 0 {
+		m.tellParts(parts)
 		m.publish()
 	}
 }
@@ -232,17 +232,17 @@ func (m *Membership) SetPeers(peers []Peer) {
 	if m.hasPeers && slices.Equal(m.peers, peers) {
 		return
 	}
+	listed := func(node string) bool { return slices.ContainsFunc(peers, func(p Peer) bool { return p.Node == node }) }
+	for _, p := range m.peers {
+		m.removed[p.Node] = true
+	}
+	for _, p := range peers {
+		delete(m.removed, p.Node)
+	}
 	m.peers, m.hasPeers = peers, true
-	for node := range m.unreached {
-		if !slices.ContainsFunc(peers, func(p Peer) bool { return p.Node == node }) {
-			delete(m.unreached, node)
-		}
-	}
-	for node := range m.refused {
-		if !slices.ContainsFunc(peers, func(p Peer) bool { return p.Node == node }) {
-			delete(m.refused, node)
-		}
-	}
+	maps.DeleteFunc(m.unreached, func(node string, _ *failure) bool { return !listed(node) })
+	maps.DeleteFunc(m.refused, func(node string, _ time.Time) bool { return !listed(node) })
+	m.publish()
 	kick(m.joinKick)
 }
 
@@ -254,21 +254,6 @@ func (m *Membership) Rejoin() {
 	m.settling.doubt(startLimit)
 	m.publish()
 	kick(m.joinKick)
-}
-
-// announce has this speaker's record sent to all members. The caller holds mu.
-func (m *Membership) announce() {
-	own := m.store.own()
-	if msg := recordMessage(own); len(msg) <= maxGossip {
-		m.queue.QueueBroadcast(&broadcast{node: own.node, msg: msg})
-	}
-	clear(m.unsent)
-	for node := range m.alive {
-		if node != m.cfg.Node {
-			m.unsent[node] = 0
-		}
-	}
-	kick(m.sendKick)
 }
 
 // publish makes the view current and tells of it if it has changed. The caller holds mu.
@@ -284,33 +269,6 @@ func (m *Membership) publish() {
 	m.view.Store(view)
 	m.metrics.observe(view)
 	kick(m.changes)
-}
-
-func (m *Membership) snapshot() *View {
-	v := &View{Settled: m.settling.settled()}
-	if !v.Settled {
-		v.Refused = m.refusedPeers()
-	}
-	for node, addr := range m.alive {
-		if node != m.cfg.Node && !m.departed(node) {
-			info, known := m.store.info(node)
-			v.Members = append(v.Members, Member{Node: node, Addr: addr, Info: info, Known: known})
-		}
-	}
-	own := m.store.own()
-	v.Members = append(v.Members, Member{Node: m.cfg.Node, Addr: m.addr, Info: own.info, Known: true})
-	slices.SortFunc(v.Members, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
-	return v
-}
-
-// departed reports whether node said a moment ago that it leaves and has not come back since. The caller holds mu.
-func (m *Membership) departed(node string) bool {
-	d, ok := m.left[node]
-	if !ok || m.cfg.Clock.Since(d.at) > departureHold {
-		return false
-	}
-	e, ok := m.store.records[node]
-	return !ok || e.epoch <= d.epoch
 }
 
 func kick(c chan struct{}) {

@@ -123,7 +123,7 @@ func TestLeaveIsSeenAtOnce(t *testing.T) {
 	t.Parallel()
 	speakers := newNetwork().startAll(t, 3)
 	start, said := time.Now(), make(chan struct{})
-	go func() { defer close(said); speakers[0].Leave() }()
+	go func() { defer close(said); speakers[0].Leave(false, "") }()
 	awaitMutual(t, speakers[1:]...)
 	t.Logf("others go on without the one that left after %s", time.Since(start))
 	<-said
@@ -180,7 +180,7 @@ func TestRestartUnderTheSameName(t *testing.T) {
 			speakers[0].SetLocal(links("eth0"))
 			awaitInfo(t, "node-1", links("eth0"), speakers...)
 			if how.leave {
-				speakers[0].Leave()
+				speakers[0].Leave(false, "")
 			}
 			speakers[0].stop()
 			if how.wait {
@@ -396,7 +396,7 @@ func TestStopBeforeListening(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	m.Leave() // of who never came is nothing
+	m.Leave(false, "") // of who never came is nothing
 }
 
 func TestWaitsForItsPort(t *testing.T) {

@@ -10,6 +10,9 @@ type Metrics struct {
 	joins        *prometheus.CounterVec
 	decodeErrors prometheus.Counter
 	keyRefused   prometheus.Counter
+	gone         prometheus.Gauge
+	claims       prometheus.Gauge
+	verdicts     *prometheus.CounterVec
 }
 
 // NewMetrics makes the metrics and registers them; it panics if they are registered already, as MustRegister does.
@@ -39,8 +42,23 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "berth_membership_refused_total",
 			Help: "Packets and connections refused because they were not encrypted with this speaker's key.",
 		}),
+		gone: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "berth_membership_gone",
+			Help: "Speakers that failed or left in the last ten minutes and have not come back.",
+		}),
+		claims: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "berth_membership_claims",
+			Help: "Addresses that the living speakers claim, this one included, each once for every speaker that claims it.",
+		}),
+		verdicts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "berth_membership_verdicts_total",
+			Help: "Findings about silent or vanished speakers that were sent, received, or dropped because nobody read them.",
+		}, []string{"event"}),
 	}
-	reg.MustRegister(m.members, m.settled, m.transitions, m.joins, m.decodeErrors, m.keyRefused)
+	reg.MustRegister(m.members, m.settled, m.transitions, m.joins, m.decodeErrors, m.keyRefused, m.gone, m.claims, m.verdicts)
+	for _, event := range []string{"sent", "received", "dropped"} {
+		m.verdicts.WithLabelValues(event)
+	}
 	for _, event := range []string{"joined", "left", "failed"} {
 		m.transitions.WithLabelValues(event)
 	}
@@ -52,6 +70,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 
 func (m *Metrics) observe(v *View) {
 	m.members.Set(float64(len(v.Members)))
+	m.gone.Set(float64(len(v.Gone)))
+	claims := 0
+	for i := range v.Members {
+		claims += v.Members[i].Claims.Len()
+	}
+	m.claims.Set(float64(claims))
 	m.settled.Set(0)
 	if v.Settled {
 		m.settled.Set(1)

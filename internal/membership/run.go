@@ -2,9 +2,7 @@ package membership
 
 import (
 	"context"
-	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/go-kit/log/level"
@@ -18,8 +16,8 @@ const (
 	bindRetry = time.Second
 	// leaveTimeout bounds the wait until the farewell was gossiped.
 	leaveTimeout = 500 * time.Millisecond
-	// expireInterval is the time between clearings of records that nobody needs.
-	expireInterval = time.Minute
+	// tidyInterval is the time between looks at what has been gone for long enough.
+	tidyInterval = time.Second
 )
 
 // Run takes part in the group until ctx ends, and then stops without a word, as a crash would; call Leave before. It
@@ -41,9 +39,12 @@ func (m *Membership) Run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.sendLoop(ctx, list) })
+	g.Go(func() error { return m.streamLoop(ctx, list) })
+	g.Go(func() error { return m.verdictLoop(ctx, list) })
 	g.Go(func() error { return m.joinLoop(ctx, list) })
+	g.Go(func() error { return m.meetLoop(ctx, list) })
 	g.Go(func() error { return m.keyLoop(ctx) })
-	g.Go(func() error { return m.expireLoop(ctx) })
+	g.Go(func() error { return m.tidyLoop(ctx) })
 	err := g.Wait()
 
 	m.running.Lock()
@@ -85,9 +86,10 @@ func (m *Membership) tryCreate(ctx context.Context) (*memberlist.Memberlist, err
 	return list, nil
 }
 
-// Leave tells the others that this speaker is about to stop, so that they take over at once. It returns when that was
-// sent, after 500 ms at most. The view stays what it was. Run goes on answering the others until its context ends.
-func (m *Membership) Leave() {
+// Leave tells the others that this speaker is about to stop: for good, so that they take over at once, or to return, with
+// the node standIn, if that is not empty, answering in its stead until then. It returns when that was sent, after 500 ms
+// at most. The view stays what it was. Run goes on answering the others until its context ends.
+func (m *Membership) Leave(returns bool, standIn string) {
 	m.running.RLock()
 	defer m.running.RUnlock()
 	m.mu.Lock()
@@ -97,12 +99,12 @@ func (m *Membership) Leave() {
 		return
 	}
 	m.leaving = true
-	targets, msg := m.others(), leaveMessage(m.cfg.Node, m.store.own().epoch)
+	m.farewell = &notice{node: m.cfg.Node, epoch: m.store.own().epoch, left: true, returns: returns, standIn: standIn}
+	targets, msg := m.others(), leaveMessage(*m.farewell)
+	m.queue.QueueBroadcast(&broadcast{name: "leave " + m.cfg.Node, msg: msg})
 	m.mu.Unlock()
-	level.Info(m.logger).Log("msg", "leaving", "members", len(targets)+1)
-	for node, addr := range targets {
-		_ = m.list.SendToAddress(memberlist.Address{Addr: addr.String(), Name: node}, msg)
-	}
+	level.Info(m.logger).Log("msg", "leaving", "members", len(targets)+1, "returns", returns, "stand_in", standIn)
+	sendPackets(m.list, targets, msg)
 	if err := m.list.Leave(leaveTimeout); err != nil {
 		level.Warn(m.logger).Log("msg", "others may learn late that this speaker left", "err", err)
 	}
@@ -119,67 +121,9 @@ func (m *Membership) others() map[string]netip.AddrPort {
 	return others
 }
 
-// sendLoop delivers this speaker's record to the members that need it: all when it has changed, and each that joins.
-func (m *Membership) sendLoop(ctx context.Context, list *memberlist.Memberlist) error {
-	retry := time.NewTicker(resendInterval)
-	defer retry.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-m.sendKick:
-		case <-retry.C:
-		}
-		m.send(list)
-	}
-}
-
-func (m *Membership) send(list *memberlist.Memberlist) {
-	m.mu.Lock()
-	msg, targets, tries := recordMessage(m.store.own()), map[string]netip.AddrPort{}, map[string]int{}
-	for node, n := range m.unsent {
-		if addr, ok := m.alive[node]; ok {
-			targets[node], tries[node] = addr, n
-		}
-	}
-	clear(m.unsent)
-	m.mu.Unlock()
-	var wg sync.WaitGroup
-	workers := make(chan struct{}, joinWorkers)
-	for node, addr := range targets {
-		if len(msg) <= maxGossip {
-			// Gossip and state exchanges stand behind this packet, should it be lost.
-			_ = list.SendToAddress(memberlist.Address{Addr: addr.String(), Name: node}, msg)
-			continue
-		}
-		workers <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-workers }()
-			to := &memberlist.Node{Name: node, Addr: net.IP(addr.Addr().AsSlice()), Port: addr.Port()}
-			if err := list.SendReliable(to, msg); err != nil {
-				m.unsentAgain(node, tries[node]+1, err)
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func (m *Membership) unsentAgain(node string, tries int, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, newer := m.unsent[node]; newer {
-		return
-	}
-	if tries < resendTries {
-		m.unsent[node] = tries
-		return
-	}
-	level.Warn(m.logger).Log("msg", "cannot tell a member about this node; it will learn by the next state exchange",
-		"node", node, "err", err)
-}
-
-func (m *Membership) expireLoop(ctx context.Context) error {
-	t := time.NewTicker(expireInterval)
+// tidyLoop forgets what is long gone, and keeps the view in step with the time.
+func (m *Membership) tidyLoop(ctx context.Context) error {
+	t := time.NewTicker(tidyInterval)
 	defer t.Stop()
 	for {
 		select {
@@ -188,12 +132,9 @@ func (m *Membership) expireLoop(ctx context.Context) error {
 		case <-t.C:
 		}
 		m.mu.Lock()
-		now := m.cfg.Clock.Now()
-		m.store.expire(func(node string) bool { _, ok := m.alive[node]; return ok }, now)
-		for node, d := range m.left {
-			if now.Sub(d.at) > departureHold {
-				delete(m.left, node)
-			}
+		m.tidy()
+		if len(m.gone) > 0 {
+			m.publish()
 		}
 		m.mu.Unlock()
 	}

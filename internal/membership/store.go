@@ -1,9 +1,7 @@
 package membership
 
 import (
-	"cmp"
 	"maps"
-	"slices"
 	"time"
 )
 
@@ -15,20 +13,30 @@ const (
 	maxRecords = 4096
 )
 
-// store holds the newest record of every speaker, this one's included.
+// store holds the newest record of every speaker, this one's included, and what each claims.
 type store struct {
 	self    string
-	records map[string]*entry
+	records map[string]*heardRecord
+	tables  map[string]*table // of the others
+	bytes   int               // of tables, as chunkCost counts
+	pack    *packer           // this speaker's claims
+	former  *table            // what former processes of this speaker claimed, until it speaks for itself
+	mine    map[uint64]bool   // the epochs of this process
+	claimed bool              // whether this process has ever said what it claims
 }
 
-type entry struct {
+// heardRecord is a record and when it was last received.
+type heardRecord struct {
 	*record
 	heard time.Time
 }
 
 func newStore(self string, epoch uint64, now time.Time) *store {
-	s := &store{self: self, records: map[string]*entry{}}
-	s.records[self] = &entry{record: newRecord(self, epoch, 1, Info{}), heard: now}
+	s := &store{
+		self: self, records: map[string]*heardRecord{}, tables: map[string]*table{},
+		pack: newPacker(self, epoch), former: newTable(), mine: map[uint64]bool{epoch: true},
+	}
+	s.records[self] = &heardRecord{record: newRecord(self, epoch, 1, Info{}), heard: now}
 	return s
 }
 
@@ -64,7 +72,7 @@ func (s *store) merge(r *record, now time.Time) bool {
 		if !r.newerThan(own) {
 			return false
 		}
-		s.records[s.self].record = newRecord(s.self, r.epoch+1, 1, own.info)
+		s.restart(r.epoch + 1)
 		return true
 	}
 	e, known := s.records[r.node]
@@ -75,23 +83,33 @@ func (s *store) merge(r *record, now time.Time) bool {
 	if !known && len(s.records) >= maxRecords {
 		return false
 	}
-	s.records[r.node] = &entry{record: r, heard: now}
+	s.records[r.node] = &heardRecord{record: r, heard: now}
+	if t := s.tables[r.node]; t != nil && !r.claims && !r.info.Abstains {
+		// A speaker of a release that claims nothing has taken over; what another claimed before it is nobody's.
+		s.bytes -= t.bytes
+		t.void(r.epoch)
+		s.bytes += t.bytes
+	}
 	return true
 }
 
-// expire forgets speakers that are not alive and were last heard of long ago.
-func (s *store) expire(alive func(node string) bool, now time.Time) {
-	maps.DeleteFunc(s.records, func(node string, e *entry) bool {
-		return node != s.self && !alive(node) && now.Sub(e.heard) > keepRecords
-	})
+// restart lets this speaker say everything again as of a later epoch.
+func (s *store) restart(epoch uint64) {
+	s.records[s.self].record = newRecord(s.self, epoch, 1, s.own().info)
+	s.mine[epoch] = true
+	s.pack.restart(epoch)
 }
 
-// all returns every record, in a fixed order.
-func (s *store) all() []*record {
-	all := make([]*record, 0, len(s.records))
-	for _, e := range s.records {
-		all = append(all, e.record)
-	}
-	slices.SortFunc(all, func(a, b *record) int { return cmp.Compare(a.node, b.node) })
-	return all
+// expire forgets speakers of which alive says that they are not, and which were last heard of long ago.
+func (s *store) expire(alive func(node string) bool, now time.Time) {
+	maps.DeleteFunc(s.records, func(node string, e *heardRecord) bool {
+		return node != s.self && !alive(node) && now.Sub(e.heard) > keepRecords
+	})
+	maps.DeleteFunc(s.tables, func(node string, t *table) bool {
+		if _, known := s.records[node]; known || alive(node) {
+			return false
+		}
+		s.bytes -= t.bytes
+		return true
+	})
 }

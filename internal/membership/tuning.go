@@ -71,6 +71,10 @@ const (
 	resendInterval = 500 * time.Millisecond
 	resendTries    = 10
 
+	// lateInterval is half of how long an address is told in two chunks when it has outgrown one: the packet with the new
+	// one may get lost, and gossip takes a moment.
+	lateInterval = 500 * time.Millisecond
+
 	// label keeps packets of other users of memberlist out.
 	label = "berth"
 )

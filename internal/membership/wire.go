@@ -12,14 +12,25 @@ import (
 //
 //	message = kind(1 byte) body
 //	body    = record                       kind 1: what a speaker says about itself
-//	        | node epoch                   kind 2: the speaker is leaving
-//	        | *( length record )           kind 3: all records the sender has, in a state exchange
+//	        | leave                        kind 2: the speaker is leaving
+//	        | *( length item )             kind 3: all that the sender knows, in a state exchange
+//	        | chunk                        kind 4: a part of what a speaker claims; see chunk.go
+//	        | node epoch flags by          kind 5: a verdict [ignored]
+//	item    = record | chunk | departure   which of them, its first byte tells
 //	record  = version(1 byte) node epoch seq *field
 //	field   = tag length value
-//	link    = name flags count *prefix [ignored]          the value of tag 1
+//	link    = name flags count *prefix mac addr addr [ignored]          the value of tag 1
 //	state   = flags [ignored]                             the value of tag 2; without it, no flag is set
 //	session = the bytes of a name                         the value of tag 3
+//	port    = port [ignored]                              the value of tag 4; without it, there is none
+//	mute    = the bytes of a node's name                  the value of tag 5
 //	prefix  = 4 or 6 (1 byte), bits (1 byte), the 4 or 16 bytes of the address
+//	mac     = 6 bytes, all 0 if there is none             addr = a string of 0, 4 or 16 bytes
+//	leave     = node epoch flags standIn [ignored]
+//	departure = 130 (1 byte) node epoch flags standIn milliseconds [ignored]       who failed or left, and how long ago
+//
+// The first release knew no chunks, departures and verdicts, and said no more than node and epoch in a leave, nor anything
+// behind the prefixes of a link.
 //
 // Releases differ in what they know, and run side by side during an upgrade: an unknown kind is ignored, an unknown
 // field is skipped, bytes behind the known part of a link are ignored, and a record is passed on as it was received, so
@@ -27,20 +38,33 @@ import (
 // not enough; a record of another version is ignored.
 
 const (
-	kindRecord = 1
-	kindLeave  = 2
-	kindState  = 3
+	kindRecord  = 1
+	kindLeave   = 2
+	kindState   = 3
+	kindChunk   = 4
+	kindVerdict = 5
 
-	recordVersion = 1
+	recordVersion    = 1
+	departureVersion = 130
 
 	tagLink    = 1
 	tagState   = 2
 	tagSession = 3
+	tagPort    = 4
+	tagMute    = 5
 
 	flagARP = 1 << 0
 	flagNDP = 1 << 1
 
-	flagAbstains = 1 << 0
+	flagAbstains  = 1 << 0
+	flagProxyDown = 1 << 1
+	// flagClaims says that the speaker is of a release that tells its claims.
+	flagClaims = 1 << 2
+
+	flagReturns = 1 << 0
+	flagLeft    = 1 << 1
+
+	flagSilent = 1 << 0
 )
 
 // Bounds on what is taken from the network. Whoever holds the key may speak, but a fault of one speaker must not become
@@ -52,16 +76,14 @@ const (
 	maxPrefixes = 1024 // of one link
 	maxSession  = 260  // the name of an object and a family
 	maxSessions = 100
+	maxMute     = 8
 	maxRecord   = 1 << 16
 
-	// maxFrame bounds what a record has beside its links: version, node, epoch, seq, state and sessions.
-	maxFrame = 1 + 2 + maxNodeName + 2*binary.MaxVarintLen64 + 16 + maxSessions*(1+2+maxSession)
+	// maxFrame bounds what a record has beside its links: version, node, epoch, seq, state, port, sessions and mute nodes.
+	maxFrame = 1 + 2 + maxNodeName + 2*binary.MaxVarintLen64 + 32 + maxSessions*(1+2+maxSession) + maxMute*(1+2+maxNodeName)
 )
 
-var (
-	errTruncated = errors.New("message is cut short")
-	errVersion   = errors.New("record of an unknown version")
-)
+var errTruncated = errors.New("message is cut short")
 
 // record is what one speaker said about itself at one moment. Records of a speaker are ordered by (epoch, seq): the
 // epoch is when its process started, and seq counts within it.
@@ -69,6 +91,7 @@ type record struct {
 	node       string
 	epoch, seq uint64
 	info       Info
+	claims     bool   // whether the speaker is of a release that tells its claims
 	raw        []byte // as it travels, from the version byte on
 }
 
@@ -89,13 +112,24 @@ func newRecord(node string, epoch, seq uint64, info Info) *record {
 	for i := range info.Links {
 		raw = appendField(raw, tagLink, appendLink(nil, &info.Links[i]))
 	}
+	flags := byte(flagClaims)
 	if info.Abstains {
-		raw = appendField(raw, tagState, []byte{flagAbstains})
+		flags |= flagAbstains
+	}
+	if info.ProxyDown {
+		flags |= flagProxyDown
+	}
+	raw = appendField(raw, tagState, []byte{flags})
+	if info.WatchPort != 0 {
+		raw = appendField(raw, tagPort, binary.AppendUvarint(nil, uint64(info.WatchPort)))
 	}
 	for _, name := range info.Sessions {
 		raw = appendField(raw, tagSession, []byte(name))
 	}
-	return &record{node: node, epoch: epoch, seq: seq, info: info, raw: raw}
+	for _, name := range info.Mute {
+		raw = appendField(raw, tagMute, []byte(name))
+	}
+	return &record{node: node, epoch: epoch, seq: seq, info: info, claims: true, raw: raw}
 }
 
 func appendField(b []byte, tag uint64, value []byte) []byte {
@@ -123,7 +157,9 @@ func appendLink(b []byte, l *Link) []byte {
 		b = append(b, family, byte(p.Bits()))
 		b = append(b, p.Addr().AsSlice()...)
 	}
-	return b
+	b = append(b, l.MAC[:]...)
+	b = appendString(b, string(l.Addr4.AsSlice()))
+	return appendString(b, string(l.Addr6.AsSlice()))
 }
 
 func appendString(b []byte, s string) []byte {
@@ -136,93 +172,100 @@ func recordMessage(r *record) []byte {
 	return append([]byte{kindRecord}, r.raw...)
 }
 
-func leaveMessage(node string, epoch uint64) []byte {
-	return binary.AppendUvarint(appendString([]byte{kindLeave}, node), epoch)
-}
-
-func stateMessage(records []*record) []byte {
-	b := []byte{kindState}
-	for _, r := range records {
-		b = binary.AppendUvarint(b, uint64(len(r.raw)))
-		b = append(b, r.raw...)
+// stateMessage wraps items for a state exchange.
+func stateMessage(items ...[]byte) []byte {
+	size := 1
+	for _, raw := range items {
+		size += binary.MaxVarintLen32 + len(raw)
+	}
+	b := append(make([]byte, 0, size), kindState)
+	for _, raw := range items {
+		b = binary.AppendUvarint(b, uint64(len(raw)))
+		b = append(b, raw...)
 	}
 	return b
 }
 
-// leave says that the process of node which started at epoch is about to stop.
-type leave struct {
-	node  string
-	epoch uint64
-}
-
-// message is a decoded message: records, or a leave, or nothing if its kind is unknown.
+// message is a decoded message: what it is about, or nothing if its kind is unknown.
 type message struct {
-	records []*record
-	leave   *leave
+	records    []*record
+	chunks     []*chunk
+	departures []notice // in a state exchange
+	leave      *notice
+	verdict    *Verdict
+
+	known func(head *chunk) bool
 }
 
-// decodeMessage takes a message apart. It keeps no part of b. Records of unknown versions are left out. What could be
+// decodeMessage takes a message apart. It keeps no part of b. Items that are unknown are left out, and chunks of which
+// known, if it is not nil, says by their head that they are no news: of a state exchange that is nearly all. What could be
 // read is returned beside an error about the rest: one speaker's fault in a state exchange must not silence the others.
-func decodeMessage(b []byte) (message, error) {
+func decodeMessage(b []byte, known func(head *chunk) bool) (message, error) {
 	if len(b) == 0 {
 		return message{}, errTruncated
 	}
+	m := message{known: known}
+	var err error
 	switch body := b[1:]; b[0] {
-	case kindRecord:
-		r, err := decodeRecord(body)
-		if errors.Is(err, errVersion) {
-			return message{}, nil
-		}
-		if err != nil {
-			return message{}, err
-		}
-		return message{records: []*record{r}}, nil
+	case kindRecord, kindChunk:
+		err = m.decodeItem(body)
 	case kindLeave:
-		return decodeLeave(body)
+		m.leave, err = decodeLeave(body)
 	case kindState:
-		return decodeState(body)
+		err = m.decodeState(body)
+	case kindVerdict:
+		m.verdict, err = decodeVerdict(body)
 	}
-	return message{}, nil
+	return m, err
 }
 
-func decodeLeave(b []byte) (message, error) {
-	d := decoder{b: b}
-	l := &leave{node: d.string(maxNodeName), epoch: d.uint()}
-	if d.err != nil {
-		return message{}, fmt.Errorf("decoding leave: %w", d.err)
-	}
-	return message{leave: l}, nil
-}
-
-func decodeState(b []byte) (message, error) {
-	var m message
+func (m *message) decodeState(b []byte) error {
 	var errs []error
 	for d := (decoder{b: b}); len(d.b) > 0; {
 		raw := d.bytes(uint64(len(b))) // one that is too large is skipped too, see decodeRecord
 		if d.err != nil {
 			errs = append(errs, fmt.Errorf("decoding state: %w", d.err))
-			break // where the next record begins is not known
+			break // where the next item begins is not known
 		}
-		r, err := decodeRecord(raw)
-		switch {
-		case err == nil:
-			m.records = append(m.records, r)
-		case !errors.Is(err, errVersion):
+		if err := m.decodeItem(raw); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	return m, errors.Join(errs...)
+	return errors.Join(errs...)
+}
+
+func (m *message) decodeItem(raw []byte) error {
+	if len(raw) == 0 {
+		return fmt.Errorf("decoding item: %w", errTruncated)
+	}
+	switch raw[0] {
+	case recordVersion:
+		r, err := decodeRecord(raw)
+		if err != nil {
+			return err
+		}
+		m.records = append(m.records, r)
+	case chunkVersion:
+		c, err := decodeChunk(raw, m.known)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			m.chunks = append(m.chunks, c)
+		}
+	case departureVersion:
+		n, err := decodeDeparture(raw)
+		if err != nil {
+			return err
+		}
+		m.departures = append(m.departures, *n)
+	}
+	return nil // else it is from a later release
 }
 
 func decodeRecord(b []byte) (*record, error) {
-	if len(b) == 0 {
-		return nil, fmt.Errorf("decoding record: %w", errTruncated)
-	}
 	if len(b) > maxRecord {
 		return nil, fmt.Errorf("decoding record: %d bytes are more than %d", len(b), maxRecord)
-	}
-	if b[0] != recordVersion {
-		return nil, fmt.Errorf("decoding record: %w %d", errVersion, b[0])
 	}
 	d := decoder{b: b[1:]}
 	r := &record{node: d.string(maxNodeName), epoch: d.uint(), seq: d.uint()}
@@ -232,7 +275,7 @@ func decodeRecord(b []byte) (*record, error) {
 		if d.err != nil {
 			break
 		}
-		if err := info.decodeField(tag, value); err != nil {
+		if err := r.decodeField(&info, tag, value); err != nil {
 			return nil, fmt.Errorf("decoding record of %q: %w", r.node, err)
 		}
 	}
@@ -248,7 +291,7 @@ func decodeRecord(b []byte) (*record, error) {
 	return r, nil
 }
 
-func (i *Info) decodeField(tag uint64, value []byte) error {
+func (r *record) decodeField(i *Info, tag uint64, value []byte) error {
 	switch tag {
 	case tagLink:
 		if len(i.Links) == maxLinks {
@@ -261,13 +304,28 @@ func (i *Info) decodeField(tag uint64, value []byte) error {
 		i.Links = append(i.Links, link)
 	case tagState:
 		d := decoder{b: value}
-		i.Abstains = d.uint()&flagAbstains != 0
+		flags := d.uint()
+		i.Abstains, i.ProxyDown = flags&flagAbstains != 0, flags&flagProxyDown != 0
+		r.claims = flags&flagClaims != 0
+		return d.err
+	case tagPort:
+		d := decoder{b: value}
+		port := d.uint()
+		if d.err == nil && port > math.MaxUint16 {
+			return fmt.Errorf("port %d", port)
+		}
+		i.WatchPort = uint16(port)
 		return d.err
 	case tagSession:
 		if len(value) > maxSession || len(i.Sessions) == maxSessions {
 			return fmt.Errorf("more than %d sessions, or a name of more than %d bytes", maxSessions, maxSession)
 		}
 		i.Sessions = append(i.Sessions, string(value))
+	case tagMute:
+		if len(value) > maxNodeName || len(i.Mute) == maxMute {
+			return fmt.Errorf("more than %d mute nodes, or a name of more than %d bytes", maxMute, maxNodeName)
+		}
+		i.Mute = append(i.Mute, string(value))
 	}
 	return nil
 }
@@ -284,6 +342,11 @@ func decodeLink(b []byte) (Link, error) {
 		if p := d.prefix(); d.err == nil {
 			l.Prefixes = append(l.Prefixes, p)
 		}
+	}
+	if d.err == nil && len(d.b) > 0 {
+		copy(l.MAC[:], d.take(len(l.MAC)))
+		l.Addr4, _ = netip.AddrFromSlice(d.bytes(4))
+		l.Addr6, _ = netip.AddrFromSlice(d.bytes(16))
 	}
 	if d.err != nil {
 		return Link{}, fmt.Errorf("link %q: %w", l.Name, d.err)

@@ -1,0 +1,300 @@
+package neighbor
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/mdlayher/arp"
+	"github.com/mdlayher/ndp"
+	"golang.org/x/net/bpf"
+
+	"github.com/berth-lb/berth/internal/ether"
+	"github.com/berth-lb/berth/internal/netif"
+)
+
+// FakeWire is a Wire in memory, for tests. It runs the filters it is given and
+// prints as text what was sent.
+type FakeWire struct {
+	// OnSend, if set before the first Open, is called with each frame that is
+	// sent. It may call Deliver.
+	OnSend func(ifname string, frame []byte)
+	// Deaf, if set before the first Open, has no Wait ever return for a frame:
+	// frames are read only when the Prober looks for them itself.
+	Deaf bool
+
+	mu        sync.Mutex
+	conns     []*fakeConn
+	sent      []string
+	broken    map[string]error
+	unplugged map[string]bool
+}
+
+var _ Wire = (*FakeWire)(nil)
+
+// Open implements Wire.
+func (w *FakeWire) Open(link netif.Link, etherType uint16, filter []bpf.Instruction) (Conn, error) {
+	if err := w.failure(link.Name); err != nil {
+		return nil, fmt.Errorf("opening %#x on %s: %w", etherType, link.Name, err)
+	}
+	c := &fakeConn{
+		wire: w, link: link, etherType: etherType,
+		readable: make(chan struct{}, 1), interrupted: make(chan struct{}), groups: make(map[netip.Addr]bool),
+	}
+	if err := c.SetFilter(filter); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	w.conns = append(w.conns, c)
+	w.mu.Unlock()
+	return c, nil
+}
+
+// Deliver has a frame arrive at an interface and reports whether a filter let it
+// through.
+func (w *FakeWire) Deliver(ifname string, frame []byte) (accepted bool) {
+	for _, c := range w.on(ifname) {
+		if c.deliver(frame) {
+			accepted = true
+		}
+	}
+	return accepted
+}
+
+// Break has the open sockets of an interface fail with err, and new ones too,
+// until it is called with nil.
+func (w *FakeWire) Break(ifname string, err error) {
+	w.mu.Lock()
+	if w.broken == nil {
+		w.broken = make(map[string]error)
+	}
+	w.broken[ifname] = err
+	w.mu.Unlock()
+	for _, c := range w.on(ifname) {
+		notify(c.readable)
+	}
+}
+
+// Unplug takes the carrier from an interface, or gives it back. What is sent
+// without is lost without an error.
+func (w *FakeWire) Unplug(ifname string, unplugged bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.unplugged == nil {
+		w.unplugged = make(map[string]bool)
+	}
+	w.unplugged[ifname] = unplugged
+}
+
+// Overrun has each open socket of an interface lose all unread frames and n more.
+func (w *FakeWire) Overrun(ifname string, n int) {
+	for _, c := range w.on(ifname) {
+		c.mu.Lock()
+		c.lost += uint32(len(c.inbox) + n)
+		c.inbox = nil
+		c.mu.Unlock()
+	}
+}
+
+// Groups returns the multicast groups joined on an interface, in ascending order.
+func (w *FakeWire) Groups(ifname string) (out []netip.Addr) {
+	for _, c := range w.on(ifname) {
+		c.mu.Lock()
+		for g := range c.groups {
+			out = append(out, g)
+		}
+		c.mu.Unlock()
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+// Open sockets of an interface.
+func (w *FakeWire) on(ifname string) (out []*fakeConn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		if c.link.Name == ifname {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// String returns what was sent, a line for each frame, in order.
+func (w *FakeWire) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.sent, "\n")
+}
+
+// Reset forgets what was sent.
+func (w *FakeWire) Reset() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = nil
+}
+
+func (w *FakeWire) failure(ifname string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken[ifname]
+}
+
+// fakeConn is a Conn of a FakeWire.
+type fakeConn struct {
+	wire        *FakeWire
+	link        netif.Link
+	etherType   uint16
+	readable    chan struct{}
+	interrupted chan struct{}
+
+	mu     sync.Mutex
+	vm     *bpf.VM
+	inbox  [][]byte
+	lost   uint32
+	groups map[netip.Addr]bool
+}
+
+var errInterrupted = errors.New("interrupted")
+
+func (c *fakeConn) deliver(frame []byte) bool {
+	if len(frame) < ether.HeaderLen || uint16(frame[12])<<8|uint16(frame[13]) != c.etherType {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n, err := c.vm.Run(frame); err != nil || n == 0 {
+		return false
+	}
+	c.inbox = append(c.inbox, slices.Clone(frame))
+	if !c.wire.Deaf {
+		notify(c.readable)
+	}
+	return true
+}
+
+func (c *fakeConn) Wait() error {
+	select {
+	case <-c.readable:
+		return nil
+	case <-c.interrupted:
+		return errInterrupted
+	}
+}
+
+func (c *fakeConn) Interrupt() { close(c.interrupted) }
+
+func (c *fakeConn) ReadFrame(b []byte) (int, error) {
+	if err := c.wire.failure(c.link.Name); err != nil {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.inbox) == 0 {
+		return 0, ErrNoFrame
+	}
+	n := copy(b, c.inbox[0])
+	c.inbox = c.inbox[1:]
+	return n, nil
+}
+
+func (c *fakeConn) WriteFrame(frame []byte) error {
+	if err := c.wire.failure(c.link.Name); err != nil {
+		return err
+	}
+	c.wire.mu.Lock()
+	lost := c.wire.unplugged[c.link.Name]
+	if !lost {
+		c.wire.sent = append(c.wire.sent, c.link.Name+" "+describe(frame))
+	}
+	c.wire.mu.Unlock()
+	if c.wire.OnSend != nil && !lost {
+		c.wire.OnSend(c.link.Name, slices.Clone(frame))
+	}
+	return nil
+}
+
+func (c *fakeConn) SetFilter(filter []bpf.Instruction) error {
+	vm, err := bpf.NewVM(filter)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.vm = vm
+	c.mu.Unlock()
+	return nil
+}
+
+func (c *fakeConn) Join(group netip.Addr) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.groups[group] {
+		return fmt.Errorf("joining %s twice", group)
+	}
+	c.groups[group] = true
+	return nil
+}
+
+func (c *fakeConn) Leave(group netip.Addr) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.groups[group] {
+		return fmt.Errorf("leaving %s, which is not joined", group)
+	}
+	delete(c.groups, group)
+	return nil
+}
+
+func (c *fakeConn) Lost() (uint32, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.lost
+	c.lost = 0
+	return n, nil
+}
+
+func (c *fakeConn) Carrier() (bool, error) {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	return !c.wire.unplugged[c.link.Name], nil
+}
+
+func (c *fakeConn) Close() error {
+	c.wire.mu.Lock()
+	defer c.wire.mu.Unlock()
+	c.wire.conns = slices.DeleteFunc(c.wire.conns, func(o *fakeConn) bool { return o == c })
+	return nil
+}
+
+// describe returns a question as a line of text.
+func describe(frame []byte) string {
+	if len(frame) < ether.HeaderLen {
+		return fmt.Sprintf("short frame %x", frame)
+	}
+	head := fmt.Sprintf("%s > %s ", ether.MAC(frame[6:12]), ether.MAC(frame[0:6]))
+	var p arp.Packet
+	if frame[12] == 8 && frame[13] == 6 && p.UnmarshalBinary(frame[ether.HeaderLen:]) == nil {
+		return head + fmt.Sprintf("arp %s who has %s tell %s at %s",
+			strings.ToLower(p.Operation.String()), p.TargetIP, p.SenderIP, p.SenderHardwareAddr)
+	}
+	src, dst, icmp, err := ether.ParseIPv6(frame[ether.HeaderLen:])
+	if err != nil {
+		return head + "not ARP or ICMPv6"
+	}
+	m, err := ndp.ParseMessage(icmp)
+	ns, ok := m.(*ndp.NeighborSolicitation)
+	if err != nil || !ok {
+		return head + "not a neighbour solicitation"
+	}
+	text := head + fmt.Sprintf("ns %s > %s who has %s", src, dst, ns.TargetAddress)
+	for _, o := range ns.Options {
+		if lla, ok := o.(*ndp.LinkLayerAddress); ok && lla.Direction == ndp.Source {
+			text += " tell " + lla.Addr.String()
+		}
+	}
+	return text
+}

@@ -1,0 +1,368 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-kit/log"
+	"github.com/go-kit/log/level"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/ether"
+	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
+)
+
+const (
+	// defendInterval is the least time between two announcements in defence of an
+	// address (RFC 5227 section 1.1, DEFEND_INTERVAL).
+	defendInterval = 10 * time.Second
+	// conflictRecheck is how often it is found out anew whether another host still
+	// has an address that is not answered for because of it.
+	conflictRecheck = 20 * time.Second
+	// conflictMemory is how long a conflict is told of after the other host was last
+	// heard.
+	conflictMemory = time.Minute
+	// detectPatience bounds finding out whether an address is free. Thousands may
+	// wait for their turn.
+	detectPatience = 30 * time.Second
+)
+
+// detector finds out whether a host on an interface has an address, those with
+// the MACs to disregard aside; *neighbor.Prober is one.
+type detector interface {
+	Detect(ctx context.Context, ifname string, addr netip.Addr, disregard ...ether.MAC) (rival ether.MAC, found bool, err error)
+}
+
+// conflicts looks after the addresses of this node that a foreign host has. Its
+// fields but what mu guards belong to the speaker's loop.
+type conflicts struct {
+	// detector is nil if addresses are taken unseen.
+	detector detector
+	clock    clock.PassiveClock
+	logger   log.Logger
+
+	changed chan struct{}
+	known   map[netip.Addr]*conflict
+	checked map[netip.Addr]bool // to be free, before their first use
+
+	mu      sync.Mutex
+	orders  []order
+	wake    chan struct{}
+	results []finding
+	pending map[netip.Addr]bool
+}
+
+// conflict is an address that a foreign host has.
+type conflict struct {
+	mac             ether.MAC
+	ifname          string
+	since, lastSeen time.Time
+	// beforeUse says that it had the address before any node announced it.
+	beforeUse bool
+	// yields says that this node does not answer for the address meanwhile.
+	yields   bool
+	told     bool      // that users know
+	checked  time.Time // when it was last looked for
+	defended time.Time
+}
+
+// order asks for a look at an address.
+type order struct {
+	addr       netip.Addr
+	interfaces []string
+	disregard  []ether.MAC
+}
+
+// finding is what came of it.
+type finding struct {
+	addr   netip.Addr
+	rival  ether.MAC
+	ifname string // "" if the address is free
+	err    error
+}
+
+func newConflicts(d detector, clk clock.PassiveClock, logger log.Logger) *conflicts {
+	return &conflicts{
+		detector: d, clock: clk, logger: logger, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		known: map[netip.Addr]*conflict{}, checked: map[netip.Addr]bool{}, pending: map[netip.Addr]bool{},
+	}
+}
+
+// changes receives a value when there are findings.
+func (c *conflicts) changes() <-chan struct{} { return c.changed }
+
+// run looks at addresses until ctx ends.
+func (c *conflicts) run(ctx context.Context) error {
+	var looking sync.WaitGroup
+	defer looking.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		}
+		c.mu.Lock()
+		orders := c.orders
+		c.orders = nil
+		c.mu.Unlock()
+		for _, o := range orders {
+			looking.Go(func() { c.look(ctx, o) })
+		}
+	}
+}
+
+func (c *conflicts) look(ctx context.Context, o order) {
+	bounded, cancel := context.WithTimeout(ctx, detectPatience)
+	defer cancel()
+	f := finding{addr: o.addr}
+	var errs []error
+	for _, name := range o.interfaces {
+		rival, found, err := c.detector.Detect(bounded, name, o.addr, o.disregard...)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if found {
+			f.rival, f.ifname = rival, name
+			errs = nil
+			break
+		}
+	}
+	f.err = errors.Join(errs...)
+	c.mu.Lock()
+	c.results = append(c.results, f)
+	c.mu.Unlock()
+	signal(c.changed)
+}
+
+// order has an address looked at, unless that is under way.
+func (c *conflicts) order(o order) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pending[o.addr] {
+		return
+	}
+	c.pending[o.addr] = true
+	c.orders = append(c.orders, o)
+	signal(c.wake)
+}
+
+// take takes in the findings.
+func (c *conflicts) take() {
+	c.mu.Lock()
+	results := c.results
+	c.results = nil
+	for _, f := range results {
+		delete(c.pending, f.addr)
+	}
+	c.mu.Unlock()
+	for _, f := range results {
+		c.conclude(f)
+	}
+}
+
+func (c *conflicts) conclude(f finding) {
+	now := c.clock.Now()
+	k := c.known[f.addr]
+	switch {
+	case f.ifname != "" && k == nil:
+		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, beforeUse: true, yields: true, checked: now}
+		level.Warn(c.logger).Log("msg", "another host has an address that was about to be announced; it is not announced", "address", f.addr, "mac", f.rival, "interface", f.ifname)
+	case f.ifname != "":
+		k.mac, k.ifname, k.lastSeen, k.checked = f.rival, f.ifname, now, now
+	case k != nil && k.yields && f.err == nil:
+		level.Info(c.logger).Log("msg", "the other host has given the address up; announcing it", "address", f.addr, "mac", k.mac)
+		delete(c.known, f.addr)
+		c.checked[f.addr] = true
+	case k != nil:
+		k.checked = now
+	default:
+		if f.err != nil {
+			// Whether somebody has it is not known. It is what the address is for that counts.
+			level.Warn(c.logger).Log("msg", "cannot find out whether another host has the address; announcing it", "address", f.addr, "err", f.err)
+		}
+		c.checked[f.addr] = true
+	}
+}
+
+// withhold keeps back what must not be announced: addresses that are new until it
+// is known that nobody has them, and those that are left to another host. It
+// returns when it wants to be called again; zero for never.
+func (s *speaker) withhold(p *plan) (again time.Time) {
+	c := s.conflicts
+	c.take()
+	for addr := range c.checked {
+		if !p.first[addr] {
+			delete(c.checked, addr) // it is claimed by now, or somebody else's
+		}
+	}
+	for addr, k := range c.known {
+		again = earlier(again, s.follow(p, addr, k))
+	}
+	if c.detector == nil {
+		return again
+	}
+	for addr := range p.first {
+		announcement, have := p.desired[addr]
+		if !have || c.checked[addr] || c.known[addr] != nil {
+			continue
+		}
+		c.order(s.orderFor(addr, announcement.Interfaces))
+		p.withheld[addr] = "finding out whether another host has it"
+		delete(p.desired, addr)
+	}
+	return again
+}
+
+// follow keeps up one conflict. A host that had an address before anybody
+// announced it is looked after even when no Service has the address any more, so
+// that the controller knows for how long to give it to none.
+func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time) {
+	c := s.conflicts
+	announcement, owned := p.desired[addr]
+	if !owned && !k.beforeUse {
+		delete(c.known, addr)
+		return time.Time{}
+	}
+	if !k.yields {
+		due := k.lastSeen.Add(conflictMemory)
+		if !s.clock.Now().Before(due) {
+			delete(c.known, addr)
+			return time.Time{}
+		}
+		p.rivals[addr] = fmt.Sprintf("another host, %s, speaks for it too", k.mac)
+		return due
+	}
+	if owned {
+		p.withheld[addr] = fmt.Sprintf("another host has it (%s on %s of node %s)", k.mac, k.ifname, s.self)
+		delete(p.desired, addr)
+	} else {
+		announcement.Interfaces = []string{k.ifname}
+	}
+	due := k.checked.Add(conflictRecheck)
+	if !s.clock.Now().Before(due) && c.detector != nil {
+		c.order(s.orderFor(addr, announcement.Interfaces))
+		return time.Time{} // the finding will call
+	}
+	return due
+}
+
+func (s *speaker) orderFor(addr netip.Addr, interfaces []string) order {
+	return order{addr: addr, interfaces: slices.Clone(interfaces), disregard: s.speakerMACs()}
+}
+
+// speakerMACs returns the MACs of all speakers' links.
+func (s *speaker) speakerMACs() []ether.MAC {
+	var macs []ether.MAC
+	view := s.members.View()
+	for i := range view.Members {
+		for _, l := range view.Members[i].Info.Links {
+			macs = append(macs, ether.MAC(l.MAC))
+		}
+	}
+	for i := range view.Gone {
+		for _, l := range view.Gone[i].Info.Links {
+			macs = append(macs, ether.MAC(l.MAC))
+		}
+	}
+	return macs
+}
+
+// meetRival deals with another station that has spoken for an address of this
+// node, and says whether a plan may depend on it.
+func (s *speaker) meetRival(r l2.Rival) bool {
+	if _, have := s.held[r.Addr]; !have {
+		return false
+	}
+	if node := s.speakerWith(r.MAC); node != "" {
+		// Speakers settle such things by their claims: let each know the other's.
+		s.metrics.rivals.WithLabelValues("speaker").Inc()
+		s.members.Meet(node)
+		return false
+	}
+	s.metrics.rivals.WithLabelValues("foreign").Inc()
+	c, now := s.conflicts, s.clock.Now()
+	k := c.known[r.Addr]
+	if k == nil {
+		k = &conflict{since: now, checked: now, yields: s.yields[r.Addr] && c.detector != nil}
+		c.known[r.Addr] = k
+		level.Warn(s.logger).Log("msg", "another host speaks for an address of this node", "address", r.Addr, "mac", r.MAC,
+			"interface", r.Interface, "yields", k.yields)
+	}
+	fresh := k.lastSeen.IsZero() || k.mac != r.MAC
+	k.told = k.told && k.mac == r.MAC
+	k.mac, k.ifname, k.lastSeen = r.MAC, r.Interface, now
+	if !k.yields && now.Sub(k.defended) >= defendInterval {
+		k.defended = now
+		s.announcer.Announce(r.Addr)
+	}
+	return fresh
+}
+
+// speakerWith returns the node that has the MAC, or "".
+func (s *speaker) speakerWith(mac ether.MAC) string {
+	view := s.members.View()
+	has := func(links []membership.Link) bool {
+		return slices.ContainsFunc(links, func(l membership.Link) bool { return ether.MAC(l.MAC) == mac })
+	}
+	for i := range view.Members {
+		if has(view.Members[i].Info.Links) {
+			return view.Members[i].Node
+		}
+	}
+	for i := range view.Gone {
+		if has(view.Gone[i].Info.Links) {
+			return view.Gone[i].Node
+		}
+	}
+	return ""
+}
+
+// report returns the conflicts as the NodeState has them.
+func (c *conflicts) report() []v1beta1.AddressConflict {
+	var all []v1beta1.AddressConflict
+	for addr, k := range c.known {
+		all = append(all, v1beta1.AddressConflict{
+			Address: addr.String(), MAC: k.mac.String(), Interface: k.ifname,
+			Since: metav1.NewTime(k.since), LastSeen: metav1.NewTime(k.lastSeen), BeforeUse: k.beforeUse,
+		})
+	}
+	slices.SortFunc(all, func(a, b v1beta1.AddressConflict) int { return strings.Compare(a.Address, b.Address) })
+	return all
+}
+
+// news returns what users have to be told of conflicts that are new.
+func (c *conflicts) news(self string) map[netip.Addr]string {
+	var news map[netip.Addr]string
+	for addr, k := range c.known {
+		if k.told {
+			continue
+		}
+		k.told = true
+		if news == nil {
+			news = map[netip.Addr]string{}
+		}
+		what := "it is announced all the same, in defence of it"
+		if k.yields {
+			what = "it is not announced meanwhile"
+		}
+		news[addr] = fmt.Sprintf("another host, %s, has %s as seen on %s of node %s; %s", k.mac, addr, k.ifname, self, what)
+	}
+	return news
+}
+
+// signal puts a value into a channel of capacity one unless one is there.
+func signal(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/go-kit/log/level"
+
+	"github.com/berth-lb/berth/internal/membership"
+)
+
+// offerPatience is how long an address is offered to another node before that is
+// given up.
+const offerPatience = 3 * time.Second
+
+// minorityHold is for how long what a node claims counts as a minority's once it
+// is not one any more: the others have to be heard first.
+const minorityHold = 3 * time.Second
+
+// holdings are what a speaker has told the others about the addresses it owns.
+type holdings struct {
+	// joined says that it has taken up what it claimed before it was restarted.
+	joined bool
+	claims map[netip.Addr]membership.Claim
+	// waiting says that it owns addresses that it claims as soon as it answers for
+	// them.
+	waiting bool
+	// minorityAt is when this node last saw a minority of the speakers.
+	minorityAt time.Time
+	// disputed are the addresses it owns that others claimed too.
+	disputed map[netip.Addr]bool
+	// yields are the addresses to give up to a foreign host that has them.
+	yields map[netip.Addr]bool
+	// offered is since when it offers addresses to other nodes.
+	offered map[netip.Addr]time.Time
+	// standingInFor are the nodes for which it answers.
+	standingInFor []string
+	rebalancing   rebalancing
+	// pendingSince is since when other nodes have not claimed what they own.
+	pendingSince map[netip.Addr]time.Time
+	// accusedSince is since when others do not hear this node; see audit.go.
+	accusedSince time.Time
+}
+
+func newHoldings() holdings {
+	return holdings{
+		claims: map[netip.Addr]membership.Claim{}, disputed: map[netip.Addr]bool{}, offered: map[netip.Addr]time.Time{},
+	}
+}
+
+// planInput gathers what a plan depends on.
+func (s *speaker) planInput(view *membership.View) planInput {
+	return planInput{
+		self: s.self, config: s.world.config, services: s.world.servicesInOrder(), nodes: s.world.nodesInOrder(),
+		now: s.clock.Now(), view: view, standing: s.others.standing(),
+		rebalance:   s.rebalancing.active(s.world.config.L2Advertisements, s.clock.Now()),
+		wasMinority: s.clock.Since(s.minorityAt) < minorityHold,
+		joining:     !s.joined, claims: s.claims, held: s.held, standIns: s.standIns,
+	}
+}
+
+// join takes up what the former process on this node claimed and nobody else has
+// claimed since. The others have to hear of that before they hear that this
+// speaker is back, or they would take its addresses for free.
+func (s *speaker) join(view *membership.View) {
+	p := makePlan(s.planInput(view))
+	s.claims = p.claims
+	s.members.SetClaims(maps.Clone(s.claims))
+	s.joined = true
+	if former := view.Former.Len(); former > 0 {
+		level.Info(s.logger).Log("msg", "taking up what this node owned before", "claimed", former, "kept", len(s.claims))
+	}
+}
+
+// claim tells the others what this node owns now. A new address is claimed only
+// once this node answers for it, because until then its former owner does. It
+// returns when it wants to be called again, if nothing else happens; zero for
+// never.
+func (s *speaker) claim(p *plan) (again time.Time) {
+	s.waiting = false
+	if !s.joined {
+		return time.Time{}
+	}
+	answered := s.announcer.Applied().Addresses
+	next := make(map[netip.Addr]membership.Claim, len(p.claims))
+	for addr, c := range p.claims {
+		if _, had := s.claims[addr]; !had && len(answered[addr]) == 0 {
+			_, answering := p.desired[addr]
+			s.waiting = s.waiting || answering
+			continue
+		}
+		next[addr] = s.endOffer(addr, c)
+	}
+	for addr := range s.offered {
+		if next[addr].To == "" {
+			delete(s.offered, addr)
+		}
+	}
+	again = s.offer(p, next)
+	if now := s.clock.Now(); p.minority {
+		s.minorityAt = now
+	} else if due := s.minorityAt.Add(minorityHold); now.Before(due) {
+		again = earlier(again, due)
+	}
+	if !maps.Equal(next, s.claims) {
+		level.Debug(s.logger).Log("msg", "claims", "was", len(s.claims), "now", len(next), "all", fmt.Sprint(next))
+		s.claims = next
+		s.members.SetClaims(maps.Clone(next))
+	}
+	return again
+}
+
+// endOffer takes an offer back that nobody has taken for long.
+func (s *speaker) endOffer(addr netip.Addr, c membership.Claim) membership.Claim {
+	if c.To != "" && s.clock.Since(s.offered[addr]) > offerPatience {
+		level.Warn(s.logger).Log("msg", "the node that an address was offered to does not take it", "address", addr, "node", c.To)
+		c.To = ""
+	}
+	return c
+}
+
+// disputes returns the addresses to announce again: those of this node that
+// others have begun or ceased to claim.
+func (s *speaker) disputes(p *plan) []netip.Addr {
+	var changed []netip.Addr
+	for addr := range p.contested {
+		if !s.disputed[addr] {
+			changed = append(changed, addr)
+		}
+	}
+	for addr := range s.disputed {
+		if _, owned := p.desired[addr]; owned && !p.contested[addr] {
+			changed = append(changed, addr)
+		}
+	}
+	s.disputed = p.contested
+	return changed
+}
+
+// returns says whether this speaker, asked to stop, counts on being back soon, and
+// which node then stands in for it. Where none can, the others had better take
+// over.
+func (s *speaker) returns() (returns bool, standIn string) {
+	ring := s.others.standing().ring(s.self)
+	if !s.standIns || len(ring) == 0 {
+		return false, ""
+	}
+	return true, ring[0]
+}
+
+// tellStandIns logs for whom this node begins and ceases to answer.
+func (s *speaker) tellStandIns(nodes []string) {
+	for _, n := range nodes {
+		if !slices.Contains(s.standingInFor, n) {
+			level.Info(s.logger).Log("msg", "answering for a node whose speaker is away", "node", n)
+		}
+	}
+	for _, n := range s.standingInFor {
+		if !slices.Contains(nodes, n) {
+			level.Info(s.logger).Log("msg", "no longer answering for another node", "node", n)
+		}
+	}
+	s.standingInFor = nodes
+	s.metrics.standingIn.Set(float64(len(nodes)))
+}

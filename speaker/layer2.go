@@ -1,0 +1,72 @@
+package main
+
+import (
+	"net/netip"
+
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/internal/daemon"
+	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/neighbor"
+	"github.com/berth-lb/berth/internal/netif"
+	"github.com/berth-lb/berth/internal/watch"
+)
+
+// layer2 are the parts of a speaker that have to do with the nodes' networks.
+type layer2 struct {
+	links     *netif.Watcher
+	announcer *l2.Announcer
+	members   members
+	others    others
+	conflicts *conflicts
+	audits    *audits
+	tasks     []daemon.Task
+}
+
+func newLayer2(d deps, members *membership.Membership, m *metrics) (*layer2, error) {
+	o := d.options.layer2
+	links := netif.New(netif.Config{Logger: d.logger})
+	announcer, err := l2.New(l2.Config{Links: links, Logger: d.logger, Metrics: l2.NewMetrics(d.registry), Refresh: o.refresh})
+	if err != nil {
+		return nil, err
+	}
+	prober, err := neighbor.New(neighbor.Config{Links: links, Logger: d.logger, Metrics: neighbor.NewMetrics(d.registry)})
+	if err != nil {
+		return nil, err
+	}
+	news := newFanOut(members.Changes(), 2)
+	limit := o.standInLimit
+	if !o.standIn {
+		limit = 0
+	}
+	nodes, err := watch.New(watch.Config{
+		Node: d.options.node, Bind: netip.AddrPortFrom(d.bind.Addr(), o.watchPort),
+		StandInLimit: limit, ProxyURL: d.options.kubeProxyHealth,
+		Members: watch.FromMembership(members, d.options.node, news.to[1]), Prober: watch.FromProber(prober),
+		Witnesses: witnesses{links: links, gateways: netif.Gateways, askers: announcer.RecentAskers},
+		Logger:    d.logger, Metrics: watch.NewMetrics(d.registry),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var detects detector
+	if o.conflictProbe {
+		detects = prober
+	}
+	l := &layer2{
+		links: links, announcer: announcer, members: loopGroup{members, news.to[0]}, others: nodeWatch{nodes},
+		conflicts: newConflicts(detects, clock.RealClock{}, d.logger),
+		audits:    newAudits(prober, d.logger, m.unheard.Inc),
+	}
+	l.tasks = []daemon.Task{
+		{Name: "links", Run: links.Run},
+		{Name: "layer 2", Run: announcer.Run},
+		{Name: "neighbors", Run: prober.Run},
+		{Name: "membership news", Run: news.run},
+		{Name: "node watch", Run: nodes.Run},
+		{Name: "conflicts", Run: l.conflicts.run},
+		{Name: "audits", Run: l.audits.run},
+	}
+	return l, nil
+}
