@@ -37,6 +37,7 @@ type cluster struct {
 
 	reservations map[string]*v1beta1.IPReservation
 	nodes        map[string]*corev1.Node
+	states       map[string]*v1beta1.NodeState
 	applied      reservationWriter
 
 	pending map[k8s.Key][]byte
@@ -57,6 +58,7 @@ func newCluster(t *testing.T) *cluster {
 		adverts:      map[string]*v1beta1.L2Advertisement{},
 		reservations: map[string]*v1beta1.IPReservation{},
 		nodes:        map[string]*corev1.Node{},
+		states:       map[string]*v1beta1.NodeState{},
 	}
 	c.restart()
 	return c
@@ -106,7 +108,7 @@ func (c *cluster) Warning(svc *corev1.Service, reason, message string) {
 // refresh shows the controller's cache the present objects.
 func (c *cluster) refresh() {
 	c.t.Helper()
-	var errs [6]error
+	var errs [7]error
 	cache := c.controller.cache
 	cache.Services, errs[0] = k8s.StoreOf(values(c.services)...)
 	cache.Namespaces, errs[1] = k8s.StoreOf(values(c.namespaces)...)
@@ -114,6 +116,7 @@ func (c *cluster) refresh() {
 	cache.L2Advertisements, errs[3] = k8s.StoreOf(values(c.adverts)...)
 	cache.IPReservations, errs[4] = k8s.StoreOf(values(c.reservations)...)
 	cache.Nodes, errs[5] = k8s.StoreOf(values(c.nodes)...)
+	cache.NodeStates, errs[6] = k8s.StoreOf(values(c.states)...)
 	for _, err := range errs {
 		if err != nil {
 			c.t.Fatal(err)
@@ -376,7 +379,7 @@ func (c *cluster) want(name, addresses, reason, message string) {
 		return
 	}
 	wantStatus := metav1.ConditionFalse
-	if reason == reasonAllocated || reason == reasonOutOfPool {
+	if reason == reasonAllocated || reason == reasonOutOfPool || reason == reasonAddressConflict && addresses != "" {
 		wantStatus = metav1.ConditionTrue
 	}
 	if condition.Status != wantStatus || condition.Reason != reason || !strings.Contains(condition.Message, message) {

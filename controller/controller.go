@@ -1,12 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 
-	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/ipam"
@@ -42,6 +39,7 @@ const (
 	eventReleased  = "AddressReleased"
 	eventContested = "StatusOverwritten"
 	eventOutOfPool = "OutOfPool"
+	eventConflict  = "AddressConflict"
 )
 
 // kindTick is the kind of the key with which a timer reminds the loop of the
@@ -85,7 +83,12 @@ type controller struct {
 	// cache does not show them so yet.
 	retaining map[ipam.Owner]reservationApply
 
-	configDirty, waitingDirty, poolsDirty bool
+	// conflicts are the addresses that other hosts have.
+	conflicts map[netip.Addr]conflict
+	// stranded are the Services that have such addresses, with why they keep them.
+	stranded map[ipam.Owner]map[netip.Addr]string
+
+	configDirty, waitingDirty, poolsDirty, conflictsDirty bool
 	// reservationsDirty: there are reservations to read, at leisure.
 	reservationsDirty bool
 	// restored says that every existing allocation is known.
@@ -103,6 +106,7 @@ func newController(c controller) *controller {
 	c.handover = newHandover()
 	c.seen = map[ipam.Owner]time.Time{}
 	c.retaining = map[ipam.Owner]reservationApply{}
+	c.stranded = map[ipam.Owner]map[netip.Addr]string{}
 	return &c
 }
 
@@ -152,6 +156,8 @@ func (c *controller) handle(key k8s.Key) error {
 	case k8s.KindIPAddressPool, k8s.KindL2Advertisement, k8s.KindNode, k8s.KindServiceCIDR,
 		k8s.KindBGPPeer, k8s.KindBGPAdvertisement, k8s.KindCommunity, k8s.KindBFDProfile, k8s.KindSecret:
 		c.configDirty = true
+	case k8s.KindNodeState:
+		c.conflictsDirty = true
 	case k8s.KindIPReservation:
 		if c.ownReservation(key.Name) {
 			c.reservationsDirty = true
@@ -193,6 +199,9 @@ func (c *controller) settle() error {
 		if err := c.configure(); err != nil {
 			return err
 		}
+	}
+	if c.conflictsDirty {
+		c.quarantine()
 	}
 	if c.waitingDirty {
 		c.waitingDirty = false
@@ -251,30 +260,6 @@ func (c *controller) configure() error {
 	return nil
 }
 
-// waitingByAge returns the Services that lack something, the oldest first.
-func (c *controller) waitingByAge() []ipam.Owner {
-	type waiter struct {
-		owner ipam.Owner
-		since metav1.Time
-	}
-	waiters := make([]waiter, 0, len(c.waiting))
-	for owner := range c.waiting {
-		w := waiter{owner: owner}
-		if svc, found := c.cache.Services.Get(owner.Namespace, owner.Name); found {
-			w.since = svc.CreationTimestamp
-		}
-		waiters = append(waiters, w)
-	}
-	slices.SortFunc(waiters, func(a, b waiter) int {
-		return cmp.Or(a.since.Compare(b.since.Time), a.owner.Compare(b.owner))
-	})
-	owners := make([]ipam.Owner, len(waiters))
-	for i, w := range waiters {
-		owners[i] = w.owner
-	}
-	return owners
-}
-
 // reconcile makes one Service have what it asks for, as far as that can be.
 func (c *controller) reconcile(key k8s.Key) error {
 	owner := ipam.Owner{Namespace: key.Namespace, Name: key.Name}
@@ -294,14 +279,17 @@ func (c *controller) reconcile(key k8s.Key) error {
 			return err
 		}
 	}
+	if c.conflictsDirty {
+		c.quarantine()
+	}
 	c.observeLatency(svc, owner)
 	result, unknown, err := c.allocate(svc)
 	var o outcome
 	switch {
 	case err != nil:
-		o = refusedOutcome(result.Addresses, err)
+		o = refusedOutcome(result.Addresses, c.foreignTo(owner, result.Addresses), err)
 	default:
-		o = allocatedOutcome(result.Addresses, result.Missing)
+		o = allocatedOutcome(result.Addresses, c.foreignTo(owner, result.Addresses), result.Missing)
 	}
 	if len(unknown) > 0 {
 		o.message += "; ignored, because Berth has no such annotation: " + strings.Join(unknown, ", ")
@@ -345,6 +333,7 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
 	req, err := newRequest(svc, ns, c.snapshot, c.verdicts, c.allocator.Allocation(owner))
 	var result ipam.Result
+	delete(c.stranded, owner)
 	if err == nil {
 		req.Renew = c.renew(req)
 		result, err = c.allocator.Allocate(req.Request)
@@ -355,6 +344,12 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 		c.renewed[owner] = req.renew
 	}
 	c.handover.release(owner, result.Released)
+	if err == nil && c.leaveConflicts(owner) {
+		req.Renew = false
+		again, failed := c.allocator.Allocate(req.Request) // for what it has now, and why something is missing
+		again.Freed, err = again.Freed || result.Freed, failed
+		result = again
+	}
 	if result.Freed {
 		c.waitingDirty = true
 	}
@@ -363,7 +358,7 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 		if c.allocator.Reshare(owner, req.Sharing) {
 			c.waitingDirty = true
 		}
-		refused := explain(err, req, c.snapshot, c.verdicts)
+		refused := c.explainQuarantine(explain(err, req, c.snapshot, c.verdicts), err)
 		c.metrics.refused(refused.reason)
 		return result, req.unknown, refused
 	}
@@ -378,6 +373,7 @@ func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service)
 	delete(c.lost, owner)
 	delete(c.renewed, owner)
 	delete(c.seen, owner)
+	delete(c.stranded, owner)
 	c.contests.forget(owner) // no write on its way is taken of a Service that is gone or of another type
 	c.wake(c.handover.left(owner, lettingGo(svc, nil, nil)))
 	if len(released) > 0 {
@@ -418,6 +414,8 @@ func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 	switch {
 	case o.reason == reasonOutOfPool:
 		c.events.Warning(svc, eventOutOfPool, o.message)
+	case o.allocated && o.reason == reasonAddressConflict:
+		c.events.Warning(svc, eventConflict, o.message)
 	case o.allocated:
 		c.events.Normal(svc, eventAllocated, o.message)
 	case o.reason != reasonAddressLeaving: // that passes in a moment
@@ -449,27 +447,6 @@ func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error 
 	}
 	c.writer.Set(key, patch)
 	return nil
-}
-
-// wakeSharers has the Services of a namespace dealt with again whose right to
-// share goes by the namespace.
-func (c *controller) wakeSharers(namespace string) {
-	for _, svc := range c.cache.Services.List() {
-		if svc.Namespace == namespace && svc.Annotations[v1beta1.AnnotationSharedIPKey] != "" {
-			c.cache.Add(keyOf(ownerOf(svc)))
-		}
-	}
-}
-
-// wake has Services dealt with again.
-func (c *controller) wake(owners []ipam.Owner) {
-	for _, owner := range owners {
-		c.cache.Add(keyOf(owner))
-	}
-}
-
-func keyOf(owner ipam.Owner) k8s.Key {
-	return k8s.Key{Kind: k8s.KindService, Namespace: owner.Namespace, Name: owner.Name}
 }
 
 func addressesOf(assigned []ipam.Assigned) []netip.Addr {

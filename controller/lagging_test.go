@@ -51,6 +51,7 @@ type lagging struct {
 
 var watchedKinds = []k8s.Kind{
 	k8s.KindService, k8s.KindNamespace, k8s.KindNode, k8s.KindIPAddressPool, k8s.KindIPReservation, k8s.KindL2Advertisement,
+	k8s.KindNodeState,
 }
 
 func (a *lagging) next() int {
@@ -219,6 +220,8 @@ func emptyLike(o object) object {
 		return &v1beta1.IPAddressPool{}
 	case *v1beta1.IPReservation:
 		return &v1beta1.IPReservation{}
+	case *v1beta1.NodeState:
+		return &v1beta1.NodeState{}
 	}
 	return &v1beta1.L2Advertisement{}
 }

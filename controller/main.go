@@ -141,7 +141,7 @@ func (l *leadership) lead(ctx context.Context) error {
 func (l *leadership) kinds() ([]k8s.Kind, error) {
 	kinds := []k8s.Kind{
 		k8s.KindService, k8s.KindNamespace, k8s.KindNode,
-		k8s.KindIPAddressPool, k8s.KindIPReservation, k8s.KindL2Advertisement,
+		k8s.KindIPAddressPool, k8s.KindIPReservation, k8s.KindL2Advertisement, k8s.KindNodeState,
 	}
 	served, err := l.clients.Serves("networking.k8s.io/v1", "servicecidrs")
 	if err != nil {

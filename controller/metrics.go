@@ -24,7 +24,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		addresses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "berth_pool_addresses",
-			Help: "Addresses of a pool, by family and state: assigned, reserved, resting, available or out_of_pool.",
+			Help: "Addresses of a pool, by family and state: assigned, reserved, resting, quarantined, available or out_of_pool.",
 		}, []string{"pool", "family", "state"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "berth_allocation_failures_total",
@@ -58,7 +58,7 @@ func (m *metrics) observe(a *ipam.Allocator) {
 			delete(gone, poolFamily{pool.Pool, family})
 			for state, n := range map[string]float64{
 				"assigned": float64(s.Assigned), "reserved": s.Reserved.Float64(), "resting": float64(s.Resting),
-				"available": s.Available.Float64(), "out_of_pool": float64(s.OutOfPool),
+				"quarantined": float64(s.Quarantined), "available": s.Available.Float64(), "out_of_pool": float64(s.OutOfPool),
 			} {
 				m.addresses.WithLabelValues(pool.Pool, family.String(), state).Set(n)
 			}

@@ -49,12 +49,14 @@ func (c *controller) reportConfiguration() error {
 	c.reserve()
 	c.metrics.observe(c.allocator)
 	outOfPool, resting := c.outOfPool(), c.resting()
+	quarantined, quarantinedCount := c.quarantined()
 	for _, object := range c.cache.IPAddressPools.List() {
 		if _, judged := c.verdicts.IPAddressPools[object.Name]; !judged {
 			continue // it came just now: its event is on its way
 		}
 		status := c.poolStatus(object)
 		status.OutOfPool, status.Resting = outOfPool[object.Name], resting[object.Name]
+		status.Quarantined, status.QuarantinedCount = quarantined[object.Name], quarantinedCount[object.Name]
 		if err := c.report(k8s.KindIPAddressPool, object.Name, object.Status, status); err != nil {
 			return err
 		}
@@ -170,7 +172,7 @@ func familyStatus(s ipam.FamilyStats) *v1beta1.PoolFamilyStatus {
 	}
 	return &v1beta1.PoolFamilyStatus{
 		Total: s.Total.Int64(), Assigned: int64(s.Assigned), Reserved: s.Reserved.Int64(), Resting: int64(s.Resting),
-		Available: s.Available.Int64(), OutOfPool: int64(s.OutOfPool),
+		Quarantined: int64(s.Quarantined), Available: s.Available.Int64(), OutOfPool: int64(s.OutOfPool),
 	}
 }
 

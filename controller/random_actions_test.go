@@ -340,6 +340,33 @@ func (c *chaos) editNode(t *rapid.T) {
 	c.api.create(key, node)
 }
 
+// hearHosts makes a node hear other hosts, or none any more.
+func (c *chaos) hearHosts(t *rapid.T) {
+	key := k8s.Key{Kind: k8s.KindNodeState, Name: rapid.SampledFrom([]string{"node-1", "node-2"}).Draw(t, "node")}
+	if c.api.objects[key] != nil && oneIn(t, 3, "goes") {
+		c.note("%s goes", key)
+		c.api.remove(key)
+		return
+	}
+	var conflicts []v1beta1.AddressConflict
+	for range rapid.IntRange(0, 2).Draw(t, "hosts") {
+		addr := rapid.SampledFrom(addresses).Draw(t, "address")
+		conflicts = append(conflicts, v1beta1.AddressConflict{
+			Address: addr, MAC: rapid.SampledFrom([]string{"02:00:00:00:00:01", "02:00:00:00:00:02"}).Draw(t, "mac"),
+			Since: metav1.NewTime(c.clock.Now()), LastSeen: metav1.NewTime(c.clock.Now()), BeforeUse: !oneIn(t, 4, "after use"),
+		})
+	}
+	c.note("%s hears %s", key, c.api.encode(conflicts))
+	status := v1beta1.NodeStateStatus{AddressConflicts: conflicts}
+	if before, found := c.api.objects[key].(*v1beta1.NodeState); found {
+		after := before.DeepCopy()
+		after.Status = status
+		c.api.update(key, after)
+		return
+	}
+	c.api.create(key, &v1beta1.NodeState{Status: status})
+}
+
 // foreignWrite lets another controller write the status of a Service.
 func (c *chaos) foreignWrite(t *rapid.T) {
 	key, old, found := drawExisting[*corev1.Service](t, c, k8s.KindService)

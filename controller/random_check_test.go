@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ipam"
@@ -31,6 +32,8 @@ func (c *chaos) changed(key k8s.Key, before, after object) {
 		if old, found := before.(*v1beta1.IPReservation); found && old.Generation != o.Generation {
 			delete(c.held, o.Name)
 		}
+	case *v1beta1.NodeState:
+		c.heard()
 	case *corev1.Service:
 		if old, found := before.(*corev1.Service); found && c.api.writing {
 			c.checkWrite(old, o)
@@ -39,8 +42,47 @@ func (c *chaos) changed(key k8s.Key, before, after object) {
 	switch {
 	case key.Kind == k8s.KindIPAddressPool && !c.api.writing:
 		maps.DeleteFunc(c.held, func(_ string, r *v1beta1.IPReservation) bool { return r.Spec.Count != nil })
+	case key.Kind == k8s.KindNodeState:
+		c.heard()
 	case after == nil:
 		delete(c.held, key.Name)
+	}
+}
+
+// heard notes which addresses other hosts have by now.
+func (c *chaos) heard() {
+	now := conflictsIn(ofKind[*v1beta1.NodeState](c.api.objects))
+	for addr := range now {
+		c.lately[addr.String()] = true
+	}
+	maps.DeleteFunc(c.quarantined, func(addr string, _ []types.UID) bool {
+		_, stays := now[netip.MustParseAddr(addr)]
+		return !stays
+	})
+}
+
+// noteQuarantine takes down who has an address that another host has.
+func (c *chaos) noteQuarantine() {
+	c.quarantined, c.lately = map[string][]types.UID{}, map[string]bool{}
+	for addr := range conflictsIn(ofKind[*v1beta1.NodeState](c.api.objects)) {
+		c.quarantined[addr.String()] = nil
+		for _, owner := range c.replica.controller.allocator.Owners(addr) {
+			c.quarantined[addr.String()] = append(c.quarantined[addr.String()], c.api.objects[keyOf(owner)].GetUID())
+		}
+	}
+	c.heard()
+}
+
+// checkConflicts checks that a Service which shares an address with another host
+// is told so, and has a reason to.
+func (c *chaos) checkConflicts(svc *corev1.Service, condition *metav1.Condition) {
+	for _, addr := range ips(svc) {
+		if _, found := c.quarantined[addr]; !found {
+			continue
+		}
+		if !strings.Contains(condition.Message, addr+" is in use by the host ") {
+			c.fatalf("%s/%s is not told that another host has %s: %s", svc.Namespace, svc.Name, addr, condition.Message)
+		}
 	}
 }
 
@@ -52,7 +94,7 @@ func (c *chaos) checkWrite(before, after *corev1.Service) {
 		return
 	}
 	l := c.lifeOf(after)
-	lost := slices.DeleteFunc(slices.Clone(had), func(a string) bool { return slices.Contains(has, a) || c.foreign[a] })
+	lost := slices.DeleteFunc(slices.Clone(had), func(a string) bool { return slices.Contains(has, a) || c.foreign[a] || c.lately[a] })
 	if len(lost) > 0 && !l.foreign && l.mayMove == "" && !c.reassigns(had) {
 		c.fatalf("%s/%s did nothing to lose %v and has %v instead", after.Namespace, after.Name, lost, has)
 	}
@@ -62,6 +104,9 @@ func (c *chaos) checkWrite(before, after *corev1.Service) {
 			continue
 		}
 		c.checkDouble(after, addr)
+		if holders, found := c.quarantined[addr]; found && !slices.Contains(holders, after.UID) {
+			c.fatalf("%s/%s is given %s, which another host has", after.Namespace, after.Name, addr)
+		}
 		if !l.had[addr] && !l.fooled {
 			c.checkGiven(after, addr)
 		}
@@ -153,6 +198,13 @@ func (c *chaos) checkRest() {
 	c.checkNothingToDo()
 	if len(c.replica.controller.contests.open) == 0 && (!known("R15c") || !c.anyLeaving()) {
 		c.checkSuccessor()
+	}
+	c.noteQuarantine()
+	for _, svc := range c.all() {
+		condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
+		if ours.Owns(svc) && c.replica.controller.contests.open[ownerOf(svc)] == nil {
+			c.checkConflicts(svc, condition)
+		}
 	}
 	c.reassigned, c.recent, c.held = map[string]bool{}, nil, map[string]*v1beta1.IPReservation{}
 	for _, o := range c.api.objects {

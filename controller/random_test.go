@@ -39,6 +39,7 @@ func TestRandomLife(t *testing.T) {
 			"del reservation":  c.removeReservation,
 			"edit namespace":   c.editNamespace,
 			"edit node":        c.editNode,
+			"hear hosts":       c.hearHosts,
 			"foreign write":    c.foreignWrite,
 			"pass time":        c.passTime,
 			"restart":          c.restart,
@@ -69,6 +70,11 @@ type chaos struct {
 	recent []v1beta1.AddressRange
 	// held is what reservations held at the last rest, by reservation.
 	held map[string]*v1beta1.IPReservation
+	// quarantined are the addresses that were in quarantine at the last rest and
+	// still are, with the Services that had them then; lately are those that were in
+	// quarantine at any time since.
+	quarantined map[string][]types.UID
+	lately      map[string]bool
 	// foreign are the addresses that another controller wrote.
 	foreign map[string]bool
 	log     []string
@@ -91,6 +97,7 @@ func newChaos(t *rapid.T) *chaos {
 		t: t, clock: clocktesting.NewFakePassiveClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
 		services: map[types.UID]*life{}, reassigned: map[string]bool{}, ranges: map[string][]v1beta1.AddressRange{},
 		held: map[string]*v1beta1.IPReservation{}, foreign: map[string]bool{},
+		lately: map[string]bool{},
 	}
 	c.api = &lagging{
 		fatalf: c.fatalf, now: c.clock.Now, objects: map[k8s.Key]object{}, news: map[k8s.Kind][]change{}, onChange: c.changed,
@@ -163,7 +170,7 @@ func (c *chaos) restart(t *rapid.T) {
 func (c *chaos) userAction(t *rapid.T) {
 	actions := []func(*rapid.T){
 		c.createService, c.editService, c.removeService, c.putPool, c.removePool, c.putReservation, c.removeReservation,
-		c.editNamespace, c.editNode, c.foreignWrite,
+		c.editNamespace, c.editNode, c.hearHosts, c.foreignWrite,
 	}
 	actions[rapid.IntRange(0, len(actions)-1).Draw(t, "user action")](t)
 }

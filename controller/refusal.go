@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/ipam"
 )
@@ -28,6 +29,7 @@ const (
 	reasonPoolDisabled     = "PoolDisabled"
 	reasonOutOfPool        = "OutOfPool"
 	reasonContested        = "Contested"
+	reasonAddressConflict  = v1beta1.ReasonAddressConflict
 )
 
 // refusal is why a Service does not have what it asks for: a reason for
@@ -51,6 +53,7 @@ func explain(err error, req request, snapshot *config.Snapshot, verdicts config.
 		resting   *ipam.RestingError
 		quota     *ipam.QuotaError
 		disabled  *ipam.DisabledError
+		foreign   *ipam.QuarantinedError
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -69,6 +72,8 @@ func explain(err error, req request, snapshot *config.Snapshot, verdicts config.
 		return &refusal{reason: reasonAddressResting, message: resting.Error()}
 	case errors.As(err, &quota):
 		return &refusal{reason: reasonQuotaExceeded, message: quota.Error()}
+	case errors.As(err, &foreign):
+		return &refusal{reason: reasonAddressConflict, message: foreign.Error()}
 	case errors.As(err, &disabled):
 		return &refusal{reason: reasonPoolDisabled, message: disabled.Error()}
 	}

@@ -122,6 +122,8 @@ func (r *replica) show(kind k8s.Kind) {
 		cache.IPReservations, err = k8s.StoreOf(ofKind[*v1beta1.IPReservation](r.seen)...)
 	case k8s.KindL2Advertisement:
 		cache.L2Advertisements, err = k8s.StoreOf(ofKind[*v1beta1.L2Advertisement](r.seen)...)
+	case k8s.KindNodeState:
+		cache.NodeStates, err = k8s.StoreOf(ofKind[*v1beta1.NodeState](r.seen)...)
 	}
 	if err != nil {
 		r.api.fatalf("filling the cache with %ss: %v", kind, err)

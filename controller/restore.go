@@ -61,6 +61,7 @@ func (c *controller) restore() error {
 	}
 	c.restoreRests()
 	c.restored = true
+	c.quarantine()
 	c.reserve() // only now: a count must not choose what somebody has
 	level.Info(c.logger).Log("msg", "restored the existing allocations", "services", restored, "pools", len(c.snapshot.Pools), "took", c.clock.Since(began))
 	return nil

@@ -27,12 +27,17 @@ type outcome struct {
 	sharedKey string
 }
 
-// allocatedOutcome describes a request that was met; missing is why a
-// PreferDualStack Service has one family only, or nil.
-func allocatedOutcome(addresses []ipam.Assigned, missing error) outcome {
+// allocatedOutcome describes a request that was met; conflicts tells who else has
+// its addresses, and missing is why a PreferDualStack Service has one family only,
+// or nil.
+func allocatedOutcome(addresses []ipam.Assigned, conflicts string, missing error) outcome {
 	o := outcome{addresses: addresses, allocated: true, reason: reasonAllocated, message: describe(addresses)}
 	if slices.ContainsFunc(addresses, func(a ipam.Assigned) bool { return a.Pool == "" }) {
 		o.reason = reasonOutOfPool
+	}
+	if conflicts != "" {
+		o.reason = reasonAddressConflict
+		o.message += "; " + conflicts
 	}
 	if missing != nil {
 		o.message += "; " + missing.Error()
@@ -41,11 +46,14 @@ func allocatedOutcome(addresses []ipam.Assigned, missing error) outcome {
 }
 
 // refusedOutcome describes a request that was not met; addresses are those that
-// the Service keeps from before.
-func refusedOutcome(addresses []ipam.Assigned, why *refusal) outcome {
+// the Service keeps from before, and conflicts tells who else has these.
+func refusedOutcome(addresses []ipam.Assigned, conflicts string, why *refusal) outcome {
 	o := outcome{addresses: addresses, reason: why.reason, message: why.message}
+	if conflicts != "" {
+		o.message = conflicts + "; " + o.message
+	}
 	if len(addresses) > 0 {
-		o.message = keeping(addresses) + why.message
+		o.message = keeping(addresses) + o.message
 	}
 	return o
 }

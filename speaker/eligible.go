@@ -92,6 +92,9 @@ const (
 	tierTerminating = 1
 )
 
+// A node whose endpoints have only just come to serve counts as one whose are
+// terminating, for kube-proxy may not have written its rules yet.
+
 // youngPenalty puts nodes whose endpoints have only just come to serve behind all
 // others that a choice is made among, so that a flapping one attracts nothing. It
 // is more than any sum of weights (1–100) of preferredNodeSelectors.
@@ -137,11 +140,15 @@ type judge struct {
 	roles   []standInRole        // that this node has for them
 	book    *ownership.Book
 	self    ownership.Self
-	// minority says that this node sees less than half of the speakers.
+	// minority says that this node sees less than half of the speakers, or hears
+	// nobody at all.
 	minority bool
 	classes  map[string]*class
 	// rebalance are the names of the advertisements to rebalance.
 	rebalance map[string]bool
+
+	// due is when the first of the endpoints that are young will be no more.
+	due time.Time
 
 	// Scratch space. class is that of the address that was placed last, nil if
 	// nodes made no difference, candidates are the nodes that may own it, better the
@@ -171,8 +178,8 @@ func newJudge(in planInput) *judge {
 			j.self.Node = i
 		}
 	}
-	j.minority = minority(in, j.judged, seen)
-	j.self.Minority = j.minority || in.wasMinority
+	j.minority = in.standing.isolated || minority(in, j.judged, seen)
+	j.self.Minority, j.self.Unsure = j.minority, in.wasMinority
 	j.roles = standInRoles(in, j.judged)
 	j.book = ownership.NewBook(j.judged)
 	for i, n := range in.nodes {

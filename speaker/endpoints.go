@@ -39,14 +39,23 @@ type backends struct {
 	since map[string]time.Time
 }
 
-// youth is how long an endpoint has to serve before a node is chosen for it as
-// soon as others are.
+// youth is how long an endpoint has to serve before a node counts as fully able:
+// kube-proxy gathers changes for a second before it writes them, and an endpoint
+// that flaps should attract nothing.
 const youth = 3 * time.Second
 
 // young says whether the node has only just come to serve.
 func (b *backends) young(node string, now time.Time) bool {
 	since, known := b.since[node]
 	return known && now.Sub(since) < youth
+}
+
+// grownUp returns when the node will not be young any more; zero if it is not.
+func (b *backends) grownUp(node string, now time.Time) time.Time {
+	if !b.young(node, now) {
+		return time.Time{}
+	}
+	return b.since[node].Add(youth)
 }
 
 // follow notes which nodes have come to serve that did not in before, at now.

@@ -35,7 +35,6 @@ func newLayer2(d deps, members *membership.Membership) (*layer2, error) {
 		return nil, err
 	}
 	news := newFanOut(members.Changes(), 2)
-	watched := &watchedGroup{Membership: members, self: d.options.node, changes: news.to[1], verdicts: make(chan watch.Verdict)}
 	limit := o.standInLimit
 	if !o.standIn {
 		limit = 0
@@ -43,7 +42,7 @@ func newLayer2(d deps, members *membership.Membership) (*layer2, error) {
 	nodes, err := watch.New(watch.Config{
 		Node: d.options.node, Bind: netip.AddrPortFrom(d.bind.Addr(), o.watchPort),
 		StandInLimit: limit, ProxyURL: d.options.kubeProxyHealth,
-		Members: watched, Prober: watchProber{prober},
+		Members: watch.FromMembership(members, d.options.node, news.to[1]), Prober: watch.FromProber(prober),
 		Witnesses: witnesses{links: links, gateways: netif.Gateways, askers: announcer.RecentAskers},
 		Logger:    d.logger, Metrics: watch.NewMetrics(d.registry),
 	})
@@ -63,7 +62,6 @@ func newLayer2(d deps, members *membership.Membership) (*layer2, error) {
 		{Name: "layer 2", Run: announcer.Run},
 		{Name: "neighbors", Run: prober.Run},
 		{Name: "membership news", Run: news.run},
-		{Name: "verdicts", Run: watched.run},
 		{Name: "node watch", Run: nodes.Run},
 		{Name: "conflicts", Run: l.conflicts.run},
 	}

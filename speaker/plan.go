@@ -134,6 +134,9 @@ type plan struct {
 	// withheld are the addresses that it owns and does not answer for all the same,
 	// with the reason.
 	withheld map[netip.Addr]string
+	// due is when there is to be another plan, if nothing else happens; zero for
+	// never.
+	due time.Time
 	// minority says that it sees a minority of the speakers.
 	minority bool
 	// contested are those that it owns and others claim too.
@@ -178,6 +181,7 @@ func makePlan(in planInput) *plan {
 		place.verdicts, verdicts = verdicts[:len(in.nodes):len(in.nodes)], verdicts[len(in.nodes):]
 		p.take(in, j, place, j.place(place))
 	}
+	p.due = j.due
 	for i, role := range j.roles {
 		if role == activeStandIn {
 			p.standingInFor = append(p.standingInFor, in.nodes[i].name)
@@ -281,11 +285,14 @@ func (j *judge) consider(addr netip.Addr, local []*backends, i int) verdict {
 	if v != eligible {
 		return v
 	}
-	if !ready {
+	if !ready || young {
 		tier -= tierTerminating
 	}
 	if young {
 		preference -= youngPenalty
+		for _, b := range local {
+			j.due = earlier(j.due, b.grownUp(n.name, j.now))
+		}
 	}
 	j.candidates = append(j.candidates, ownership.Candidate{Node: i, Tier: tier, Preference: preference})
 	return eligible

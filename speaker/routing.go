@@ -302,6 +302,7 @@ func (r *routers) leave(ctx context.Context) {
 	}
 	if r.last.drain != inService {
 		r.sessions.Drain("node " + r.node + " is drained") // for good, so that nobody waits for a restart
+		r.bfd.Apply(withoutAbsence(r.watching))
 		return
 	}
 	routes, peers := map[string][]bgp.Route{}, make([]bgp.Peer, 0, len(r.last.sessions))
@@ -309,7 +310,7 @@ func (r *routers) leave(ctx context.Context) {
 	for _, s := range r.last.sessions {
 		peers = append(peers, s.Peer)
 		routes[s.Name] = slices.Clone(r.last.routes[s.Name])
-		if s.GracefulRestart != nil {
+		if restartsGracefully(s, stateOf(r.states, s.Name)) {
 			continue
 		}
 		for i := range routes[s.Name] {
@@ -322,6 +323,13 @@ func (r *routers) leave(ctx context.Context) {
 		r.sessions.Apply(peers, routes)
 		sleep(ctx, leaveNotice)
 	}
+}
+
+// restartsGracefully reports whether the router of a session keeps this node's
+// routes while the speaker is away: as was agreed on, or as is configured while
+// there is no session.
+func restartsGracefully(s config.Session, state bgp.PeerState) bool {
+	return s.GracefulRestart != nil && (state.State != bgp.Established || state.GracefulRestart)
 }
 
 // leaveNotice is how long routers have to find other paths than those of a
@@ -353,7 +361,8 @@ func interfacesOf(links []netif.Link) []config.Interface {
 // bfdConfigs returns the BFD sessions that watch the BGP sessions. A peer whose
 // address is not known before it speaks is watched from then on. How far away a
 // peer is is decided once: a link that goes down takes its subnet with it, which
-// must not end the session that is to notice.
+// must not end the session that is to notice. Where routes outlive the speaker, so
+// do the sessions that watch their way, for as long.
 func bfdConfigs(sessions []config.Session, states []bgp.PeerState, self config.Node, before []bfd.Config) []bfd.Config {
 	var configs []bfd.Config
 	for _, s := range sessions {
@@ -372,12 +381,25 @@ func bfdConfigs(sessions []config.Session, states []bgp.PeerState, self config.N
 		if i := slices.IndexFunc(before, func(b bfd.Config) bool { return b.Name == s.Name && b.Peer == peer }); i >= 0 && !s.Multihop {
 			multihop = before[i].Multihop
 		}
+		var absence time.Duration
+		if restartsGracefully(s, state) {
+			absence = s.GracefulRestart.RestartTime
+		}
 		configs = append(configs, bfd.Config{
-			Name: s.Name, Peer: peer, Local: s.SourceAddress, Interface: s.Interface, VRF: s.VRF,
+			Name: s.Name, Absence: absence, Peer: peer, Local: s.SourceAddress, Interface: s.Interface, VRF: s.VRF,
 			Multihop: multihop, MinimumTTL: s.BFD.MinimumTTL,
 			Receive: s.BFD.Receive, Transmit: s.BFD.Transmit, Echo: s.BFD.Echo,
 			DetectMultiplier: s.BFD.DetectMultiplier, Passive: s.BFD.Passive, EchoMode: s.BFD.EchoMode,
 		})
+	}
+	return configs
+}
+
+// withoutAbsence returns the same sessions, with nobody to go on with them.
+func withoutAbsence(configs []bfd.Config) []bfd.Config {
+	configs = slices.Clone(configs)
+	for i := range configs {
+		configs[i].Absence = 0
 	}
 	return configs
 }

@@ -248,24 +248,6 @@ func TestDrain(t *testing.T) {
 	f.want("tor: 198.51.100.1/32")
 }
 
-// TestLeave: routers that would forget the routes at once are told to find
-// others first, those with graceful restart are not.
-func TestLeave(t *testing.T) {
-	t.Parallel()
-	objects := routedObjects(nil)
-	objects.BGPPeers = append(objects.BGPPeers, peerObject("graceful", func(s *v1beta1.BGPPeerSpec) {
-		s.PeerAddress, s.EnableGracefulRestart = "192.0.2.253", true
-	}))
-	f := newFabric(t, objects)
-	f.serve("web", "198.51.100.1", false, "a")
-	f.want("graceful: 198.51.100.1/32; tor: 198.51.100.1/32")
-	done := t.Context()
-	f.routers.leave(done)
-	if got, want := f.sessions.String(), "graceful: 198.51.100.1/32; tor: 198.51.100.1/32_65535:0"; got != want {
-		t.Errorf("routers are told %q, want %q", got, want)
-	}
-}
-
 func TestBFDEndsSessions(t *testing.T) {
 	t.Parallel()
 	f := newFabric(t, routedObjects(func(s *v1beta1.BGPPeerSpec) { s.BFDProfile = "fast" }))
@@ -310,19 +292,6 @@ func TestBFDOutlivesItsLink(t *testing.T) {
 	f.routers.converge(f.world, f.plan(nil), nil)
 	if !slices.Equal(f.bfd.configs, before) {
 		t.Errorf("BFD is to watch %+v, not %+v", f.bfd.configs, before)
-	}
-}
-
-// TestStartsDrained: a speaker that starts on a drained node announces nothing.
-func TestStartsDrained(t *testing.T) {
-	t.Parallel()
-	f := newFabric(t, routedObjects(nil))
-	f.serve("web", "198.51.100.1", false, "b")
-	f.node(nil, map[string]string{v1beta1.AnnotationDrain: ""})
-	f.want("tor:")
-	f.routers.leave(t.Context())
-	if f.sessions.drained == "" {
-		t.Error("ends as if it were to be back in a moment")
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
 	"github.com/berth-lb/berth/internal/netif"
+	"github.com/berth-lb/berth/internal/ownership"
 )
 
 const (
@@ -327,6 +328,7 @@ func (s *speaker) converge() time.Duration {
 	s.yields = p.yields
 	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
 	s.apply(p, view)
+	again = earlier(again, p.due)
 	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
 	s.again = earlier(s.again, s.claim(p))
 	if view.Settled {
@@ -357,18 +359,11 @@ func (s *speaker) awaitRouters() {
 	s.health.SetReady(true)
 }
 
-// apply makes this node answer for what the plan gives it. If a member was
+// apply makes this node answer for what the plan gives it. If a node was
 // gained, it may have answered for our addresses while it could not see us, so
 // those that we keep are announced again.
 func (s *speaker) apply(p *plan, view *membership.View) {
-	gained := false
-	present := make(map[string]bool, len(view.Members))
-	for i := range view.Members {
-		name := view.Members[i].Node
-		present[name] = true
-		gained = gained || s.present != nil && !s.present[name]
-	}
-	s.present = present
+	gained := s.meetReturned(view)
 	all := maps.Clone(p.desired)
 	maps.Copy(all, p.standIns)
 	if !maps.EqualFunc(s.applied, all, sameAnnouncement) {
@@ -403,6 +398,27 @@ func (s *speaker) apply(p *plan, view *membership.View) {
 	if len(taken)+len(given) > 0 {
 		level.Info(s.logger).Log("msg", "addresses moved", "taken", someOf(taken), "given", someOf(given), "owned", len(p.desired))
 	}
+}
+
+// meetReturned has the claims of this node and of those that were thought lost be
+// exchanged: what was said meanwhile may have reached neither. It says whether
+// there are any.
+func (s *speaker) meetReturned(view *membership.View) bool {
+	present, standing := make(map[string]bool, len(view.Members)), s.others.standing()
+	gained := false
+	for i := range view.Members {
+		name := view.Members[i].Node
+		if name != s.self && standing.of(name, true).state == ownership.Down {
+			continue
+		}
+		present[name] = true
+		if s.present != nil && !s.present[name] && name != s.self {
+			gained = true
+			s.members.Meet(name)
+		}
+	}
+	s.present = present
+	return gained
 }
 
 func sameAnnouncement(a, b l2.Announcement) bool {

@@ -77,8 +77,7 @@ type BGPAdvertisementSpec struct {
 	// communities of the routes: "65000:100" (RFC 1997), "large:65000:1:2" (RFC
 	// 8092), a well-known one by its name (no-export, no-advertise,
 	// no-export-subconfed, no-peer, graceful-shutdown, blackhole, accept-own,
-	// accept-own-nexthop, llgr-stale, no-llgr), or a name that a Community object
-	// gives to one.
+	// accept-own-nexthop, no-llgr), or a name that a Community object gives to one.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1

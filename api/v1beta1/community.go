@@ -61,6 +61,7 @@ type CommunityName string
 // +kubebuilder:validation:MinLength=3
 // +kubebuilder:validation:MaxLength=38
 // +kubebuilder:validation:XValidation:rule="self.matches('^[0-9]{1,5}:[0-9]{1,5}$') ? self.split(':').all(n, int(n) <= 65535) : self.matches('^large:[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$') && self.substring(6).split(':').all(n, int(n) <= 4294967295)",message="must be two numbers up to 65535, such as 65000:100, or large: and three numbers up to 4294967295, such as large:65000:1:2",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="!self.matches('^0*65535:0*6$')",message="is llgr-stale, which marks what a router keeps for one that is away; no router would be told the route (RFC 9494)",reason=FieldValueInvalid
 type CommunityValue string
 
 // CommunityRef is a community in numbers or by its name.
@@ -68,6 +69,7 @@ type CommunityValue string
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=63
 // +kubebuilder:validation:XValidation:rule="self.contains(':') ? (self.matches('^[0-9]{1,5}:[0-9]{1,5}$') ? self.split(':').all(n, int(n) <= 65535) : self.matches('^large:[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}$') && self.substring(6).split(':').all(n, int(n) <= 4294967295)) : self.matches('^[A-Za-z]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",message="must be two numbers up to 65535, such as 65000:100, large: and three numbers up to 4294967295, such as large:65000:1:2, or a name",reason=FieldValueInvalid
+// +kubebuilder:validation:XValidation:rule="!self.matches('^(llgr-stale|0*65535:0*6)$')",message="is llgr-stale, which marks what a router keeps for one that is away; no router would be told the route (RFC 9494)",reason=FieldValueInvalid
 type CommunityRef string
 
 // CommunityStatus is what Berth reports about names of communities.

@@ -40,7 +40,7 @@ func newKernelPair(t testing.TB) *kernelPair {
 // start runs a new Monitor on side i.
 func (p *kernelPair) start(i int) {
 	p.registries[i] = prometheus.NewRegistry()
-	p.monitors[i] = New(Options{Metrics: NewMetrics(p.registries[i])})
+	p.monitors[i] = New(Options{Logger: testLogger{p.t}, Metrics: NewMetrics(p.registries[i])})
 	p.stop[i] = p.ns[i].Run(p.monitors[i].Run)
 }
 

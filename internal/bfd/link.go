@@ -1,6 +1,7 @@
 package bfd
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -58,6 +59,7 @@ type link struct {
 	// echoRetry is when to see again whether they can be sent.
 	echoRetry time.Time
 	err       error
+	lowTTL    int       // of the peer's packets that were discarded for it, see noteTTL
 	retry     time.Time // when to open it again, never if it is open
 	leaving   time.Time // when to drop it, never if it is wanted
 
@@ -104,6 +106,9 @@ func (l *link) status(name string) Status {
 	}
 	if l.conn != nil {
 		st.Local = l.conn.local
+	}
+	if st.Err == nil && l.lowTTL != 0 && s.state != Up {
+		st.Err = fmt.Errorf("the peer's packets come with a TTL of %d, below the minimum of %d", l.lowTTL, s.cfg.MinimumTTL)
 	}
 	return st
 }

@@ -44,6 +44,9 @@ func (m *Monitor) keep(now time.Time, k key, w *want) {
 		port: port, retry: now, leaving: never, doubt: never, since: now, due: now,
 	}
 	l.session.echo.secret = rand.Uint64()
+	if w.cfg.Absence > 0 {
+		l.session.listen(now)
+	}
 	m.links[k], m.byNumber[number] = l, l
 	m.queue.add(l)
 }

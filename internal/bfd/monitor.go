@@ -43,6 +43,7 @@ type Monitor struct {
 	echoPorts map[echoKey]*echoPort
 	queue     queue
 	sleeping  time.Time // until when Run sleeps, unless woken
+	departing bool      // Run is about to end
 	packet    Packet    // to work with
 	buf       []byte    // likewise
 }
@@ -113,7 +114,9 @@ func (m *Monitor) States() []Status {
 func (m *Monitor) Changes() <-chan struct{} { return m.changes }
 
 // Run keeps the sessions until ctx is done; then it tells every peer that the
-// session is down on purpose and returns nil. All sockets are opened by the
+// session is down on purpose and returns nil. Sessions with an Absence that are up
+// stay so, for the peers that agree to wait: the next process with the same
+// session goes on with it. All sockets are opened by the
 // goroutine that calls Run, hence in its network namespace.
 func (m *Monitor) Run(ctx context.Context) error {
 	timer := m.clock.NewTimer(time.Hour)
@@ -132,6 +135,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		case <-timer.C():
 		}
 	}
+	m.depart(context.WithoutCancel(ctx), timer, &readers)
 	m.end()
 	readers.Wait()
 	return nil
@@ -206,13 +210,14 @@ func (m *Monitor) work(ctx context.Context, readers *sync.WaitGroup) time.Durati
 	return 0
 }
 
-// end says farewell to all peers and ends the readers.
+// end says farewell to all peers, but for those that wait for another process, and
+// ends the readers.
 func (m *Monitor) end() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.clock.Now()
 	for _, l := range m.links {
-		if l.leaving.Equal(never) {
+		if l.leaving.Equal(never) && (!l.survives() || !l.session.left()) {
 			m.retire(now, l)
 		}
 		m.drop(l)

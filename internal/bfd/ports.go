@@ -197,33 +197,59 @@ func (m *Monitor) receive(p *port, d *datagram) {
 		m.metrics.discarded.WithLabelValues(discardMalformed).Inc()
 		return
 	}
-	l := m.find(p.key, d, packet.YourDiscriminator)
+	l := m.find(p.key, d, packet)
 	switch {
 	case l == nil:
 		m.metrics.discarded.WithLabelValues(discardUnknown).Inc()
 		return
 	case p.key.multihop && d.ttl < int(l.session.cfg.MinimumTTL):
 		m.metrics.discarded.WithLabelValues(discardTTL).Inc()
+		m.noteTTL(l, d.ttl)
 		return
 	}
+	m.noteTTL(l, 0)
 	l.metrics.received.Inc()
 	now, before := m.clock.Now(), l.session.state
 	l.session.receive(now, packet)
 	m.transition(now, l, before)
 	m.attend(now, l)
+	if m.departing {
+		notify(m.wake)
+	}
+}
+
+// noteTTL remembers with what TTL packets of a session come that does not come up
+// because of it, 0 if there is nothing wrong with it. A session that is up has
+// better packets than these.
+func (m *Monitor) noteTTL(l *link, ttl int) {
+	if ttl == l.lowTTL || ttl != 0 && l.session.state == Up {
+		return
+	}
+	l.lowTTL = ttl
+	notify(m.changes)
 }
 
 // find returns the link that a packet belongs to, nil if there is none. Its own
 // discriminator tells it alone, even if address or interface of the peer have
 // changed (RFC 5880 section 6.3), but no packet with a weaker check of its TTL
 // may get at a session over a single hop.
-func (m *Monitor) find(k portKey, d *datagram, number uint32) *link {
-	if number != 0 {
-		if l := m.byNumber[number]; l != nil && l.port.key == k {
-			return l
-		}
+func (m *Monitor) find(k portKey, d *datagram, packet *Packet) *link {
+	number := packet.YourDiscriminator
+	if number == 0 {
+		return m.match(k, d)
+	}
+	l := m.byNumber[number]
+	switch {
+	case l == nil:
+		return m.resume(k, d, packet)
+	case l.port.key != k:
 		return nil
 	}
+	return l
+}
+
+// match returns the link with the peer that has sent a packet.
+func (m *Monitor) match(k portKey, d *datagram) *link {
 	for _, ifindex := range [...]int{d.ifindex, 0} {
 		for _, local := range [...]netip.Addr{d.local, {}} {
 			if l := m.byMatch[match{port: k, peer: d.peer, local: local, ifindex: ifindex}]; l != nil {

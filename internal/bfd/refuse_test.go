@@ -98,10 +98,16 @@ func TestKernelRefuses(t *testing.T) {
 	if n := p.counter(0, "berth_bfd_control_packets_received_total"); n != 0 {
 		t.Errorf("%v packets got at a session", n)
 	}
+	if s := p.state(0, "m"); s.Err == nil || s.Err.Error() != "the peer's packets come with a TTL of 249, below the minimum of 250" {
+		t.Errorf("of a peer that is too far away is said: %v", s.Err)
+	}
 	p.inject(on4, 255, packet(Down, 0))
 	p.inject(onM, 250, packet(Down, 0))
 	p.waitFor(0, "4", Init)
 	p.waitFor(0, "m", Init)
+	if s := p.state(0, "m"); s.Err != nil {
+		t.Errorf("of a peer that is near enough is said: %v", s.Err)
+	}
 	if s := p.state(0, "6"); s.State != Down {
 		t.Errorf("a session that was not meant is %v", s.State)
 	}

@@ -44,6 +44,10 @@ type session struct {
 	pollAgain bool // our values changed meanwhile: another one is to follow
 	final     bool // a Poll of the peer's is to be answered
 
+	// listenUntil is until when nothing is said, because a former process may have
+	// left the session to us; zero from the first packet on.
+	listenUntil time.Time
+
 	said     Packet        // what was last sent, without Poll and Final
 	sent     time.Time     // when the last packet was sent that was no Final
 	interval time.Duration // the one that next was computed from, 0 if none
@@ -84,6 +88,8 @@ func (s *session) receive(now time.Time, p *Packet) {
 	s.remoteDemand, s.remoteMult = p.Demand, p.DetectMultiplier
 	s.remoteRx, s.remoteTx, s.remoteEcho = p.RequiredMinRx, p.DesiredMinTx, p.RequiredMinEchoRx
 	s.heard = now
+	resumed := !s.listenUntil.IsZero() && p.State == Up
+	s.listenUntil = time.Time{}
 	if s.poll && p.Final {
 		s.endPoll()
 	}
@@ -94,7 +100,7 @@ func (s *session) receive(now time.Time, p *Packet) {
 		}
 	case s.state == Down && p.State == Down:
 		s.enter(Init, s.diag)
-	case s.state == Down && p.State == Init, s.state == Init && p.State != Down:
+	case s.state == Down && p.State == Init, s.state == Init && p.State != Down, resumed:
 		s.enter(Up, NoDiagnostic)
 	case s.state == Up && p.State == Down:
 		s.enter(Down, NeighborDown)
@@ -254,6 +260,10 @@ func (s *session) jitter(interval time.Duration) time.Duration {
 // transmit puts the next packet that is due into p, and returns false if there
 // is none.
 func (s *session) transmit(now time.Time, p *Packet) bool {
+	if now.Before(s.listenUntil) {
+		return false
+	}
+	s.listenUntil = time.Time{}
 	switch {
 	case s.final:
 		// At once, whatever the timers say; it carries all we have to say.
@@ -299,6 +309,9 @@ func (s *session) repeat() { s.said = Packet{} }
 // sendAt is when the session next has a packet to send, expireAt when it is next
 // to be asked whether it has expired.
 func (s *session) sendAt() time.Time {
+	if !s.listenUntil.IsZero() {
+		return s.listenUntil
+	}
 	if s.final || s.hasNews() {
 		return time.Time{}
 	}

@@ -95,6 +95,10 @@ type Config struct {
 	DetectMultiplier uint8
 	// Passive waits for the peer's first packet before it sends any.
 	Passive bool
+	// Absence is for how long the peer is to keep the session when this process
+	// ends, because another one will go on with it; see Monitor.Run. 0 is not at
+	// all.
+	Absence time.Duration
 	// EchoMode sends echo packets once the session is up and the peer offers to
 	// return them. It works over a single hop only.
 	EchoMode bool
@@ -175,6 +179,7 @@ type Status struct {
 	// Echo says whether echo packets watch the path: they are being sent and
 	// return.
 	Echo bool
-	// Err is why packets cannot be sent or received at present, nil if they can.
+	// Err is why packets cannot be sent or received at present, or why those that
+	// come are not taken; nil if all is well.
 	Err error
 }

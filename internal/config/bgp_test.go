@@ -238,6 +238,7 @@ func TestBGPAdvertisementVerdicts(t *testing.T) {
 		"community":      {Objects{BGPAdvertisements: []*v1beta1.BGPAdvertisement{with("no-export", "65000:1", "large:1:2:4294967295")}}, map[string]string{"adv/a": "Accepted"}},
 		"alias":          {Objects{BGPAdvertisements: []*v1beta1.BGPAdvertisement{with("mine")}, Communities: aliases}, map[string]string{"adv/a": "Accepted", "community/c": "Accepted"}},
 		"unknown alias":  {Objects{BGPAdvertisements: []*v1beta1.BGPAdvertisement{with("mine", "yours")}, Communities: aliases}, map[string]string{"adv/a": "!UnknownCommunity: spec.communities[1]: no Community in force has the name yours; correct", "community/c": "Accepted"}},
+		"llgr-stale":     {Objects{BGPAdvertisements: []*v1beta1.BGPAdvertisement{with("no-export", "llgr-stale")}}, map[string]string{"adv/a": "!spec.communities[1]: 65535:6 is llgr-stale"}},
 		"bad community":  {Objects{BGPAdvertisements: []*v1beta1.BGPAdvertisement{with("65536:1")}}, map[string]string{"adv/a": "!spec.communities[0]: \"65536:1\" is neither"}},
 		"63 communities": {Objects{BGPAdvertisements: []*v1beta1.BGPAdvertisement{with(numbered(63)...)}}, map[string]string{"adv/a": "Accepted"}},
 		"64 communities": {Objects{BGPAdvertisements: []*v1beta1.BGPAdvertisement{with(numbered(64)...)}}, map[string]string{"adv/a": "!Invalid: spec.communities: Too many: 64: must have at most 63 items"}},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -317,8 +318,7 @@ func (a *BGPAdvertisement) addCommunities(refs []v1beta1.CommunityRef, k *known)
 	for i, ref := range refs {
 		text := string(ref)
 		if c, ok := wellKnown(text); ok {
-			a.Communities = append(a.Communities, c)
-			continue
+			text = c.String()
 		}
 		if !strings.Contains(text, ":") {
 			value, found, fresh := recall(k.now.communities, k.before.communities, k.kept.communities, text)
@@ -380,8 +380,19 @@ func parseCommunity(text string) (bgp.Community, *bgp.LargeCommunity, error) {
 	if isLarge {
 		return 0, ptr.To(bgp.LargeCommunity(numbers)), nil
 	}
-	return bgp.Community(numbers[0]<<16 | numbers[1]), nil, nil
+	standard := bgp.Community(numbers[0]<<16 | numbers[1])
+	if standard == llgrStale {
+		return 0, nil, errLLGRStale
+	}
+	return standard, nil, nil
 }
+
+// llgrStale marks routes that a router keeps for another which is away. They may be
+// told only to whom long-lived graceful restart was agreed on with (RFC 9494
+// section 4.3), and that is nobody.
+const llgrStale bgp.Community = 0xffff0006
+
+var errLLGRStale = errors.New("65535:6 is llgr-stale, which marks what a router keeps for one that is away; no router would be told the route (RFC 9494 section 4.3)")
 
 // wellKnown returns the communities that IANA gives names to ("BGP Well-known
 // Communities").
@@ -392,7 +403,7 @@ func wellKnown(name string) (bgp.Community, bool) {
 	case "accept-own": // RFC 7611
 		return 0xffff0001, true
 	case "llgr-stale": // RFC 9494
-		return 0xffff0006, true
+		return llgrStale, true
 	case "no-llgr": // RFC 9494
 		return 0xffff0007, true
 	case "accept-own-nexthop":

@@ -2,12 +2,15 @@ package k8s
 
 import (
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/berth-lb/berth/api/v1beta1"
 )
 
 func mirror(t *testing.T, client *fake.Clientset, kinds ...Kind) *Cache {
@@ -102,6 +105,32 @@ func TestCacheKeepsLittle(t *testing.T) {
 	slice, found := cache.EndpointSlices.Get("berth-system", "x")
 	if !found || *slice.Endpoints[0].NodeName != name || slice.Endpoints[0].TargetRef != nil {
 		t.Errorf("EndpointSlice: %v", slice)
+	}
+}
+
+// TestNodeStateHeardAgain: what a NodeState says besides which hosts were heard is
+// no change.
+func TestNodeStateHeardAgain(t *testing.T) {
+	t.Parallel()
+	state := func(version, mac string, seen time.Duration) any {
+		object := &v1beta1.NodeState{ObjectMeta: metav1.ObjectMeta{Name: "n", ResourceVersion: version}}
+		object.Status.BGPUp = version
+		object.Status.L2 = &v1beta1.L2Status{Owned: version}
+		object.Status.AddressConflicts = []v1beta1.AddressConflict{{
+			Address: "192.0.2.1", MAC: mac, LastSeen: metav1.NewTime(time.Unix(0, 0).Add(seen)), BeforeUse: true,
+		}}
+		out, err := strip(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	before := state("1", "02:00:00:00:00:01", 0)
+	if !sameForUs(before, state("2", "02:00:00:00:00:01", time.Hour)) {
+		t.Error("another count, seen later: is a change")
+	}
+	if sameForUs(before, state("3", "02:00:00:00:00:02", 0)) {
+		t.Error("another host: is no change")
 	}
 }
 

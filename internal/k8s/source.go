@@ -141,6 +141,8 @@ func strip(obj any) (any, error) {
 		o.Spec, o.Status = corev1.NamespaceSpec{}, corev1.NamespaceStatus{}
 	case *discoveryv1.EndpointSlice:
 		stripEndpointSlice(o)
+	case *v1beta1.NodeState:
+		stripNodeState(o)
 	}
 	return obj, nil
 }
@@ -188,6 +190,15 @@ func stripNode(n *corev1.Node) {
 	}
 	n.Spec = corev1.NodeSpec{PodCIDR: n.Spec.PodCIDR, PodCIDRs: n.Spec.PodCIDRs}
 	n.Status = corev1.NodeStatus{Addresses: n.Status.Addresses, Conditions: kept}
+}
+
+// stripNodeState keeps which hosts a node has heard, and not when last: that they
+// are still there is no news.
+func stripNodeState(s *v1beta1.NodeState) {
+	s.Status = v1beta1.NodeStateStatus{AddressConflicts: s.Status.AddressConflicts}
+	for i := range s.Status.AddressConflicts {
+		s.Status.AddressConflicts[i].LastSeen = metav1.Time{}
+	}
 }
 
 // stripEndpointSlice keeps where the endpoints are and whether they serve.

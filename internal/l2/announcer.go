@@ -125,6 +125,10 @@ func (a *Announcer) Run(ctx context.Context) error {
 // called again with the same value at no cost to the network. Apply keeps no
 // reference to d.
 func (a *Announcer) Apply(d Desired) {
+	// To copy many addresses takes milliseconds: those who asked come first.
+	for _, p := range *a.open.Load() {
+		p.flush(d, true)
+	}
 	d = d.normalise()
 	a.mu.Lock()
 	a.desired.Store(&d)
@@ -133,7 +137,7 @@ func (a *Announcer) Apply(d Desired) {
 	}
 	a.mu.Unlock()
 	for _, p := range *a.open.Load() {
-		p.flush()
+		p.flush(*a.desired.Load(), false)
 	}
 	notify(a.wake)
 }

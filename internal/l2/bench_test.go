@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/ethernet"
 	"github.com/mdlayher/packet"
@@ -87,6 +88,55 @@ func BenchmarkConverge(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkActivate is how long it takes, from Apply on, until a remembered query
+// is answered, beside 10,000 owned addresses and 20,000 of two owners that this
+// node is armed for, of which one fails.
+func BenchmarkActivate(b *testing.B) {
+	var answered time.Time
+	wire := &FakeWire{OnSend: func(string, []byte) { answered = time.Now() }}
+	a, err := New(Config{Links: &fakeLinks{links: []netif.Link{testLink(2, "eth0")}}, Wire: wire})
+	if err != nil {
+		b.Fatal(err)
+	}
+	l := newLoop(a)
+	desired := func(active bool) Desired {
+		d := make(Desired)
+		interfaces := []string{"eth0"}
+		first, second := map[string]MAC{"eth0": MAC(ownerMAC)}, map[string]MAC{"eth0": MAC(peerMAC)}
+		for i := range uint32(10000) {
+			d[addr4(0x0a000000+3*i)] = Announcement{Interfaces: interfaces}
+			d[addr4(0x0a000001+3*i)] = Announcement{Interfaces: interfaces, StandIn: first, Armed: !active}
+			d[addr4(0x0a000002+3*i)] = Announcement{Interfaces: interfaces, StandIn: second, Armed: true}
+		}
+		return d
+	}
+	armed, active := desired(false), desired(true)
+	frame := arpFrame{target: addr4(0x0a000001)}.bytes(b)
+	a.Apply(armed)
+	l.converge()
+	var until, round time.Duration
+	rounds := 0
+	for b.Loop() {
+		l.ports[portKey{"eth0", ARP}].respond(nil, frame)
+		start := time.Now()
+		a.Apply(active)
+		until += answered.Sub(start)
+		start = time.Now()
+		l.converge()
+		round += time.Since(start)
+		rounds++
+		wire.Reset()
+		a.Apply(armed)
+		l.converge()
+	}
+	b.ReportMetric(float64(until.Microseconds())/float64(rounds), "µs/answer")
+	b.ReportMetric(float64(round.Microseconds())/float64(rounds), "µs/round")
+	for _, p := range l.ports {
+		l.close(p)
+	}
+	l.serving.Wait()
 }
 
 // BenchmarkWire is one question and its answer over a veth pair, beside 10,000

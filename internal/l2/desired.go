@@ -3,6 +3,7 @@ package l2
 import (
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 )
 
@@ -33,14 +34,45 @@ type Announcement struct {
 // to answer for it would harm the network.
 func (d Desired) normalise() Desired {
 	out := make(Desired, len(d))
+	var c copier
 	for addr, ann := range d {
 		if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLoopback() {
 			continue
 		}
-		ann.Interfaces, ann.StandIn = slices.Clone(ann.Interfaces), maps.Clone(ann.StandIn)
+		ann.Interfaces, ann.StandIn = c.names(ann.Interfaces), c.macs(ann.StandIn)
 		out[addr.Unmap().WithZone("")] = ann
 	}
 	return out
+}
+
+// A copier copies slices and maps that many announcements share once: Apply is
+// waited for by those who asked meanwhile.
+type copier struct {
+	lastNames  []string
+	copiedMacs map[uintptr]map[string]MAC // by the original's address
+}
+
+func (c *copier) names(names []string) []string {
+	if !slices.Equal(names, c.lastNames) {
+		c.lastNames = slices.Clone(names)
+	}
+	return c.lastNames
+}
+
+func (c *copier) macs(macs map[string]MAC) map[string]MAC {
+	if macs == nil {
+		return nil
+	}
+	at := reflect.ValueOf(macs).Pointer()
+	copied, known := c.copiedMacs[at]
+	if !known {
+		if c.copiedMacs == nil {
+			c.copiedMacs = make(map[uintptr]map[string]MAC)
+		}
+		copied = maps.Clone(macs)
+		c.copiedMacs[at] = copied
+	}
+	return copied
 }
 
 // A role is what this node is to an address on one interface.

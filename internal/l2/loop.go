@@ -148,21 +148,7 @@ func (l *loop) converge() time.Duration {
 		return math.MaxInt64 // not listed yet: nothing is known to be missing
 	}
 	desired, again := l.begin()
-	wanted := make(map[portKey]map[netip.Addr]role)
-	for addr, ann := range desired {
-		proto := ProtocolOf(addr)
-		for _, name := range ann.Interfaces {
-			r, _ := ann.role(name)
-			if r == stranger {
-				continue
-			}
-			k := portKey{name, proto}
-			if wanted[k] == nil {
-				wanted[k] = make(map[netip.Addr]role, len(desired))
-			}
-			wanted[k][addr] = r
-		}
-	}
+	wanted := wants(desired)
 	links := make(map[string]*netif.Link)
 	macs := make(map[MAC]struct{})
 	for i, link := range snapshot {
@@ -180,4 +166,29 @@ func (l *loop) converge() time.Duration {
 	}
 	l.finish(l.report(errs))
 	return l.nextRetry()
+}
+
+// wants returns the roles of each port that some address asks for.
+func wants(desired Desired) map[portKey]map[netip.Addr]role {
+	out := make(map[portKey]map[netip.Addr]role)
+	var last portKey // most addresses are on the same
+	var roles map[netip.Addr]role
+	for addr, ann := range desired {
+		proto := ProtocolOf(addr)
+		for _, name := range ann.Interfaces {
+			r, _ := ann.role(name)
+			if r == stranger {
+				continue
+			}
+			if k := (portKey{name, proto}); k != last {
+				last, roles = k, out[k]
+				if roles == nil {
+					roles = make(map[netip.Addr]role, len(desired))
+					out[k] = roles
+				}
+			}
+			roles[addr] = r
+		}
+	}
+	return out
 }

@@ -17,7 +17,10 @@ import (
 	"github.com/berth-lb/berth/internal/netif"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	generateIfAsked()
+	goleak.VerifyTestMain(m)
+}
 
 var (
 	ourMAC  = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x01}

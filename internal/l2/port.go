@@ -213,16 +213,20 @@ func (p *port) reply(out []byte, q query, r role, is MAC) []byte {
 	return p.id.self.appendARPReply(out, q, is)
 }
 
-// flush answers what was asked for addresses that were armed and are active now.
-// It gives up when the link does not take a frame, for Apply waits for it.
-func (p *port) flush() {
+// flush answers what was asked for addresses that d makes active. Other queries
+// are kept as long as they are for addresses that are armed, or, if early, at any
+// rate. It gives up when the link does not take a frame, for Apply waits for it.
+func (p *port) flush(d Desired, early bool) {
 	due := p.waiting.take(p.clock.Now(), func(q query) role {
-		r, _ := p.role(q.target)
+		r, _ := d.role(q.target, p.key.ifname)
+		if early && r == stranger {
+			r = armed
+		}
 		return r
 	})
 	for _, q := range due {
-		r, is := p.role(q.target)
-		if reply := p.reply(nil, q, r, is); reply != nil && !p.send(reply, p.metrics.replied) {
+		r, is := d.role(q.target, p.key.ifname)
+		if !p.send(p.reply(nil, q, r, is), p.metrics.replied) {
 			return
 		}
 	}

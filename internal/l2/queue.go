@@ -35,7 +35,7 @@ type announceKey struct {
 // skipped, unless live holds it.
 type announcement struct {
 	key      announceKey
-	takeover bool // to be followed by updates
+	takeover bool // to be followed by updates, twice: a cache may refuse the first
 	left     int  // turns after this one
 	due      time.Time
 	place    int // in the heap
@@ -152,7 +152,7 @@ func (q *queue) goOn(a *announcement, now time.Time) {
 			q.updates.push(u)
 		}
 	}
-	next := &announcement{key: a.key, left: a.left - 1}
+	next := &announcement{key: a.key, left: a.left - 1, takeover: a.takeover && a.left == announceTimes-1}
 	switch {
 	case a.left > 0:
 		next.due = now.Add(announceInterval)

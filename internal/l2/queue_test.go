@@ -156,7 +156,8 @@ func TestUpdatesFollowFirstAnnouncements(t *testing.T) {
 				}
 			}
 		}
-		if len(slices.Compact(got)) != want || len(updates[addr(i)]) != want {
+		// Each is told twice, or once if the second time comes before the first is over.
+		if told := len(updates[addr(i)]); len(slices.Compact(got)) != want || told < want || told > 2*want {
 			t.Fatalf("%d askers are told of %s, want %d: %v", len(updates[addr(i)]), addr(i), want, got)
 		}
 	}
@@ -248,8 +249,8 @@ func TestTakeoverTellsRecentAskers(t *testing.T) {
 		f.time.Step(time.Second)
 		return strings.Count(f.wire.String(), "operationrequest 192.0.2.10") > announceTimes+1
 	})
-	if n := strings.Count(f.wire.String(), answer); n != 2 {
-		t.Errorf("the asker was answered and told %d times, want 2", n)
+	if n := strings.Count(f.wire.String(), answer); n != 3 {
+		t.Errorf("the asker was answered and told %d times, want once and twice", n)
 	}
 	f.links.set(testLink(3, "eth1"))
 	f.await("the askers of a lost interface to be forgotten", func() bool { return len(f.RecentAskers("eth0")) == 0 })

@@ -256,23 +256,15 @@ func planWithin(spans []interval, limit int) plan {
 	if p.size <= limit {
 		return p
 	}
-	// rank[i] is the place of the gap after spans[i] among all, the widest first.
-	order, rank := make([]int, len(spans)-1), make([]int, len(spans)-1)
+	// rank[i] is the place of the gap after spans[i] among all, the widest first
+	// and of equal ones the earliest.
+	order, rank := make([]uint64, len(spans)-1), make([]int, len(spans)-1)
 	for i := range order {
-		order[i] = i
+		order[i] = uint64(^(spans[i+1].lo-spans[i].hi))<<32 | uint64(i)
 	}
-	width := func(i int) uint32 { return spans[i+1].lo - spans[i].hi }
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch wa, wb := width(a), width(b); {
-		case wa > wb:
-			return -1
-		case wa < wb:
-			return 1
-		}
-		return 0
-	})
-	for place, i := range order {
-		rank[i] = place
+	slices.Sort(order)
+	for place, gap := range order {
+		rank[uint32(gap)] = place
 	}
 	fits, exceeds := 0, len(order) // how many gaps are kept
 	p = planFor(merge(spans, rank, 0))

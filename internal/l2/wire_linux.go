@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -18,6 +20,9 @@ import (
 // writeTimeout bounds how long a link whose queue is stuck can hold up a send.
 // The packet is then lost, as on any Ethernet.
 const writeTimeout = 20 * time.Millisecond
+
+// receiveBuffer is the size of a socket's receive buffer that is asked for.
+const receiveBuffer = 4 << 20
 
 // PacketWire opens AF_PACKET sockets, which need CAP_NET_RAW, in the network
 // namespace of the calling thread.
@@ -42,25 +47,55 @@ func (PacketWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction
 	if err != nil {
 		return nil, fmt.Errorf("opening %s packet socket on %s: %w", proto, link.Name, filterError(err))
 	}
-	return &packetConn{conn: c, ifindex: link.Index}, nil
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s packet socket on %s: %w", proto, link.Name, err), c.Close())
+	}
+	// A burst of requests, as after a router forgot its neighbours, fits into more
+	// than the default. The kernel grants what net.core.rmem_max allows.
+	_ = rc.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) })
+	return &packetConn{conn: c, raw: rc, ifindex: link.Index}, nil
 }
 
-// packetConn is a Conn on a packet socket.
+// packetConn is a Conn on a packet socket. Its hot paths are bare system calls:
+// where a filter has to let in more than it should, what a frame costs here is
+// most of what it costs.
 type packetConn struct {
 	conn    *packet.Conn
+	raw     syscall.RawConn
 	ifindex int
 }
 
-func (c *packetConn) ReadFrame(b []byte) (int, error) {
-	n, _, err := c.conn.ReadFrom(b)
-	return n, err
+func (c *packetConn) ReadFrame(b []byte) (n int, err error) {
+	rerr := c.raw.Read(func(fd uintptr) bool {
+		for {
+			if n, err = unix.Read(int(fd), b); err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	if rerr != nil {
+		return 0, rerr
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("read", err)
+	}
+	return n, nil
 }
 
 func (c *packetConn) WriteFrame(frame []byte) error {
+	var err error
+	if cerr := c.raw.Control(func(fd uintptr) { _, err = unix.Write(int(fd), frame) }); cerr != nil {
+		return cerr
+	}
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+		return os.NewSyscallError("write", err)
+	}
+	// The socket's buffer is full: the queue of the link is stuck.
 	if err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	_, err := c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+	_, err = c.conn.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
 	return err
 }
 

@@ -59,17 +59,23 @@ func (c *Cluster) waitForBerth(ctx context.Context, client kubernetes.Interface)
 	return err
 }
 
-// podTroubles quotes the Pods of Berth that are not ready and their logs.
+// podTroubles quotes the first Pods of Berth that are not ready and their logs.
 func (c *Cluster) podTroubles(ctx context.Context, client kubernetes.Interface) string {
 	pods, err := client.CoreV1().Pods(berthNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return ""
 	}
+	const most = 3 // of what is most often the same trouble
 	var text strings.Builder
+	told := 0
 	for i := range pods.Items {
 		pod := &pods.Items[i]
 		if podReady(pod) {
 			continue
+		}
+		if told++; told > most {
+			text.WriteString("\n  and more")
+			break
 		}
 		fmt.Fprintf(&text, "\n  Pod %s is %s", pod.Name, pod.Status.Phase)
 		for _, status := range pod.Status.ContainerStatuses {

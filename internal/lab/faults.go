@@ -19,16 +19,6 @@ const (
 // APIServer is the name of the process that Freeze and Thaw are mostly used on.
 const APIServer = "kube-apiserver"
 
-// Cut pulls a host's cable out of the Ethernet: its interface loses carrier.
-func (c *Cluster) Cut(host string) error { return c.net.Cut(host) }
-
-// CutSilently drops all packets to and from a host, whose interface keeps
-// carrier: nobody is told.
-func (c *Cluster) CutSilently(host string) error { return c.net.CutSilently(host) }
-
-// Heal undoes Cut and CutSilently.
-func (c *Cluster) Heal(host string) error { return c.net.Heal(host) }
-
 // Freeze stops a background process such as APIServer in its tracks: it keeps
 // its connections and answers nothing. Freezing the API server ends the
 // controller manager: in production it ends itself when it cannot renew its
@@ -144,7 +134,11 @@ func awaitEnd(killed []proc.Record) error {
 	return nil
 }
 
-// Boot starts the agent and kube-proxy of a node again after Crash.
+// ErrRuns is returned by Boot for a node that lacks nothing.
+var ErrRuns = errors.New("it runs")
+
+// Boot starts the agent and kube-proxy of a node again after Crash, or the one of
+// them that was killed.
 func (c *Cluster) Boot(node string) error {
 	host, err := c.node(node)
 	if err != nil {
@@ -154,14 +148,19 @@ func (c *Cluster) Boot(node string) error {
 	if err != nil {
 		return err
 	}
+	started := 0
 	for _, spec := range []proc.Spec{agent, c.kubeProxy(host)} {
 		record, err := proc.Load(c.dir.processes().Records, spec.Name)
 		if err == nil && record.Alive() {
-			return fmt.Errorf("boot %s: %s still runs; crash the node first", node, spec.Name)
+			continue
 		}
 		if err := c.startProcess(spec); err != nil {
 			return fmt.Errorf("boot %s: %w", node, err)
 		}
+		started++
+	}
+	if started == 0 {
+		return fmt.Errorf("boot %s: %w; crash the node first", node, ErrRuns)
 	}
 	return nil
 }

@@ -42,6 +42,9 @@ func (c *Cluster) nodeAgent(node network.Host) (proc.Spec, error) {
 	return c.spec(nodeProcess("agent", node.Name), node.Name, c.state.Options.bin("lab"), "agent", "--config="+path), nil
 }
 
+// proxyProcess is the name of a node's kube-proxy in those of its processes.
+const proxyProcess = "kube-proxy"
+
 // kubeProxy leaves the machine's conntrack limits alone, which are not the
 // node's own.
 func (c *Cluster) kubeProxy(node network.Host) proc.Spec {
@@ -49,7 +52,7 @@ func (c *Cluster) kubeProxy(node network.Host) proc.Spec {
 	if c.plan.Family == network.IPv4 {
 		anyAddress = "0.0.0.0"
 	}
-	return c.spec(nodeProcess("kube-proxy", node.Name), node.Name, c.state.Options.bin("kube"), "kube-proxy",
+	return c.spec(nodeProcess(proxyProcess, node.Name), node.Name, c.state.Options.bin("kube"), proxyProcess,
 		"--kubeconfig="+c.dir.join("kubeconfigs", node.Name),
 		"--hostname-override="+node.Name,
 		"--proxy-mode=nftables",

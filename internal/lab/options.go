@@ -198,6 +198,7 @@ func (o Options) entrypoints() map[string][]string {
 	all := map[string][]string{
 		"agnhost":    {o.bin("agnhost")},
 		"pause":      {o.bin("lab"), "pause"},
+		"streamer":   {o.bin("lab"), "streamer"},
 		"controller": {o.bin("controller")},
 		"speaker":    {o.bin("speaker")},
 	}

@@ -144,11 +144,15 @@ func (c *Cluster) networkOf(host string) (netns.Target, error) {
 }
 
 // Kill sends a signal to every container on node whose image is called image,
-// whatever the registry and tag of both.
+// whatever the registry and tag of both. It can be told proxyProcess as well, which is
+// no container here, and which only Boot starts again.
 func (c *Cluster) Kill(node, image string, signal syscall.Signal) error {
 	host, err := c.node(node)
 	if err != nil {
 		return err
+	}
+	if image == proxyProcess {
+		return c.signal(nodeProcess(proxyProcess, host.Name), signal)
 	}
 	pods, err := c.podsOn(host.Name)
 	if err != nil {

@@ -68,3 +68,36 @@ func (p *RunningProbe) Stop() probe.Report {
 	p.cancel()
 	return <-p.report
 }
+
+// HoldOptions say which connection to hold. See package probe for what is measured.
+type HoldOptions struct {
+	// URL is http://ADDRESS[:PORT]/PATH of a download without an end, or
+	// ws://ADDRESS[:PORT]/PATH of a WebSocket that echoes; the image streamer serves
+	// /download and /echo.
+	URL string
+	// From is the host or Pod that connects; the client if empty.
+	From string
+	// Every is the time between two messages on a WebSocket. Zero means
+	// probe.DefaultHoldEvery.
+	Every time.Duration
+	// Connected, if not nil, is called once there is a connection.
+	Connected func()
+}
+
+// Hold keeps a connection until ctx ends or it breaks, and reports.
+func (c *Cluster) Hold(ctx context.Context, options HoldOptions) (probe.HoldReport, error) {
+	if options.From == "" {
+		options.From = network.Client
+	}
+	target, err := c.networkOf(options.From)
+	if err != nil {
+		return probe.HoldReport{}, err
+	}
+	holder, err := probe.NewHolder(probe.HoldSettings{
+		URL: options.URL, From: options.From, Every: options.Every, Dial: target.DialContext, Connected: options.Connected,
+	})
+	if err != nil {
+		return probe.HoldReport{}, err
+	}
+	return holder.Run(ctx), nil
+}

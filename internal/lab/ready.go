@@ -135,7 +135,7 @@ func (c *Cluster) waitForProxy(ctx context.Context, node network.Host) error {
 	target := netns.Target{Name: c.net.Namespace(node.Name)}
 	client := &http.Client{Transport: &http.Transport{DialContext: target.DialContext, DisableKeepAlives: true}}
 	url := "http://" + net.JoinHostPort(node.IPs()[0].String(), strconv.Itoa(proxyHealthzPort)) + "/healthz"
-	return c.wait(ctx, nodeProcess("kube-proxy", node.Name), func(ctx context.Context) (string, error) {
+	return c.wait(ctx, nodeProcess(proxyProcess, node.Name), func(ctx context.Context) (string, error) {
 		response, err := get(ctx, client, url)
 		if err != nil {
 			return err.Error(), nil //nolint:nilerr // it is what is missing

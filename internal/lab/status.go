@@ -39,6 +39,9 @@ type Status struct {
 	PodCIDRs     []netip.Prefix `json:"podCIDRs"`
 	ServiceCIDRs []netip.Prefix `json:"serviceCIDRs"`
 
+	// Partition says how the Ethernet is divided, as `lab partition` takes it; it is
+	// empty if it is not.
+	Partition string          `json:"partition,omitempty"`
 	Hosts     []HostStatus    `json:"hosts"`
 	Processes []ProcessStatus `json:"processes"`
 }
@@ -88,6 +91,9 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 			Cable:      cable,
 			Kubernetes: inKubernetes(host, nodes, status.API != ""),
 		})
+	}
+	if status.Partition, err = c.net.Partitioned(); err != nil {
+		return Status{}, fmt.Errorf("lab %s: %w", c.Name(), err)
 	}
 	records, err := proc.LoadAll(c.dir.processes().Records)
 	if err != nil {
@@ -178,6 +184,9 @@ func (s Status) WriteText(w io.Writer) error {
 	line("API server", s.Server)
 	line("kubeconfig", s.Kubeconfig)
 	line("Ethernet", joinPrefixes(s.Ethernet))
+	if s.Partition != "" {
+		line("partition", s.Partition)
+	}
 	line("free for pools", joinPrefixes(s.FreeRanges))
 	line("behind the router", joinPrefixes(s.WAN))
 	line("Pods", joinPrefixes(s.PodCIDRs))

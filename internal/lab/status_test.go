@@ -24,6 +24,7 @@ func sampleStatus(t *testing.T) Status {
 		t.Fatal(err)
 	}
 	status := c.baseStatus()
+	status.Partition = network.PartitionText([][]string{{"node-1"}, {"node-2", "client"}})
 	cables := map[string]network.LinkState{"node-1": network.Cut, "client": network.Silent}
 	for _, host := range c.plan.Hosts {
 		cable := network.Connected

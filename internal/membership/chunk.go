@@ -128,8 +128,9 @@ func nameSize(name string) int { return 3 + len(name) }
 
 func chunkMessage(c *chunk) []byte { return append([]byte{kindChunk}, c.raw...) }
 
-// decodeChunk reads a chunk, whose first byte is known. It keeps no part of b.
-func decodeChunk(b []byte) (*chunk, error) {
+// decodeChunk reads a chunk, whose first byte is known. It keeps no part of b. If known, which may be nil, says by the head
+// that the chunk is no news, it returns nil.
+func decodeChunk(b []byte, known func(head *chunk) bool) (*chunk, error) {
 	if len(b) > maxChunk {
 		return nil, fmt.Errorf("decoding chunk: %d bytes are more than %d", len(b), maxChunk)
 	}
@@ -140,6 +141,9 @@ func decodeChunk(b []byte) (*chunk, error) {
 		d.fail(fmt.Errorf("node %q, epoch %d, index %d of %d is not usable", c.node, c.epoch, index, whole))
 	}
 	c.index, c.seq, c.whole = int(index), seq, int(whole)
+	if d.err == nil && known != nil && known(c) {
+		return nil, nil //nolint:nilnil // nothing new is no error
+	}
 	names := []string{""}
 	for d.err == nil && len(d.b) > 0 {
 		tag, value := d.uint(), d.bytes(maxChunk)

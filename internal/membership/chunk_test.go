@@ -51,7 +51,7 @@ func TestChunkSurvivesTheWire(t *testing.T) {
 			whole: rapid.IntRange(0, maxChunks).Draw(t, "whole"),
 		}, entries)
 		for _, b := range [][]byte{chunkMessage(sent), stateMessage(sent.raw)} {
-			msg, err := decodeMessage(b)
+			msg, err := decodeMessage(b, nil)
 			if err != nil || len(msg.chunks) != 1 {
 				t.Fatalf("%d chunks, %v", len(msg.chunks), err)
 			}
@@ -69,7 +69,7 @@ func TestOtherReleases(t *testing.T) {
 	link := append(appendString(nil, "eth0"), flagARP, 0)
 	first := append(appendString([]byte{kindRecord, recordVersion}, "node-1"), 5, 6)
 	first = appendField(first, tagLink, link)
-	msg, err := decodeMessage(first)
+	msg, err := decodeMessage(first, nil)
 	if err != nil || len(msg.records) != 1 {
 		t.Fatalf("record of the first release: %v", err)
 	}
@@ -79,13 +79,13 @@ func TestOtherReleases(t *testing.T) {
 	if !newRecord("node-1", 5, 6, Info{}).claims {
 		t.Error("this release does not say that it tells claims")
 	}
-	msg, err = decodeMessage(append(appendString([]byte{kindLeave}, "node-1"), 5))
+	msg, err = decodeMessage(append(appendString([]byte{kindLeave}, "node-1"), 5), nil)
 	if err != nil || *msg.leave != (notice{node: "node-1", epoch: 5, left: true}) {
 		t.Errorf("leave of the first release: %+v, %v", msg.leave, err)
 	}
 	// It takes an item for a record of another version if it does not begin as one, and must never read it.
 	c := newChunk(chunk{node: "node-1", epoch: 1, seq: 1}, nil)
-	for _, raw := range [][]byte{c.raw, appendDeparture(nil, notice{node: "node-1"})} {
+	for _, raw := range [][]byte{c.raw, departureItem(notice{node: "node-1"})} {
 		if raw[0] <= recordVersion {
 			t.Errorf("an item begins with %d", raw[0])
 		}
@@ -95,22 +95,22 @@ func TestOtherReleases(t *testing.T) {
 	a := netip.MustParseAddr("192.0.2.1")
 	claim := append(appendClaim(nil, entry{a, Claim{Term: 7}}, 0), "more"...)
 	later := appendField(appendField(slices.Clone(c.raw), 99, []byte("unknown")), tagClaim, claim)
-	msg, err = decodeMessage(append([]byte{kindChunk}, later...))
+	msg, err = decodeMessage(append([]byte{kindChunk}, later...), nil)
 	if err != nil || len(msg.chunks) != 1 || !slices.Equal(msg.chunks[0].entries, []entry{{a, Claim{Term: 7}}}) {
 		t.Fatalf("chunk of a later release: %+v, %v", msg, err)
 	}
 	if string(msg.chunks[0].raw) != string(later) {
 		t.Error("what is unknown is lost when the chunk is passed on")
 	}
-	msg, err = decodeMessage(stateMessage([]byte{200, 1, 2, 3}, c.raw))
+	msg, err = decodeMessage(stateMessage([]byte{200, 1, 2, 3}, c.raw), nil)
 	if err != nil || len(msg.chunks) != 1 {
 		t.Errorf("unknown item: %+v, %v", msg, err)
 	}
 	for _, b := range [][]byte{
 		append(leaveMessage(notice{node: "n", left: true}), "more"...), append(verdictMessage(Verdict{Node: "n", By: "m"}), "more"...),
-		stateMessage(append(appendDeparture(nil, notice{node: "n"}), "more"...)),
+		stateMessage(append(departureItem(notice{node: "n"}), "more"...)),
 	} {
-		if _, err := decodeMessage(b); err != nil {
+		if _, err := decodeMessage(b, nil); err != nil {
 			t.Errorf("message with more behind it: %v", err)
 		}
 	}
@@ -146,10 +146,10 @@ func TestMalformedClaims(t *testing.T) {
 		"to nobody":       {with(slices.Concat(a[:len(a)-1], []byte{1})), "no name 1"},
 		"twice":           {with(a, a), "not in order"},
 		"mapped":          {with(slices.Concat([]byte{flagIPv6}, mapped[:], []byte{1, 0})), "in the form of IPv6"},
-		"departure":       {stateMessage(appendDeparture(nil, notice{node: "n"})[:4]), "cut short"},
+		"departure":       {stateMessage(departureItem(notice{node: "n"})[:4]), "cut short"},
 		"verdict":         {verdictMessage(Verdict{Node: "n"}), "a name is missing"},
 	} {
-		if _, err := decodeMessage(tt.b); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := decodeMessage(tt.b, nil); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want one about %q", name, err, tt.want)
 		}
 	}
@@ -158,19 +158,26 @@ func TestMalformedClaims(t *testing.T) {
 func TestFarewellsSurviveTheWire(t *testing.T) {
 	t.Parallel()
 	left := notice{node: "node-1", epoch: 1 << 60, left: true, returns: true, standIn: "node-2"}
-	msg, err := decodeMessage(leaveMessage(left))
+	msg, err := decodeMessage(leaveMessage(left), nil)
 	if err != nil || msg.leave == nil || *msg.leave != left {
 		t.Errorf("%+v, %v", msg.leave, err)
 	}
 	left.age = 90 * time.Second
 	failed := notice{node: "node-3", epoch: 9, age: 10 * time.Millisecond}
-	msg, err = decodeMessage(stateMessage(appendDeparture(nil, left), appendDeparture(nil, failed)))
+	msg, err = decodeMessage(stateMessage(departureItem(left), departureItem(failed)), nil)
 	if err != nil || !slices.Equal(msg.departures, []notice{left, failed}) {
 		t.Errorf("%+v, %v", msg.departures, err)
 	}
 	verdict := Verdict{Node: "node-1", Epoch: 1 << 60, Silent: true, By: "node-2"}
-	msg, err = decodeMessage(verdictMessage(verdict))
+	msg, err = decodeMessage(verdictMessage(verdict), nil)
 	if err != nil || *msg.verdict != verdict {
 		t.Errorf("%+v, %v", msg.verdict, err)
+	}
+}
+
+func TestMACString(t *testing.T) {
+	t.Parallel()
+	if got := (MAC{0x02, 0, 0x5e, 0x10, 0, 0xff}).String(); got != "02:00:5e:10:00:ff" {
+		t.Error(got)
 	}
 }

@@ -150,25 +150,17 @@ func applied(entries []entry, changes []change) []entry {
 	return append(out, entries...)
 }
 
-// canonical returns the claims under addresses as they are compared, without zones and IPv4 as IPv4, and without what
-// cannot be told to others. It is the map itself if it is like that, as usual.
+// isCanonical reports whether the address is as addresses are compared, without zone and IPv4 as IPv4, and the claim can be
+// told to others.
+func isCanonical(a netip.Addr, c Claim) bool {
+	return a.IsValid() && !a.Is4In6() && a.Zone() == "" && len(c.To) <= maxNodeName
+}
+
+// canonical returns the claims under canonical addresses, without what cannot be told to others.
 func canonical(claims map[netip.Addr]Claim) map[netip.Addr]Claim {
-	proper := func(a netip.Addr, c Claim) bool {
-		return a.IsValid() && !a.Is4In6() && a.Zone() == "" && len(c.To) <= maxNodeName
-	}
-	all := true
-	for a, c := range claims {
-		if !proper(a, c) {
-			all = false
-			break
-		}
-	}
-	if all {
-		return claims
-	}
 	out := make(map[netip.Addr]Claim, len(claims))
 	for a, c := range claims {
-		if a = a.Unmap().WithZone(""); proper(a, c) {
+		if a = a.Unmap().WithZone(""); isCanonical(a, c) {
 			out[a] = c
 		}
 	}

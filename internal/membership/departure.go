@@ -122,7 +122,7 @@ func (m *Membership) receiveDeparture(n notice) bool {
 func (m *Membership) state() [][]byte {
 	items := m.store.items(m.cfg.Node)
 	if m.farewell != nil {
-		items = append(items, appendDeparture(nil, *m.farewell))
+		items = append(items, departureItem(*m.farewell))
 	}
 	now := m.cfg.Clock.Now()
 	for _, node := range m.store.nodes() {
@@ -132,7 +132,7 @@ func (m *Membership) state() [][]byte {
 			items = append(items, m.store.items(node)...)
 		}
 		if gone {
-			items = append(items, appendDeparture(nil, notice{
+			items = append(items, departureItem(notice{
 				node: node, epoch: d.epoch, left: d.left, returns: d.returns, standIn: d.standIn, age: max(0, now.Sub(d.at)),
 			}))
 		}
@@ -163,8 +163,9 @@ func (m *Membership) tidy() {
 
 func leaveMessage(n notice) []byte { return appendNotice([]byte{kindLeave}, n) }
 
-func appendDeparture(b []byte, n notice) []byte {
-	return binary.AppendUvarint(appendNotice(append(b, departureVersion), n), uint64(n.age.Milliseconds()))
+// departureItem encodes the notice for a state exchange.
+func departureItem(n notice) []byte {
+	return binary.AppendUvarint(appendNotice([]byte{departureVersion}, n), uint64(n.age.Milliseconds()))
 }
 
 func appendNotice(b []byte, n notice) []byte {

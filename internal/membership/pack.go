@@ -37,7 +37,12 @@ func (p *packer) chunk(index int) *chunk { return p.table.generation(p.epoch).ch
 type drafts struct {
 	p       *packer
 	byIndex map[int]*draft
-	edited  []int // in the order in which they are to be sent
+	edited  []int                   // in the order in which they are to be sent
+	moving  map[netip.Addr]struct{} // what leaves its chunk for another
+}
+
+func (p *packer) edit() *drafts {
+	return &drafts{p: p, byIndex: map[int]*draft{}, moving: map[netip.Addr]struct{}{}}
 }
 
 // draft is what becomes of a chunk.
@@ -78,7 +83,7 @@ func (p *packer) draft(entries []entry) *draft {
 func (ds *drafts) open(index int) *draft {
 	d, ok := ds.byIndex[index]
 	if !ok {
-		d = ds.p.draft(ds.p.kept(index, nil))
+		d = ds.p.draft(ds.kept(index, nil))
 		ds.put(index, d)
 	}
 	return d
@@ -107,14 +112,15 @@ type edit struct {
 }
 
 // kept returns the entries that stay in the chunk as they are: not those which have moved to another.
-func (p *packer) kept(index int, ed *edit) []entry {
+func (ds *drafts) kept(index int, ed *edit) []entry {
+	p := ds.p
 	if index >= p.chunks() {
 		return nil
 	}
 	c := p.chunk(index)
 	out := make([]entry, 0, len(c.entries))
 	for _, e := range c.entries {
-		if p.table.where[e.addr].chunk != c {
+		if _, moving := ds.moving[e.addr]; moving || p.table.where[e.addr].chunk != c {
 			continue
 		}
 		if ed != nil {
@@ -130,19 +136,22 @@ func (p *packer) kept(index int, ed *edit) []entry {
 	return out
 }
 
-// set makes the claims, which have to be canonical, this speaker's, and returns the chunks that changed, in the order in
+// set makes the claims this speaker's, and returns the chunks that changed, in the order in
 // which they are to be sent, and for how many addresses there is no room. speaks says whether the speaker, with that, has
 // said all that it claims; see speak.
 func (p *packer) set(claims map[netip.Addr]Claim, speaks bool) (changed []*chunk, left int) {
 	edits, fresh := p.compare(claims)
-	ds := &drafts{p: p, byIndex: map[int]*draft{}}
+	ds := p.edit()
 	flush := false
 	for _, index := range slices.Sorted(maps.Keys(edits)) {
 		ed := edits[index]
-		kept := p.kept(index, ed)
+		kept := ds.kept(index, ed)
 		d := p.draft(slices.Concat(kept, ed.updated))
 		if d.size > chunkLimit && len(ed.updated) > 0 {
 			fresh = append(fresh, ed.updated...)
+			for _, e := range ed.updated {
+				ds.moving[e.addr] = struct{}{}
+			}
 			p.late[index] = 0
 			if len(ed.removed) == 0 {
 				continue
@@ -177,6 +186,9 @@ func (p *packer) compare(claims map[netip.Addr]Claim) (edits map[int]*edit, fres
 	}
 	known := 0
 	for a, claim := range claims {
+		if !isCanonical(a, claim) { // as they hardly ever are
+			return p.compare(canonical(claims))
+		}
 		h, ok := p.table.where[a]
 		if !ok {
 			fresh = append(fresh, entry{a, claim})
@@ -225,7 +237,7 @@ func (ds *drafts) room(index int, e entry) bool {
 	if _, late := ds.p.late[index]; late || len(ds.p.chunk(index).raw)+claimSize(e) > chunkFill {
 		return false
 	}
-	d := ds.p.draft(ds.p.kept(index, nil))
+	d := ds.p.draft(ds.kept(index, nil))
 	return d.size+d.cost(e) <= chunkFill
 }
 
@@ -268,12 +280,12 @@ func (p *packer) speak() []*chunk {
 	if p.whole > 0 {
 		return nil
 	}
-	return p.commit(&drafts{p: p, byIndex: map[int]*draft{}}, true)
+	return p.commit(p.edit(), true)
 }
 
 // tick takes outdated claims out of chunks that have held them for a full interval between ticks, and returns those.
 func (p *packer) tick() []*chunk {
-	ds := &drafts{p: p, byIndex: map[int]*draft{}}
+	ds := p.edit()
 	for index := range p.late {
 		if p.late[index]++; p.late[index] > 1 {
 			ds.open(index)
@@ -285,9 +297,9 @@ func (p *packer) tick() []*chunk {
 // restart says everything again as of another epoch, and returns all chunks.
 func (p *packer) restart(epoch uint64) []*chunk {
 	n, old := p.chunks(), p.epoch
-	entries := make([][]entry, n)
+	entries, ds := make([][]entry, n), p.edit()
 	for i := range n {
-		entries[i] = p.kept(i, nil)
+		entries[i] = ds.kept(i, nil)
 	}
 	// The snapshot of the claims stays the same.
 	p.table.current()

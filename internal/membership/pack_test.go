@@ -26,17 +26,18 @@ func manyClaims(count int, term uint64) map[netip.Addr]Claim {
 }
 
 func received(t interface{ Fatal(...any) }, c *chunk) *chunk {
-	got, err := decodeChunk(c.raw)
+	got, err := decodeChunk(c.raw, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return got
 }
 
+// What takes much CPU runs before the tests that run in parallel, or speakers there would be starved and given up.
+
 // Whatever is claimed in whatever order, the others learn exactly that, and never miss an address that is claimed all the
 // time, also between two packets of one change.
 func TestPackerTellsWhatIsClaimed(t *testing.T) {
-	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		many := rapid.SampledFrom([]int{20, 1000}).Draw(t, "addresses")
 		p, other := newPacker("node", 5), newTable()
@@ -206,7 +207,6 @@ func TestPackerMovesWhatDoesNotFit(t *testing.T) {
 }
 
 func TestPackerIsBounded(t *testing.T) {
-	t.Parallel()
 	p := newPacker("node-1", 1)
 	claims := make(map[netip.Addr]Claim)
 	for i := range 180_000 {

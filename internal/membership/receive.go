@@ -14,7 +14,7 @@ const relayChunks = 16
 // receive takes in a message of another speaker. News are passed on by gossip if they fit in a packet; larger ones are
 // delivered to everybody by the speaker that they are about.
 func (m *Membership) receive(b []byte) {
-	msg, err := decodeMessage(b)
+	msg, err := decodeMessage(b, m.knows)
 	if err != nil {
 		m.metrics.decodeErrors.Inc()
 		level.Debug(m.logger).Log("msg", "cannot read a message of another speaker, or part of it", "err", err)
@@ -37,6 +37,13 @@ func (m *Membership) receive(b []byte) {
 	if changed {
 		m.publish()
 	}
+}
+
+// knows reports whether a chunk with this head is no news.
+func (m *Membership) knows(head *chunk) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.store.knows(head)
 }
 
 func (m *Membership) receiveRecords(records []*record) (changed bool) {

@@ -29,7 +29,7 @@ func (s *store) epoch(node string) uint64 {
 // addresses found no room.
 func (s *store) setClaims(claims map[netip.Addr]Claim) (changed []int, left int) {
 	s.claimed = true
-	chunks, left := s.pack.set(canonical(claims), s.speaks())
+	chunks, left := s.pack.set(claims, s.speaks())
 	s.spoken()
 	return indices(chunks), left
 }
@@ -95,6 +95,21 @@ func (s *store) mergeChunk(c *chunk) mergeResult {
 	}
 	s.tables[c.node] = t
 	return isNews
+}
+
+// knows reports whether it would be of no use to merge a chunk with this head.
+func (s *store) knows(head *chunk) bool {
+	t := s.tables[head.node]
+	switch {
+	case head.node == s.self && head.epoch == s.own().epoch:
+		t = s.pack.table
+	case head.node == s.self:
+		t = s.former
+	case t == nil:
+		return false
+	}
+	held := t.held(head)
+	return head.epoch < t.floor || held != nil && head.seq <= held.seq
 }
 
 func (s *store) mergeFormer(c *chunk) mergeResult {

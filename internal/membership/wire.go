@@ -187,15 +187,18 @@ type message struct {
 	departures []notice // in a state exchange
 	leave      *notice
 	verdict    *Verdict
+
+	known func(head *chunk) bool
 }
 
-// decodeMessage takes a message apart. It keeps no part of b. Records of unknown versions are left out. What could be
+// decodeMessage takes a message apart. It keeps no part of b. Items that are unknown are left out, and chunks of which
+// known, if it is not nil, says by their head that they are no news: of a state exchange that is nearly all. What could be
 // read is returned beside an error about the rest: one speaker's fault in a state exchange must not silence the others.
-func decodeMessage(b []byte) (message, error) {
+func decodeMessage(b []byte, known func(head *chunk) bool) (message, error) {
 	if len(b) == 0 {
 		return message{}, errTruncated
 	}
-	var m message
+	m := message{known: known}
 	var err error
 	switch body := b[1:]; b[0] {
 	case kindRecord, kindChunk:
@@ -237,11 +240,13 @@ func (m *message) decodeItem(raw []byte) error {
 		}
 		m.records = append(m.records, r)
 	case chunkVersion:
-		c, err := decodeChunk(raw)
+		c, err := decodeChunk(raw, m.known)
 		if err != nil {
 			return err
 		}
-		m.chunks = append(m.chunks, c)
+		if c != nil {
+			m.chunks = append(m.chunks, c)
+		}
 	case departureVersion:
 		n, err := decodeDeparture(raw)
 		if err != nil {

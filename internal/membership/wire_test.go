@@ -53,7 +53,7 @@ func TestRecordSurvivesTheWire(t *testing.T) {
 		sent := newRecord(rapid.StringMatching(`[a-z0-9.-]{1,40}`).Draw(t, "node"),
 			rapid.Uint64Range(0, math.MaxUint64-1).Draw(t, "epoch"), rapid.Uint64Range(0, 1<<40).Draw(t, "seq"), info)
 		for _, b := range [][]byte{recordMessage(sent), stateOf(sent)} {
-			msg, err := decodeMessage(b)
+			msg, err := decodeMessage(b, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +101,7 @@ func TestFromTheFuture(t *testing.T) {
 
 	extended := *now
 	extended.raw = append(append([]byte(nil), now.raw...), 99, 3, 'a', 'b', 'c') // tag 99, three bytes
-	msg, err := decodeMessage(recordMessage(&extended))
+	msg, err := decodeMessage(recordMessage(&extended), nil)
 	if err != nil || len(msg.records) != 1 || !msg.records[0].info.Equal(now.info) {
 		t.Fatalf("record with an unknown field: %+v, %v", msg, err)
 	}
@@ -115,21 +115,21 @@ func TestFromTheFuture(t *testing.T) {
 	longLink = append(longLink, 5, 6, tagLink)
 	link := append(appendLink(nil, &now.info.Links[0]), "more"...)
 	longLink = append(binary.AppendUvarint(longLink, uint64(len(link))), link...)
-	msg, err = decodeMessage(append([]byte{kindRecord}, longLink...))
+	msg, err = decodeMessage(append([]byte{kindRecord}, longLink...), nil)
 	if err != nil || !msg.records[0].info.Equal(now.info) {
 		t.Errorf("link with more behind it: %+v, %v", msg, err)
 	}
 
 	other := *now
 	other.raw = append([]byte{recordVersion + 1}, "something else"...)
-	msg, err = decodeMessage(stateOf(&other, now))
+	msg, err = decodeMessage(stateOf(&other, now), nil)
 	if err != nil || len(msg.records) != 1 || msg.records[0].node != "node-1" {
 		t.Errorf("state with a record of another version: %+v, %v", msg, err)
 	}
-	if msg, err = decodeMessage(recordMessage(&other)); err != nil || len(msg.records) != 0 {
+	if msg, err = decodeMessage(recordMessage(&other), nil); err != nil || len(msg.records) != 0 {
 		t.Errorf("record of another version: %+v, %v", msg, err)
 	}
-	if msg, err = decodeMessage([]byte{200, 1, 2, 3}); err != nil || msg.records != nil || msg.leave != nil {
+	if msg, err = decodeMessage([]byte{200, 1, 2, 3}, nil); err != nil || msg.records != nil || msg.leave != nil {
 		t.Errorf("message of an unknown kind: %+v, %v", msg, err)
 	}
 }
@@ -157,7 +157,7 @@ func TestMalformed(t *testing.T) {
 		"short leave":       {[]byte{kindLeave, 3, 'a'}, "cut short"},
 		"too large":         {append([]byte{kindRecord, recordVersion}, make([]byte, maxRecord)...), "more than 65536"},
 	} {
-		if _, err := decodeMessage(tt.b); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := decodeMessage(tt.b, nil); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want one about %q", name, err, tt.want)
 		}
 	}
@@ -182,7 +182,7 @@ func TestOneBadRecordDoesNotSpoilAState(t *testing.T) {
 		"ends in a string": {raw: []byte{recordVersion, 200}},
 		"empty":            {},
 	} {
-		msg, err := decodeMessage(stateOf(before, bad, after))
+		msg, err := decodeMessage(stateOf(before, bad, after), nil)
 		if err == nil {
 			t.Errorf("%s: the bad record is not counted", name)
 		}
@@ -191,7 +191,7 @@ func TestOneBadRecordDoesNotSpoilAState(t *testing.T) {
 		}
 	}
 	whole := stateOf(before, after)
-	if msg, err := decodeMessage(whole[:len(whole)-1]); err == nil || len(msg.records) != 1 {
+	if msg, err := decodeMessage(whole[:len(whole)-1], nil); err == nil || len(msg.records) != 1 {
 		t.Errorf("state that is cut short: %d records, %v", len(msg.records), err)
 	}
 }
@@ -272,16 +272,16 @@ func FuzzDecodeMessage(f *testing.F) {
 		{netip.MustParseAddr("192.0.2.1"), Claim{Term: 300, To: "node-2"}}, {netip.MustParseAddr("2001:db8::1"), Claim{Provisional: true}},
 	})
 	f.Add(chunkMessage(one))
-	f.Add(stateMessage(one.raw, appendDeparture(nil, notice{node: "node-3", epoch: 4, left: true, age: time.Minute})))
+	f.Add(stateMessage(one.raw, departureItem(notice{node: "node-3", epoch: 4, left: true, age: time.Minute})))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		msg, err := decodeMessage(b)
+		msg, err := decodeMessage(b, nil)
 		if err != nil {
 			return
 		}
 		checkClaims(t, msg)
 		for _, r := range msg.records {
 			// What was understood must be passed on so that it is understood in the same way.
-			again, err := decodeMessage(recordMessage(r))
+			again, err := decodeMessage(recordMessage(r), nil)
 			if err != nil || len(again.records) != 1 {
 				t.Fatalf("not readable when passed on: %v", err)
 			}
@@ -300,11 +300,11 @@ func FuzzDecodeMessage(f *testing.F) {
 // checkClaims checks what fuzzing has found to be readable beside records.
 func checkClaims(t *testing.T, msg message) {
 	for _, c := range msg.chunks {
-		again, err := decodeMessage(chunkMessage(c))
+		again, err := decodeMessage(chunkMessage(c), nil)
 		if err != nil || len(again.chunks) != 1 || !sameChunk(again.chunks[0], c) || len(chunkMessage(c)) > maxGossip {
 			t.Fatalf("%+v is not readable in the same way when passed on: %v", c, err)
 		}
-		own, err := decodeChunk(newChunk(*c, slices.Clone(c.entries)).raw)
+		own, err := decodeChunk(newChunk(*c, slices.Clone(c.entries)).raw, nil)
 		if err != nil && len(own.raw) <= maxChunk || err == nil && !sameChunk(own, c) {
 			t.Fatalf("re-encoded: %+v, %v", own, err)
 		}
@@ -315,17 +315,17 @@ func checkClaims(t *testing.T, msg message) {
 		}
 	}
 	for _, n := range msg.departures {
-		if again, err := decodeDeparture(appendDeparture(nil, n)); err != nil || *again != n {
+		if again, err := decodeDeparture(departureItem(n)); err != nil || *again != n {
 			t.Fatalf("%+v became %+v, %v", n, again, err)
 		}
 	}
 	if msg.leave != nil {
-		if again, err := decodeMessage(leaveMessage(*msg.leave)); err != nil || *again.leave != *msg.leave {
+		if again, err := decodeMessage(leaveMessage(*msg.leave), nil); err != nil || *again.leave != *msg.leave {
 			t.Fatalf("%+v became %+v, %v", msg.leave, again.leave, err)
 		}
 	}
 	if msg.verdict != nil {
-		if again, err := decodeMessage(verdictMessage(*msg.verdict)); err != nil || *again.verdict != *msg.verdict {
+		if again, err := decodeMessage(verdictMessage(*msg.verdict), nil); err != nil || *again.verdict != *msg.verdict {
 			t.Fatalf("%+v became %+v, %v", msg.verdict, again.verdict, err)
 		}
 	}

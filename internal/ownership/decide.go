@@ -25,8 +25,9 @@ type Self struct {
 	Settled bool
 	// Isolated says that the node hears nobody at all on its network, so that it takes nothing.
 	Isolated bool
-	// Minority says that the node sees but a minority of the speakers; see Claim.Provisional.
-	Minority bool
+	// Minority says that the node sees but a minority of the speakers; see Claim.Provisional. Unsure says that it did a
+	// moment ago, so that it may not have heard yet what the majority has done.
+	Minority, Unsure bool
 }
 
 // Decision is what becomes of an address.
@@ -50,8 +51,8 @@ func (b *Book) Decide(addr netip.Addr, candidates []Candidate, self Self) Decisi
 	case self.Node < 0:
 	case holder.node == self.Node:
 		d.Claims, d.Claim = true, holder.Claim
-		d.Claim.Provisional = self.Minority
-		if e.term > d.Claim.Term {
+		d.Claim.Provisional = self.Minority || self.Unsure && d.Claim.Provisional
+		if e.term > d.Claim.Term && !self.Minority {
 			// Somebody who is down or sees a minority has been thought its owner meanwhile.
 			d.Claim.Term = e.term + 1
 		}
@@ -59,7 +60,10 @@ func (b *Book) Decide(addr netip.Addr, candidates []Candidate, self Self) Decisi
 		d.Answer = d.Owner >= 0
 	case d.Owner == self.Node && self.Settled && !self.Isolated:
 		d.Answer, d.Claims, d.First = true, true, e.term == 0
-		d.Claim = Claim{Term: e.term + 1, Provisional: self.Minority}
+		d.Claim = Claim{Term: e.term + 1, Provisional: self.Minority || self.Unsure}
+		if holder.node >= 0 {
+			d.Claim.Provisional = holder.Provisional // it is there and gives the address up
+		}
 	}
 	return d
 }

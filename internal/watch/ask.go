@@ -152,7 +152,7 @@ func (m *machine) othersFresh(now time.Time, n *node) bool {
 	return false
 }
 
-// othersAnswered reports whether anybody but n has answered since then, so that this node's own link works.
+// othersAnswered reports whether anybody but n, which may be nil, has answered since then: this node's own link works.
 func (m *machine) othersAnswered(n *node, since time.Time) bool {
 	for _, o := range m.list {
 		if o != n && !o.lastAnswer.Before(since) {

@@ -95,19 +95,18 @@ func (d dialer) connect(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer interrupt(ctx, conn)()
-	if err := greeted(conn); err != nil {
+	if err := awaitGreeting(ctx, conn); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
 	return conn, nil
 }
 
-// greeted waits for the greeting of a speaker.
-func greeted(conn net.Conn) error {
+func awaitGreeting(ctx context.Context, conn net.Conn) error {
 	if err := conn.SetReadDeadline(time.Now().Add(greetTimeout)); err != nil {
 		return err
 	}
+	defer interrupt(ctx, conn)()
 	heard := make([]byte, len(greeting))
 	if _, err := io.ReadFull(conn, heard); err != nil {
 		return err

@@ -16,8 +16,8 @@ func TestDetection(t *testing.T) {
 		trials uint64
 		limit  time.Duration // for nine in ten
 	}{
-		{2, 0, 50, 450 * ms}, {3, 0, 50, 450 * ms}, {30, 0, 10, 500 * ms}, {100, 0, 3, 500 * ms},
-		{3, 0.02, 50, 600 * ms}, {30, 0.02, 10, 600 * ms}, {100, 0.02, 3, 600 * ms},
+		{2, 0, 50, 400 * ms}, {3, 0, 50, 400 * ms}, {30, 0, 8, 450 * ms}, {100, 0, 3, 450 * ms},
+		{3, 0.02, 50, 500 * ms}, {30, 0.02, 8, 500 * ms}, {100, 0.02, 3, 500 * ms},
 	} {
 		t.Run(fmt.Sprintf("%d nodes, %.0f %% loss", c.nodes, 100*c.loss), func(t *testing.T) {
 			t.Parallel()

@@ -41,9 +41,10 @@ func (m *machine) stateOf(now time.Time, n *node) (State, string) {
 		return Down, "its speaker has not returned"
 	case m.limit == 0:
 		return Down, "its speaker is gone and standing in is switched off"
-	case !n.Left && (len(n.targets) == 0 || n.unable >= unableLimit):
+	case !n.Left && (len(n.targets) == 0 && len(m.links) > 0 || n.unable >= unableLimit):
+		// Without own links this process has only just started, and does not know yet whom it can ask.
 		return Down, "its speaker failed and its kernel cannot be asked"
-	case n.proxy == proxyUnhealthy:
+	case n.proxy == proxyUnhealthy, n.proxy == proxySilent:
 		return Down, "its speaker is gone and its kube-proxy does not work"
 	case now.Sub(n.goneSince) >= m.limit:
 		return Down, "its speaker did not return in time"

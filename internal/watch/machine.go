@@ -79,9 +79,13 @@ type node struct {
 type proxyState uint8
 
 const (
+	// proxyUnknown: nothing was found out.
 	proxyUnknown proxyState = iota
 	proxyHealthy
+	// proxyUnhealthy: nobody listens there, or it says so itself.
 	proxyUnhealthy
+	// proxySilent: there was no answer.
+	proxySilent
 )
 
 // dial is a speaker that a watch connection is to be held to. Another process of it is another dial.
@@ -252,7 +256,8 @@ func (m *machine) setProxy(now time.Time, id uint64, name string, state proxySta
 		return
 	}
 	n.proxyID = 0
-	if state == proxyUnknown || m.isolated() {
+	silence := state == proxySilent && len(n.targets) > 0 && !m.othersAnswered(nil, n.proxyAt)
+	if state == proxyUnknown || silence || m.isolated() {
 		n.proxyAt = time.Time{} // again as soon as possible
 		return
 	}
@@ -291,7 +296,7 @@ func (m *machine) askAgain(now time.Time, n *node) {
 	case !n.Gone && len(n.targets) > 0 && !n.verifiable() && (n.askedAt.IsZero() || asked >= unsureEvery):
 		m.put(now, n, becauseUnsure, 1)
 	case n.standing.State == Orphaned:
-		if n.unable > 0 && asked >= unableEvery || !n.mine && asked >= orphanEvery {
+		if n.unable > 0 && asked >= unableEvery || (!n.mine || !n.verifiable()) && asked >= orphanEvery {
 			m.put(now, n, becauseGone, confirmTries)
 		}
 		if m.asksProxy && n.proxyID == 0 && now.Sub(n.proxyAt) >= proxyEvery {
@@ -317,7 +322,7 @@ func (m *machine) reorder(now time.Time) {
 	}
 	m.ring = newRing(spots)
 	for _, n := range m.list {
-		n.mine = slices.Contains(m.ring.behind(n.Name, watchers), m.self)
+		n.mine = slices.Contains(m.ring.behind(n.Name), m.self)
 		if watch := n.mine && len(n.targets) > 0 && n.standing.State != Down; watch != !n.watched.IsZero() {
 			n.watched, n.missed, n.cleared = time.Time{}, 0, 0
 			if watch {

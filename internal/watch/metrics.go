@@ -58,7 +58,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 }
 
 // proxyResults are the values of the label result of proxyChecks, by proxyState.
-var proxyResults = [...]string{proxyUnknown: "unknown", proxyHealthy: "healthy", proxyUnhealthy: "unhealthy"}
+var proxyResults = [...]string{proxyUnknown: "unknown", proxyHealthy: "healthy", proxyUnhealthy: "unhealthy", proxySilent: "silent"}
 
 // confirmed counts a question that was put for the first of its reasons.
 func (m *Metrics) confirmed(why reasons, result string) {

@@ -50,6 +50,9 @@ func (p *proxyChecker) check(ctx context.Context, addr netip.Addr) proxyState {
 	case <-ctx.Done():
 		return proxyUnknown
 	}
+	if !addr.IsValid() {
+		return proxySilent
+	}
 	start := time.Now()
 	for {
 		state := p.try(ctx, addr)
@@ -60,7 +63,7 @@ func (p *proxyChecker) check(ctx context.Context, addr netip.Addr) proxyState {
 		case state != proxyUnknown:
 			return state
 		case took >= p.timeout:
-			return proxyUnhealthy
+			return proxySilent
 		}
 	}
 }
@@ -71,7 +74,7 @@ func (p *proxyChecker) try(ctx context.Context, addr netip.Addr) proxyState {
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.urlOf(addr), nil)
 	if err != nil {
-		return proxyUnhealthy
+		return proxyUnhealthy // no URL can be made: New has checked it
 	}
 	response, err := p.client.Do(request)
 	switch {

@@ -41,14 +41,14 @@ func newRing(spots []spot) ring {
 	return spots
 }
 
-// behind returns the next up to count living speakers behind the named node, which need not be in the ring itself.
-func (r ring) behind(name string, count int) []string {
+// behind returns the next up to three living speakers behind the named node, which need not be in the ring itself.
+func (r ring) behind(name string) []string {
 	var found []string
 	at, _ := slices.BinarySearchFunc(r, newSpot(name, false), spot.compare)
 	for i := range r {
 		s := r[(at+i)%len(r)]
 		if s.living && s.name != name {
-			if found = append(found, s.name); len(found) == count {
+			if found = append(found, s.name); len(found) == watchers {
 				break
 			}
 		}

@@ -80,7 +80,7 @@ func (q *simQueue) Pop() any {
 }
 
 func newSim(seed uint64, count int, loss float64) *sim {
-	s := &sim{Rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1_000_000, 0), loss: loss, wait: 100 * ms, gateway: true}
+	s := &sim{Rand: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1_000_000, 0), loss: loss, wait: 50 * ms, gateway: true}
 	metrics := NewMetrics(nil)
 	for i := range count {
 		s.nodes = append(s.nodes, &simNode{
@@ -207,8 +207,10 @@ func (n *simNode) checkProxy(o proxyOrder, started time.Time) {
 	switch to := n.owner(o.addr); {
 	case n.reaches(to) && to.proxy:
 		state = proxyHealthy
-	case n.reaches(to), n.now.Sub(started) >= proxyLimit:
+	case n.reaches(to):
 		state = proxyUnhealthy
+	case n.now.Sub(started) >= proxyLimit:
+		state = proxySilent
 	default:
 		n.after(proxyTry, func() { n.checkProxy(o, started) })
 		return
@@ -488,9 +490,4 @@ func (n *simNode) pause(d time.Duration) {
 // others returns the working nodes but n.
 func (n *simNode) others() []*simNode {
 	return slices.DeleteFunc(slices.Clone(n.nodes), func(o *simNode) bool { return o == n || !o.works() })
-}
-
-// isDown reports whether all working others have n Down.
-func (n *simNode) isDown() bool {
-	return !slices.ContainsFunc(n.others(), func(o *simNode) bool { return o.m.nodes[n.name].standing.State != Down })
 }

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/berth-lb/berth/internal/membership"
 )
 
 // State is what a node is good for, as this speaker judges it.
@@ -53,7 +55,7 @@ type Snapshot struct {
 }
 
 // Ring returns the up to three living speakers that watch node and stand in for it, in that order.
-func (s *Snapshot) Ring(node string) []string { return s.ring.behind(node, watchers) }
+func (s *Snapshot) Ring(node string) []string { return s.ring.behind(node) }
 
 func (s *Snapshot) equal(o *Snapshot) bool {
 	if s.Isolated != o.Isolated || len(s.Nodes) != len(o.Nodes) {
@@ -107,15 +109,8 @@ func (l Link) equal(o Link) bool {
 	return l.Name == o.Name && l.MAC == o.MAC && l.Addr4 == o.Addr4 && l.Addr6 == o.Addr6 && slices.Equal(l.Prefixes, o.Prefixes)
 }
 
-// Verdict is what one speaker tells all others about a node.
-type Verdict struct {
-	Node string
-	// Epoch is the process of the node's speaker that it is about.
-	Epoch uint64
-	// Silent says that the node's kernel does not answer; otherwise it answers again.
-	Silent bool
-	By     string
-}
+// Verdict is what one speaker tells all others about a node: that its kernel is Silent, or that it answers again.
+type Verdict = membership.Verdict
 
 // Target is a kernel that can be asked.
 type Target struct {

@@ -272,7 +272,9 @@ func (w *Watch) report(t transition) {
 	case t.node == "":
 		level.Info(w.logger).Log("msg", "this node is not cut off any more", "why", t.why)
 		return
-	case t.is.State == Down:
+	case t.is == t.was:
+		return // for another reason now
+	case t.is.State == Down && t.was.State != Down:
 		level.Warn(w.logger).Log("msg", "node is down", "node", t.node, "was", t.was.State, "why", t.why)
 	case t.is.State != t.was.State:
 		level.Info(w.logger).Log("msg", "node is "+t.is.State.String(), "node", t.node, "was", t.was.State, "why", t.why)

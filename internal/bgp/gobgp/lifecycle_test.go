@@ -23,21 +23,24 @@ func sessionsOf(r *router) int { return count(r, func(r *router) int { return r.
 // How a session ends tells the router whether to keep the routes.
 func TestStop(t *testing.T) {
 	t.Parallel()
+	able, unable := func(*wire.Open) {}, func(o *wire.Open) { o.Capabilities.GracefulRestart = nil }
 	for name, test := range map[string]struct {
-		peer  func(*bgp.Peer)
-		drain bool
-		want  string
+		peer   func(*bgp.Peer)
+		router func(*wire.Open)
+		drain  bool
+		want   string
 	}{
-		"plain":                    {func(*bgp.Peer) {}, false, "cease: administrative shutdown: speaker stopped"},
-		"graceful restart":         {restarting, false, ""},
-		"drained":                  {func(*bgp.Peer) {}, true, "cease: administrative shutdown: node is drained"},
-		"drained, would restart":   {restarting, true, "cease: administrative shutdown: node is drained"},
-		"endless, without restart": {func(p *bgp.Peer) { p.HoldTime = 0 }, false, "cease: administrative shutdown: speaker stopped"},
+		"plain":                    {func(*bgp.Peer) {}, able, false, "cease: administrative shutdown: speaker stopped"},
+		"graceful restart":         {restarting, able, false, ""},
+		"router cannot restart":    {restarting, unable, false, "cease: administrative shutdown: speaker stopped"},
+		"drained":                  {func(*bgp.Peer) {}, able, true, "cease: administrative shutdown: node is drained"},
+		"drained, would restart":   {restarting, able, true, "cease: administrative shutdown: node is drained"},
+		"endless, without restart": {func(p *bgp.Peer) { p.HoldTime = 0 }, able, false, "cease: administrative shutdown: speaker stopped"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newNetwork(t)
-			r := n.newRouter(t, 64501, router4+":179")
+			r := n.newRouter(t, 64501, router4+":179", test.router)
 			s, stop := n.startSpeaker(t)
 			apply(s, testPeer(64501, test.peer), testRoutes(2)...)
 			netnstest.Eventually(t, "routes", func() bool { return count(r, func(r *router) int { return len(r.routes) }) == 2 })

@@ -1,6 +1,7 @@
 package gobgp
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -38,6 +39,23 @@ func options(p bgp.Peer, addr netip.Addr) transport.Options {
 		o.TTL = 1
 	}
 	return o
+}
+
+// openTimeout returns how long the router may take to send its OPEN, 0 if no
+// longer or shorter than usual. The kernel of a router that is too far away for
+// ttlSecurity may answer for it with a TTL of 255, as FRR and BIRD have it do for
+// their listening sockets, so that there is a connection, and then silence.
+func openTimeout(p bgp.Peer) time.Duration {
+	if p.TTLSecurity == 0 {
+		return 0
+	}
+	return cmp.Or(p.ConnectTime, transport.DefaultConnectTimeout)
+}
+
+// silence is why a router that accepts a connection may say nothing on it.
+func silence(p bgp.Peer) string {
+	p.Password = "" // or there would be no connection
+	return options(p, p.Address).SilentReasons()
 }
 
 func portOr(port uint16) uint16 {

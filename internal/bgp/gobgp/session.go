@@ -140,10 +140,14 @@ func (s *session) interrupt(n *wire.Notification, reason string) {
 }
 
 // restartsGracefully reports whether the peer keeps our routes when the
-// connection just closes.
+// connection just closes: as was agreed on, or without a session, in which it may
+// wait for one, as is configured.
 func (s *session) restartsGracefully() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.status.state == bgp.Established {
+		return s.keepsRoutes()
+	}
 	return s.peer.GracefulRestart != nil
 }
 
@@ -275,6 +279,7 @@ func (s *session) serve(ctx context.Context, a *attempt, conn *net.TCPConn, from
 	leg.refresh = n.refresh
 	relay := transport.NewRelay(transport.RelayConfig{
 		Router: conn, Engine: leg, Clock: s.speaker.cfg.Clock,
+		OpenTimeout: openTimeout(from.peer), Silence: silence(from.peer),
 		CheckOpen: n.checkOpen, Changed: func() { s.observe(a) },
 	})
 	s.mu.Lock()

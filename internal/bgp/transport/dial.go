@@ -25,7 +25,7 @@ func dial(ctx context.Context, o Options) (*net.TCPConn, error) {
 	}
 	timeout := o.ConnectTimeout
 	if timeout <= 0 {
-		timeout = defaultConnectTimeout
+		timeout = DefaultConnectTimeout
 	}
 	remote, err := withIndex(withZone(o.Remote, o.Device))
 	if err != nil {
@@ -52,7 +52,7 @@ func dial(ctx context.Context, o Options) (*net.TCPConn, error) {
 	err = withoutAddresses(err)
 	var slow net.Error
 	if errors.As(err, &slow) && slow.Timeout() {
-		return nil, fmt.Errorf("no answer%s: %w", silentReasons(o), err)
+		return nil, fmt.Errorf("no answer%s: %w", o.SilentReasons(), err)
 	}
 	return nil, err
 }
@@ -68,9 +68,9 @@ func withoutAddresses(err error) error {
 	return err
 }
 
-// silentReasons tells what makes the kernels on both sides drop segments
-// without a word.
-func silentReasons(o Options) string {
+// SilentReasons tells what makes the kernels on both sides drop segments
+// without a word; it is empty if nothing does.
+func (o Options) SilentReasons() string {
 	switch {
 	case o.Password != "" && o.MinTTL != 0:
 		return " (so it looks, too, when the password differs or ttlSecurity finds the router too far away)"

@@ -67,7 +67,7 @@ func (r *inbound) run(ctx context.Context) error {
 		if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
 			if r.phase == openSent {
 				n := wire.Notification{Code: wire.CodeHoldTimer}
-				return &endError{err: fmt.Errorf("router sent no OPEN for %s", r.config.OpenTimeout), send: &n}
+				return &endError{err: fmt.Errorf("router sent no OPEN for %s%s", r.config.OpenTimeout, r.config.Silence), send: &n}
 			}
 			if err := r.refreshPending(ctx); err != nil {
 				return err

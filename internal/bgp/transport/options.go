@@ -30,7 +30,8 @@ type Options struct {
 	ConnectTimeout time.Duration
 }
 
-const defaultConnectTimeout = 10 * time.Second
+// DefaultConnectTimeout is how long connecting may take unless Options say otherwise.
+const DefaultConnectTimeout = 10 * time.Second
 
 // String describes o without the password.
 func (o Options) String() string {

@@ -52,6 +52,8 @@ type RelayConfig struct {
 	// OpenTimeout is how long the router may take to send its OPEN, after which
 	// the engine's hold timer is in charge. It defaults to 4 minutes.
 	OpenTimeout time.Duration
+	// Silence is what else may be the reason for that, as from SilentReasons.
+	Silence string
 	// Changed is called after each change of the Session other than of its
 	// counters. It must not block.
 	Changed func()

@@ -44,6 +44,7 @@ func startBenches(e *env) []*bench {
 			router: e.startRouter(kind, host, func(c *routers.Config) { c.Neighbors = nil }),
 			pool:   v1beta1.ObjectName(e.namespace), addresses: addresses,
 		}
+		e.run(host, "sysctl", "--write", "net.ipv4.ip_forward=1") // a router passes echo packets of BFD on
 		// BGP is at another port, too.
 		e.run(host, "nft", fmt.Sprintf("add table inet bgp; add chain inet bgp in { type nat hook prerouting priority -100; }; flush chain inet bgp in; add rule inet bgp in tcp dport %d redirect to :179", otherPort))
 		for i := range b.free {

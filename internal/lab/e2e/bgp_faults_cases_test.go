@@ -30,7 +30,7 @@ func (f bgpFaults) killGracefully(what string) {
 	f.Helper()
 	f.freshSpeaker()
 	before := f.router.waitAllUp()
-	f.noFailure(what, func() {
+	f.noChange(what, func() {
 		f.killVictim()
 		began := time.Now()
 		f.waitNewSessions(before)
@@ -61,6 +61,15 @@ func testBGPSpeakerKilledBFD(f bgpFaults) {
 			f.router.waitAllUp()
 			f.waitNotStale()
 		})
+	}
+}
+
+// testBGPSpeakerKilledPatientBFD: BFD that takes longer to find a failure than a
+// speaker takes to be back goes on with the new one, whichever the router.
+func testBGPSpeakerKilledPatientBFD(f bgpFaults) {
+	f.connect(func(p *v1beta1.BGPPeerSpec) { p.EnableGracefulRestart, p.BFDProfile = true, patientProfile })
+	for range runs() {
+		f.killGracefully("speaker killed (-9), graceful restart and BFD 20×300 ms")
 	}
 }
 
@@ -227,7 +236,7 @@ func testBGPSpeakerStopped(f bgpFaults) {
 			// The DaemonSet is for Linux only.
 			f.patchNode(faultVictim, fmt.Sprintf(os, "none"))
 			f.waitGoingAway()
-			f.expectFarewell()
+			f.expectFarewell("speaker stopped")
 			for _, address := range f.addresses {
 				f.router.waitECMP(address, f.lab.otherNodes(faultVictim)...)
 			}
@@ -242,9 +251,29 @@ func testBGPSpeakerStopped(f bgpFaults) {
 	}
 }
 
+// testBGPDrainedForGood: where a restart would be graceful, the speaker of a drained
+// node that is stopped says that it is not to be waited for.
+func testBGPDrainedForGood(f bgpFaults) {
+	f.connect(graceful)
+	const os = `{"metadata":{"annotations":{%q:%s},"labels":{"kubernetes.io/os":%q}}}`
+	f.Cleanup(func() {
+		f.patchNode(faultVictim, fmt.Sprintf(os, v1beta1.AnnotationDrain, "null", "linux"))
+		f.lab.waitUntilCalm(f.env)
+	})
+	f.noFailure("node drained and its speaker stopped (-15), graceful restart", func() {
+		f.patchNode(faultVictim, fmt.Sprintf(os, v1beta1.AnnotationDrain, `""`, "linux"))
+		for _, address := range f.addresses {
+			f.router.waitECMP(address, f.lab.otherNodes(faultVictim)...)
+			f.router.waitRoutes(address, nodes-1)
+		}
+		f.patchNode(faultVictim, fmt.Sprintf(os, v1beta1.AnnotationDrain, `""`, "none"))
+		f.expectFarewell("node " + faultVictim + " is drained")
+	})
+}
+
 // expectFarewell fails the test unless the router was told in words why the
 // sessions have ended (RFC 9003).
-func (f bgpFaults) expectFarewell() {
+func (f bgpFaults) expectFarewell(words string) {
 	f.Helper()
 	f.waitFor("the router to lose its sessions with "+faultVictim, bgpTimeout, func(context.Context) (bool, string) {
 		sessions := f.victimSessions()
@@ -256,10 +285,19 @@ func (f bgpFaults) expectFarewell() {
 			f.Errorf("%s: the router says about the end: %q", session.Neighbor, session.LastError)
 		}
 	}
-	log, err := f.lab.Exec(f.ctx, f.router.host.Name, "cat", f.router.Log(daemonOf(f.kind)))
-	if err != nil || !strings.Contains(string(log), "speaker stopped") {
-		f.Errorf("the log of %s has not the text of the farewell (error %v)", f.kind, err)
+	if text := f.routerLog(); !strings.Contains(text, words) {
+		f.Errorf("the log of %s has not the text of the farewell, %q:\n%s", f.kind, words, text)
 	}
+}
+
+// routerLog is what the router's BGP has logged.
+func (f bgpFaults) routerLog() string {
+	f.Helper()
+	text, err := f.lab.Exec(f.ctx, f.router.host.Name, "cat", f.router.Log(daemonOf(f.kind)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return string(text)
 }
 
 func daemonOf(kind routers.Kind) string {
@@ -270,15 +308,16 @@ func daemonOf(kind routers.Kind) string {
 }
 
 // testBGPRollingRestart: all speakers are replaced one after the other, as in an
-// upgrade. BFD, which watches, is told that they go.
+// upgrade, with graceful restart and BFD. The router is told nothing of it, keeps
+// its routes, and its BFD notices nothing, as there is nothing to notice.
 func testBGPRollingRestart(f bgpFaults) {
 	f.connect(func(p *v1beta1.BGPPeerSpec) {
 		graceful(p)
 		watched(p)
 	})
-	daemonSets := f.lab.kube.AppsV1().DaemonSets(berthNamespace)
+	daemonSets, logged := f.lab.kube.AppsV1().DaemonSets(berthNamespace), len(f.routerLog())
 	for range runs() {
-		f.noFailure("rolling restart of all speakers", func() {
+		f.noChange("rolling restart of all speakers", func() {
 			patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"restarted":%q}}}}}`, time.Now().Format(time.RFC3339Nano))
 			began := time.Now()
 			if _, err := daemonSets.Patch(f.ctx, "speaker", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
@@ -299,6 +338,9 @@ func testBGPRollingRestart(f bgpFaults) {
 		})
 	}
 	f.lab.waitUntilCalm(f.env)
+	if text := f.routerLog()[logged:]; containsAny(text, "NOTIFICATION: received", "Received: ") {
+		f.Errorf("the router was told that speakers end:\n%s", text)
+	}
 }
 
 // testBGPRouterRestart: the router's daemons crash and are started again. Sessions

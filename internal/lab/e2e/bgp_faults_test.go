@@ -54,14 +54,16 @@ func bgpFaultCases() []bgpFault {
 	return []bgpFault{
 		{name: "SpeakerKilled", run: testBGPSpeakerKilled},
 		{name: "SpeakerKilledBFD", run: testBGPSpeakerKilledBFD},
+		{name: "SpeakerKilledPatientBFD", run: testBGPSpeakerKilledPatientBFD},
 		{name: "NodeCutBFD", run: testBGPNodeCutBFD},
 		{name: "NodeCutHold", run: testBGPNodeCutHold},
 		{name: "Drain", run: testBGPDrain},
 		{name: "SpeakerStopped", run: testBGPSpeakerStopped},
+		{name: "DrainedForGood", run: testBGPDrainedForGood},
 		{name: "RouterRestart", run: testBGPRouterRestart},
 		{name: "BFDFlaps", run: testBGPBFDFlaps},
 		{name: "RollingRestart", run: testBGPRollingRestart},
-		{name: "FullTable", run: testBGPFullTable, only: routers.BIRD},
+		{name: "FullTable", run: testBGPFullTable},
 		{name: "Malformed", run: testBGPMalformed, only: routers.FRR},
 		{name: "HoldDown", run: testBGPHoldDown, only: routers.FRR},
 		{name: "KubeProxy", run: testBGPKubeProxy, only: routers.FRR},
@@ -179,7 +181,7 @@ func (f *bgpFaults) connectOnly(change func(*v1beta1.BGPPeerSpec)) {
 		switch spec.BFDProfile {
 		case fastProfile:
 			eachNeighbor(fastBFD)(c)
-		case slowProfile:
+		case slowProfile, patientProfile:
 			eachNeighbor(func(n *routers.Neighbor) { n.BFD = &routers.BFD{} })(c)
 		}
 	})
@@ -189,6 +191,8 @@ func (f *bgpFaults) connectOnly(change func(*v1beta1.BGPPeerSpec)) {
 		f.createBGP("bfdprofiles", "BFDProfile", fastProfile, v1beta1.BFDProfileSpec{ReceiveInterval: interval, TransmitInterval: interval})
 	case slowProfile:
 		f.createBGP("bfdprofiles", "BFDProfile", slowProfile, v1beta1.BFDProfileSpec{})
+	case patientProfile:
+		f.createBGP("bfdprofiles", "BFDProfile", patientProfile, v1beta1.BFDProfileSpec{DetectMultiplier: ptr.To[int32](20)})
 	}
 	for i, address := range host.IPs()[:2] {
 		peer := spec
@@ -207,11 +211,12 @@ func gracefulWatched(p *v1beta1.BGPPeerSpec) {
 	p.EnableGracefulRestart, p.BFDProfile = true, fastProfile
 }
 
-// Names of BFDProfiles: failures are found in 300 ms, or in the 900 ms of one
-// without any field.
+// Names of BFDProfiles: failures are found in 300 ms, in the 900 ms of one without
+// any field, or by the router in 6 s.
 const (
-	fastProfile = "fast"
-	slowProfile = "slow"
+	fastProfile    = "fast"
+	slowProfile    = "slow"
+	patientProfile = "patient"
 )
 
 func briefHold(p *v1beta1.BGPPeerSpec) {
@@ -281,9 +286,11 @@ func (f bgpFaults) row(what string) string { return fmt.Sprintf("BGP, %s: %s", f
 // noFailure runs a fault, in whose course no connection may fail. There is one
 // exception, which no speaker can avoid: when the router changes the set of nodes
 // that it spreads connections over, it sends some of those that are under way to
-// another node, which does not know them and resets them.
-func (f bgpFaults) noFailure(what string, fault func()) {
+// another node, which does not know them and resets them. It returns where the
+// router's kernel sent packets meanwhile.
+func (f bgpFaults) noFailure(what string, fault func()) map[netip.Addr][]hopChange {
 	f.Helper()
+	seen := map[netip.Addr][]hopChange{}
 	const often, perChange = 20 * time.Millisecond, 3
 	watching := map[netip.Addr]hopWatch{}
 	for _, address := range f.addresses {
@@ -306,6 +313,18 @@ func (f bgpFaults) noFailure(what string, fault func()) {
 			row = f.row(what + ", connections under way that the router moved")
 		}
 		measured.note(row, int64(r.Failed), func(n int64) string { return fmt.Sprint(n) })
+	}
+	return seen
+}
+
+// noChange is noFailure of a fault that the router has no reason to do anything
+// about: its kernel's routes stay as they are.
+func (f bgpFaults) noChange(what string, fault func()) {
+	f.Helper()
+	for address, changes := range f.noFailure(what, fault) {
+		if len(changes) != 1 {
+			f.Errorf("%s: the router has changed its routes to %s: %v", what, address, changes)
+		}
 	}
 }
 

@@ -156,9 +156,6 @@ func (f *fabric) testAttributes(e *env) {
 	})
 
 	for name, community := range wellKnown() {
-		if name == "llgr-stale" {
-			continue // told only to whom long-lived graceful restart was agreed on with (RFC 9494 section 4.3): nobody
-		}
 		// FRR gives what is to be dropped this one as well (RFC 7999 section 3.2).
 		names, communities := []string{name, "no-export"}, []routers.Community{community, routers.NoExport}
 		if name == "no-export" {
@@ -185,7 +182,7 @@ func wellKnown() map[string]routers.Community {
 	return map[string]routers.Community{
 		"no-export": routers.NoExport, "no-advertise": routers.NoAdvertise, "no-export-subconfed": routers.NoExportSubAS,
 		"no-peer": routers.NoPeer, "graceful-shutdown": routers.GracefulShutdown, "blackhole": routers.Blackhole,
-		"accept-own": 0xFFFF0001, "accept-own-nexthop": 0xFFFF0008, "llgr-stale": routers.LLGRStale, "no-llgr": 0xFFFF0007,
+		"accept-own": 0xFFFF0001, "accept-own-nexthop": 0xFFFF0008, "no-llgr": 0xFFFF0007,
 	}
 }
 

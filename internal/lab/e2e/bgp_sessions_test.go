@@ -11,7 +11,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
-	"github.com/berth-lb/berth/internal/lab/network"
 	"github.com/berth-lb/berth/internal/lab/routers"
 )
 
@@ -27,12 +26,16 @@ func (f *fabric) specialCases() []testCase {
 	for name, run := range map[string]func(*env, *bench){
 		"PasswordRotated": testPasswordRotated, "OneAddress": testOneAddress, "AddressesOfNode": testAddressesOfNode,
 		"Multihop": testMultihop, "Unnumbered": testUnnumbered, "BadPeers": f.testBadPeers, "BFDProfile": testBFDProfile,
+		"MultihopBFD": testMultihopBFD, "BFDPassive": testBFDPassive,
+		"TooFar-v4": func(e *env, b *bench) { testTooFar(b.link(e, 0)) },
+		"TooFar-v6": func(e *env, b *bench) { testTooFar(b.link(e, 1)) },
 	} {
 		for _, b := range f.benches {
 			cases = append(cases, testCase{name: name + "-" + string(b.router.Kind()), run: func(e *env) { run(e, b) }})
 		}
 	}
-	return cases
+	frr := f.bench(routers.FRR)
+	return append(cases, testCase{name: "BFDEcho-frr", run: func(e *env) { testBFDEcho(e, frr) }})
 }
 
 // testPasswordRotated: no session without the right password, and a new one in the
@@ -148,12 +151,8 @@ func (f *fabric) testDefaultGateway(e *env) {
 // testMultihop: a router behind another one is reached with ebgpMultiHop only.
 func testMultihop(e *env, b *bench) {
 	l := b.link(e, 0)
-	far := netip.AddrFrom4([4]byte{172, 31, 0, l.remote.As4()[3]})
-	host := l.router.host
-	l.run(host.Name, "ip", "address", "replace", hostPrefix(far).String(), "dev", "lo")
-	l.run(network.Router, "ip", "route", "replace", hostPrefix(far).String(), "via", l.remote.String())
-	l.remote = far
-	l.neighbor(func(n *routers.Neighbor) { n.Source, n.Multihop, n.Passive = far, 3, true })
+	l.farFromNode()
+	l.neighbor(func(n *routers.Neighbor) { n.Source, n.Multihop, n.Passive = l.remote, 3, true })
 	l.connect(func(p *v1beta1.BGPPeerSpec) { p.ConnectTime = "1s" })
 	l.waitNodeSession(l.node, l.peer, "an error", func(s v1beta1.BGPSessionStatus) bool {
 		return s.State != v1beta1.BGPEstablished && s.LastError != nil
@@ -161,6 +160,35 @@ func testMultihop(e *env, b *bench) {
 	l.patch("bgppeers", l.peer, specPatch{"ebgpMultiHop": true}.patch())
 	l.waitUp()
 	l.waitRoutes(told{}, 0)
+}
+
+// testTooFar: with ttlSecurity, a router further away than that is refused by the
+// TTL of its packets, before and during a session (RFC 5082).
+func testTooFar(l *link) {
+	dropped := func() string {
+		return l.run(l.node, "nstat", "--ignore", "--zeros", "--noupdate", "TcpExtTCPMinTTLDrop")
+	}
+	before := dropped()
+	l.neighbor(nil) // sends to external neighbors with a TTL of 1
+	l.connect(func(p *v1beta1.BGPPeerSpec) { p.TTLSecurity, p.ConnectTime, p.HoldTime = 1, "1s", "3s" })
+	l.waitTrouble(l.node, l.peer, "ttlSecurity finds the router too far away")
+	if after := dropped(); after == before {
+		l.Errorf("the kernel has dropped nothing for its TTL: %s", after)
+	}
+	if session := l.session(); session.Up() {
+		l.Errorf("the router has the session %+v", session)
+	}
+	l.neighbor(func(n *routers.Neighbor) { n.TTLSecurity = 1 })
+	l.waitUp()
+	l.waitRoutes(told{}, l.nth)
+
+	// As if another router had come in between.
+	ttl := []string{"ip ttl", "ip6 hoplimit"}[l.nth]
+	l.onTheWay(l.router.host.Name, "tcp sport 179", ttl+" set 254")
+	l.waitTrouble(l.node, l.peer)
+	l.patch("bgppeers", l.peer, specPatch{"ttlSecurity": 2}.patch())
+	l.waitUp()
+	l.waitRoutes(told{}, l.nth)
 }
 
 // testUnnumbered: on a cable between a node and a router that has no addresses but

@@ -69,6 +69,13 @@ func (e *env) remove() {
 	if err := e.lab.kube.CoreV1().Namespaces().Delete(ctx, e.namespace, metav1.DeleteOptions{}); err != nil {
 		e.Error(err)
 	}
+	e.removeCreated()
+}
+
+// removeCreated deletes the cluster-scoped objects that the test has made.
+func (e *env) removeCreated() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 5*time.Second)
+	defer cancel()
 	for _, object := range e.created {
 		plural, name, _ := strings.Cut(object, "/")
 		// The test may have deleted it itself.

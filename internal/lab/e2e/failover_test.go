@@ -6,53 +6,111 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/lab/network"
 	"github.com/berth-lb/berth/internal/lab/probe"
 )
 
 // settleTime is how long two nodes may answer for one address after a node has
-// come back: the speakers find each other again within seconds.
-const settleTime = 5 * time.Second
+// come back.
+const settleTime = time.Second
+
+// faultNode is the node that is lost in most tests. No Pods run on it.
+const faultNode = "node-1"
 
 // fleet are several Services, so that every node owns some address, and Pods
-// that run everywhere but on the node that is going to fail.
+// that run everywhere but on the node that is going to fail. Two advertisements
+// have half of the Services each, and announce them from all nodes.
 type fleet struct {
 	*env
 	addresses []netip.Addr
+	sides     map[string][]netip.Addr
 	owners    map[netip.Addr]string
 	// victim owns lost, and the other nodes kept.
 	victim     string
 	lost, kept []netip.Addr
 }
 
-func newFleet(e *env) fleet {
+// The sides of a fleet: what the victim is to own, and what it is not.
+const (
+	sideOfVictim = "a"
+	otherSide    = "b"
+)
+
+func newFleet(e *env) *fleet {
+	e.Helper()
+	return newFleetOn(e, deployment{app: "web", replicas: 2, nodes: []string{"node-2", "node-3"}})
+}
+
+// newFleetOn is newFleet with other Pods.
+func newFleetOn(e *env, pods deployment) *fleet {
 	e.Helper()
 	const services = 6
-	e.usePool(services)
-	e.createDeployment(deployment{app: "web", replicas: nodes - 1, nodes: []string{"node-2", "node-3"}})
-	f := fleet{env: e}
-	for i := range services {
-		e.createService(fmt.Sprintf("web-%d", i))
+	e.createPool(e.namespace, e.ranges(0, slotSize), nil)
+	e.createDeployment(pods)
+	f := &fleet{env: e, sides: map[string][]netip.Addr{}}
+	sides := []string{sideOfVictim, otherSide}
+	for _, side := range sides {
+		e.createAdvertisement(f.advertisement(side), v1beta1.L2AdvertisementSpec{
+			IPAddressPools:   []v1beta1.ObjectName{v1beta1.ObjectName(e.namespace)},
+			ServiceSelectors: byLabel("side", side),
+		})
 	}
 	for i := range services {
-		f.addresses = append(f.addresses, e.waitAnnounced(fmt.Sprintf("web-%d", i))...)
+		e.createService(fmt.Sprintf("web-%d", i), labelled("side", sides[i%2]))
 	}
-	f.owners = e.waitOwners(f.addresses, nil)
-	f.choose(f.owners[f.addresses[0]])
-	others := e.lab.otherNodes(f.victim)
-	if !slices.Equal(others, []string{"node-2", "node-3"}) {
-		e.movePods("web", others...)
+	for i := range services {
+		addresses := e.waitAnnounced(fmt.Sprintf("web-%d", i))
+		f.addresses = append(f.addresses, addresses...)
+		f.sides[sides[i%2]] = append(f.sides[sides[i%2]], addresses...)
 	}
+	f.arrange(faultNode)
 	for _, address := range f.addresses {
 		e.waitServed(network.Client, address, servicePort, "/hostname")
 	}
 	return f
+}
+
+func (f *fleet) advertisement(side string) string { return f.namespace + "-" + side }
+
+// advertise changes the nodes from which one side is announced; none are all.
+func (f *fleet) advertise(side string, nodes ...string) {
+	f.Helper()
+	var selectors []v1beta1.LabelSelector
+	if len(nodes) > 0 {
+		selectors = onHosts(nodes...)
+	}
+	f.patch("l2advertisements", f.advertisement(side), map[string]any{"spec": map[string]any{"nodeSelectors": selectors}})
+}
+
+// arrange has the victim own one side of the addresses, and the others own the
+// other, although every node may announce all of them. Then it looks who owns what.
+func (f *fleet) arrange(victim string) {
+	f.Helper()
+	others := f.lab.otherNodes(victim)
+	f.advertise(sideOfVictim, victim)
+	f.advertise(otherSide, others...)
+	f.waitOwners(f.sides[sideOfVictim], among(victim))
+	f.waitOwners(f.sides[otherSide], among(others...))
+	f.advertise(sideOfVictim)
+	f.advertise(otherSide)
+	f.pause(time.Second, "the speakers are told within an instant")
+	f.look(victim)
+	if len(f.lost) == 0 {
+		f.Fatalf("%s owns nothing: %v", victim, f.owners)
+	}
+}
+
+// look finds out who owns what, from the victim's point of view.
+func (f *fleet) look(victim string) {
+	f.Helper()
+	f.owners = f.waitOwners(f.addresses, nil)
+	f.choose(victim)
 }
 
 func (f *fleet) choose(victim string) {
@@ -63,6 +121,16 @@ func (f *fleet) choose(victim string) {
 			f.lost = append(f.lost, address)
 		} else {
 			f.kept = append(f.kept, address)
+		}
+	}
+}
+
+// expectUnmoved fails the test unless the same nodes own the addresses as before.
+func (f *fleet) expectUnmoved(when string, addresses ...netip.Addr) {
+	f.Helper()
+	for address, owner := range f.waitOwners(addresses, nil) {
+		if owner != f.owners[address] {
+			f.Errorf("%s: %s moved from %s to %s", when, address, f.owners[address], owner)
 		}
 	}
 }
@@ -79,16 +147,14 @@ func sample(addresses []netip.Addr) []netip.Addr {
 	return chosen
 }
 
-// Bounds for the longest gap: more would be no better than what others need. What
-// is really needed is in the table of measurements.
-const (
-	unplanned = 4 * time.Second
-	planned   = 2 * time.Second
-)
+// unplanned bounds the longest gap when a node is lost. The goal is 0.8 s; a machine
+// that is busy with other things may need longer. What is really needed is in the
+// table of measurements.
+const unplanned = 1400 * time.Millisecond
 
 // measureGaps probes addresses while a fault happens and until afterwards says
 // that it is over, and notes the longest gap of each family.
-func (f fleet) measureGaps(what string, bound time.Duration, addresses []netip.Addr, fault, afterwards func()) {
+func (f *fleet) measureGaps(what string, bound time.Duration, addresses []netip.Addr, fault, afterwards func()) {
 	f.Helper()
 	addresses = sample(addresses)
 	probes := f.startProbes(measureGap(), addresses...)
@@ -108,7 +174,7 @@ func (f fleet) measureGaps(what string, bound time.Duration, addresses []netip.A
 
 // waitProbing returns when connections to the addresses have succeeded for a
 // moment, so that a gap has a beginning.
-func (f fleet) waitProbing(addresses []netip.Addr) {
+func (f *fleet) waitProbing(addresses []netip.Addr) {
 	f.Helper()
 	for range 3 {
 		for _, address := range addresses {
@@ -117,11 +183,11 @@ func (f fleet) waitProbing(addresses []netip.Addr) {
 	}
 }
 
-func (f fleet) note(what string, address netip.Addr, r probe.Report) {
+func (f *fleet) note(what string, address netip.Addr, r probe.Report) {
 	f.Helper()
 	f.Logf("%s: %s: longest gap %s from %s on, %d of %d connections failed: %v",
 		what, address, r.LongestGap, r.GapBegan.Format("15:04:05.000"), r.Failed, r.Sent, r.Errors)
-	measured.add(fmt.Sprintf("%s, %s, %s lab", what, familyName(address), f.lab.family), time.Duration(r.LongestGap))
+	measured.add(f.row(what+", "+familyName(address)), time.Duration(r.LongestGap))
 }
 
 func familyName(address netip.Addr) string {
@@ -132,35 +198,27 @@ func familyName(address netip.Addr) string {
 }
 
 // testNodeCut: the link of a node that owns addresses is cut; other nodes take
-// them over. When it comes back, there is still one owner for each.
-func testNodeCut(e *env) { testNodeLost(e, "node cut", e.lab.Cut) }
+// them over. When it comes back, it takes nothing back.
+func testNodeCut(e *env) { newFleet(e).testLost("node cut", e.lab.Cut) }
 
 // testNodeSilent: the same for a node whose packets get lost while its interface
 // keeps carrier, so that it does not know.
-func testNodeSilent(e *env) { testNodeLost(e, "node silent", e.lab.CutSilently) }
+func testNodeSilent(e *env) { newFleet(e).testLost("node silent", e.lab.CutSilently) }
 
-func testNodeLost(e *env, what string, lose func(string) error) {
-	f := newFleet(e)
+func (f *fleet) testLost(what string, lose func(string) error) {
+	f.Helper()
 	for run := range runs() {
 		if run > 0 {
-			e.lab.waitUntilCalm(e)
-			f.owners = e.waitOwners(f.addresses, nil)
-			f.choose(f.victim)
-			if len(f.lost) == 0 {
-				e.Fatalf("%s owns nothing any more: %v", f.victim, f.owners)
-			}
+			f.lab.waitUntilCalm(f.env)
+			f.arrange(f.victim)
 		}
 		f.loseAndReturn(what, lose)
 	}
 }
 
-func (f fleet) loseAndReturn(what string, lose func(string) error) {
+func (f *fleet) loseAndReturn(what string, lose func(string) error) {
 	f.Helper()
-	f.Cleanup(func() {
-		if err := f.lab.Heal(f.victim); err != nil {
-			f.Error(err)
-		}
-	})
+	f.healed()
 	f.Logf("%s owns %s", f.victim, join(f.lost))
 	f.measureGaps(what, unplanned, f.lost, func() {
 		if err := lose(f.victim); err != nil {
@@ -169,32 +227,35 @@ func (f fleet) loseAndReturn(what string, lose func(string) error) {
 	}, func() {
 		f.waitOwners(f.lost, func(node string) bool { return node != f.victim })
 	})
-	for address, owner := range f.waitOwners(f.kept, nil) {
-		if owner != f.owners[address] {
-			f.Errorf("%s: %s moved from %s to %s, which had nothing to do with it", what, address, f.owners[address], owner)
-		}
-	}
+	f.expectUnmoved(what, f.kept...)
 
 	// The node comes back while everybody listens.
 	f.waitServedAll()
+	f.owners = f.waitOwners(f.addresses, nil)
 	watching := f.watchAnswers(f.addresses)
-	f.measureGaps(what+", its return", planned, f.lost, func() {
+	f.noFailure(what+", its return", sample(f.lost), func() {
 		if err := f.lab.Heal(f.victim); err != nil {
 			f.Fatal(err)
 		}
-	}, func() {
 		f.waitReturned()
-		f.waitOwners(f.addresses, nil)
 	})
-	settled := f.expectOneOwner(what+", after its return", 3*time.Second, f.addresses...)
-	f.Logf("%s: owners before %v, after %v", what, f.owners, settled)
+	f.expectUnmoved(what+", its return", f.addresses...)
 	f.noteOverlaps(what+", its return", watching)
 	f.waitServedAll()
 }
 
+// healed has the whole Ethernet mended when the test ends.
+func (e *env) healed() {
+	e.Cleanup(func() {
+		if err := e.lab.HealAll(); err != nil {
+			e.Error(err)
+		}
+	})
+}
+
 // noteOverlaps notes the longest time in which two nodes answered for any of the
 // addresses.
-func (f fleet) noteOverlaps(what string, watching *answerWatch) {
+func (f *fleet) noteOverlaps(what string, watching *answerWatch) {
 	f.Helper()
 	longest := time.Duration(0)
 	for address, answers := range watching.stop() {
@@ -205,10 +266,10 @@ func (f fleet) noteOverlaps(what string, watching *answerWatch) {
 		}
 		f.Logf("%s: %s was answered for by %s", what, address, f.describeAnswers(answers))
 	}
-	measured.add(fmt.Sprintf("%s: two nodes answer, %s lab", what, f.lab.family), longest)
+	measured.add(f.row(what+": two nodes answer"), longest)
 }
 
-func (f fleet) waitServedAll() {
+func (f *fleet) waitServedAll() {
 	f.Helper()
 	for _, address := range f.addresses {
 		f.waitServed(network.Client, address, servicePort, "/hostname")
@@ -216,27 +277,27 @@ func (f fleet) waitServedAll() {
 }
 
 // waitReturned returns when all speakers see each other.
-func (f fleet) waitReturned() {
-	f.Helper()
-	f.waitFor("the speakers to see each other", 30*time.Second, func(ctx context.Context) (bool, string) {
-		pods, err := f.lab.kube.CoreV1().Pods(berthNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=speaker"})
+func (e *env) waitReturned() {
+	e.Helper()
+	e.waitFor("the speakers to see each other", 30*time.Second, func(ctx context.Context) (bool, string) {
+		pods, err := e.lab.kube.CoreV1().Pods(berthNamespace).List(ctx, speakers(""))
 		if err != nil {
 			return false, err.Error()
 		}
 		seen := ""
 		complete := true
 		for _, pod := range pods.Items {
-			values, err := f.tryMetrics(ctx, &pod, 7957)
+			values, err := e.tryMetrics(ctx, &pod, 7957)
 			alive, settled := values["berth_membership_members"], values["berth_membership_settled"]
 			seen += fmt.Sprintf("%s sees %v, settled %v (error %v); ", pod.Spec.NodeName, alive, settled, err)
-			complete = complete && int(alive) == nodes && settled == 1
+			complete = complete && int(alive) == nodesOf(e.lab) && settled == 1
 		}
 		return complete, seen
 	})
 }
 
 // describeAnswers says who answered from when on, up to the eighth change.
-func (f fleet) describeAnswers(answers []answer) string {
+func (f *fleet) describeAnswers(answers []answer) string {
 	const most = 8
 	var changes []string
 	for i, a := range answers {
@@ -271,61 +332,27 @@ func overlapOf(answers []answer) time.Duration {
 	return longest
 }
 
-// testSpeakerKilled: the speaker of the owner dies while clients have to ask
-// anew who has the address. The first time its node starts it again at once, the
-// second time only after ten seconds, as Kubernetes does.
-func testSpeakerKilled(e *env) {
-	f := newFleet(e)
-	for run := range runs() {
-		if run > 0 {
-			f.replaceSpeaker() // a new Pod has no history of crashes
-		}
-		f.killSpeaker("speaker killed (-9), restarted at once")
-		f.killSpeaker("speaker killed (-9), away for 10 s")
-	}
-}
-
-func (f fleet) killSpeaker(what string) {
-	f.Helper()
-	f.owners = f.waitOwners(f.addresses, nil)
-	f.choose(f.owners[f.addresses[0]])
-	watching := f.watchAnswers(f.lost)
-	f.measureGaps(what, unplanned, f.lost, func() {
-		if err := f.lab.Kill(f.victim, "speaker", syscall.SIGKILL); err != nil {
-			f.Fatal(err)
-		}
-		f.flushNeighbors()
-	}, func() { f.waitOwners(f.lost, nil) })
-	f.lab.waitUntilCalm(f.env)
-	f.waitReturned()
-	f.waitOwners(f.addresses, nil)
-	f.expectOneOwner(what+", it runs again", 2*time.Second, f.addresses...)
-	f.noteOverlaps(what, watching)
-}
-
 // replaceSpeaker stops the victim's speaker and waits until another runs.
-func (f fleet) replaceSpeaker() {
+func (f *fleet) replaceSpeaker() {
 	f.Helper()
 	f.waitReplaced(f.stopSpeaker())
 }
 
 // stopSpeaker deletes the Pod of the victim's speaker and returns its name.
-func (f fleet) stopSpeaker() string {
+func (f *fleet) stopSpeaker() string {
 	f.Helper()
-	speakers := f.lab.kube.CoreV1().Pods(berthNamespace)
-	pods, err := speakers.List(f.ctx, metav1.ListOptions{
-		LabelSelector: "app.kubernetes.io/component=speaker", FieldSelector: "spec.nodeName=" + f.victim,
-	})
+	client := f.lab.kube.CoreV1().Pods(berthNamespace)
+	pods, err := client.List(f.ctx, speakers(f.victim))
 	if err != nil || len(pods.Items) != 1 {
 		f.Fatalf("speakers on %s: %v (error %v)", f.victim, pods, err)
 	}
-	if err := speakers.Delete(f.ctx, pods.Items[0].Name, metav1.DeleteOptions{}); err != nil {
+	if err := client.Delete(f.ctx, pods.Items[0].Name, metav1.DeleteOptions{}); err != nil {
 		f.Fatal(err)
 	}
 	return pods.Items[0].Name
 }
 
-func (f fleet) waitReplaced(pod string) {
+func (f *fleet) waitReplaced(pod string) {
 	f.Helper()
 	f.waitFor("Pod "+pod+" to be gone", 30*time.Second, func(ctx context.Context) (bool, string) {
 		_, err := f.lab.kube.CoreV1().Pods(berthNamespace).Get(ctx, pod, metav1.GetOptions{})
@@ -333,24 +360,6 @@ func (f fleet) waitReplaced(pod string) {
 	})
 	f.lab.waitUntilCalm(f.env)
 	f.waitReturned()
-}
-
-// testSpeakerStopped: the speaker of the owner is stopped as for an upgrade.
-func testSpeakerStopped(e *env) {
-	f := newFleet(e)
-	const what = "speaker stopped (-15)"
-	for range runs() {
-		f.owners = f.waitOwners(f.addresses, nil)
-		f.choose(f.owners[f.addresses[0]])
-		watching := f.watchAnswers(f.lost)
-		f.measureGaps(what, planned, f.lost, func() {
-			stopped := f.stopSpeaker()
-			f.flushNeighbors()
-			f.waitReplaced(stopped)
-		}, func() { f.waitOwners(f.addresses, nil) })
-		f.expectOneOwner(what+", it was replaced", 2*time.Second, f.addresses...)
-		f.noteOverlaps(what, watching)
-	}
 }
 
 // flushNeighbors makes the client forget who has which address.

@@ -219,8 +219,11 @@ type deployment struct {
 	replicas int32
 	// nodes that its Pods may run on; all if empty. No two Pods run on one.
 	nodes []string
-	// args of agnhost's netexec, apart from the port.
+	// args of the web server, apart from the port.
 	args []string
+	// streams has the Pods also serve connections to be held, which agnhost's
+	// netexec cannot.
+	streams bool
 	// grace is how long a Pod may take to end, in seconds.
 	grace int64
 	// readiness, if set, replaces the probe of the web server.
@@ -245,13 +248,17 @@ func (d deployment) object() *appsv1.Deployment {
 			PeriodSeconds: 1,
 		}
 	}
+	server := corev1.Container{
+		Name:           "netexec",
+		Image:          agnhost,
+		Args:           append([]string{"netexec", "--http-port=" + strconv.Itoa(podPort)}, d.args...),
+		ReadinessProbe: d.readiness,
+	}
+	if d.streams {
+		server.Name, server.Image, server.Args = "streamer", "streamer", server.Args[1:]
+	}
 	pod := corev1.PodSpec{
-		Containers: []corev1.Container{{
-			Name:           "netexec",
-			Image:          agnhost,
-			Args:           append([]string{"netexec", "--http-port=" + strconv.Itoa(podPort)}, d.args...),
-			ReadinessProbe: d.readiness,
-		}},
+		Containers: []corev1.Container{server},
 		Affinity: &corev1.Affinity{
 			NodeAffinity: onNodes(d.nodes),
 			PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
@@ -339,4 +346,11 @@ func (e *env) waitGone(service string) {
 		_, err := e.lab.kube.CoreV1().Services(e.namespace).Get(ctx, service, metav1.GetOptions{})
 		return apierrors.IsNotFound(err), fmt.Sprint(err)
 	})
+}
+
+func (e *env) deleteDeployment(name string) {
+	e.Helper()
+	if err := e.lab.kube.AppsV1().Deployments(e.namespace).Delete(e.ctx, name, metav1.DeleteOptions{}); err != nil {
+		e.Error(err)
+	}
 }

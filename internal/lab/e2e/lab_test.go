@@ -154,6 +154,12 @@ func (l *testLab) node(mac string) string {
 	return mac
 }
 
+// isNode reports whether the MAC is that of a node.
+func (l *testLab) isNode(mac string) bool {
+	host, err := l.Plan().Host(l.node(mac))
+	return err == nil && host.IsNode()
+}
+
 // otherNodes returns the nodes except some.
 func (l *testLab) otherNodes(except ...string) []string {
 	var names []string

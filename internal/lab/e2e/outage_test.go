@@ -65,7 +65,7 @@ func testAPIServerFrozen(e *env) {
 
 // serviceWithout returns a Service of the fleet that has none of the addresses,
 // and so may go while they are probed.
-func (f fleet) serviceWithout(probed []netip.Addr) string {
+func (f *fleet) serviceWithout(probed []netip.Addr) string {
 	f.Helper()
 	for i := range f.addresses {
 		name := fmt.Sprintf("web-%d", i)
@@ -96,7 +96,7 @@ func (e *env) waitSteady(addresses ...netip.Addr) {
 }
 
 // otherOwner returns a node that owns something, but not what the victim owns.
-func (f fleet) otherOwner() string {
+func (f *fleet) otherOwner() string {
 	f.Helper()
 	if len(f.kept) == 0 {
 		f.Fatalf("%s owns everything", f.victim)
@@ -106,7 +106,7 @@ func (f fleet) otherOwner() string {
 
 // loseSpectator cuts a node while nobody can be asked about it, and lets it come
 // back.
-func (f fleet) loseSpectator(node string) {
+func (f *fleet) loseSpectator(node string) {
 	f.Helper()
 	f.Cleanup(func() {
 		if err := f.lab.Heal(node); err != nil {

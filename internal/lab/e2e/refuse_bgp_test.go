@@ -193,6 +193,9 @@ func bgpAdvertisementRefusals() []refusal {
 	for _, text := range []string{"65536:1", "1:65536", "1:2:3", "1:", ":1", "large:1:2", "large:1:2:4294967296", "large:1:2:3:4", "extended:1:2", "-1:2", "a b", "1a", "no-export-"} {
 		table = append(table, badSpec("community "+text, fmt.Sprintf("{communities: [%q]}", text), "spec.communities[0]", "must be two numbers up to 65535"))
 	}
+	for _, text := range []string{"llgr-stale", "65535:6", "65535:00006"} {
+		table = append(table, badSpec("community "+text, fmt.Sprintf("{communities: [%q]}", text), "spec.communities[0]", "no router would be told the route"))
+	}
 	for _, field := range []string{"ipAddressPoolSelectors", "nodeSelectors", "peerSelectors", "serviceSelectors"} {
 		table = append(table,
 			badSpec("no "+field, "{"+field+": []}", "spec."+field, "should have at least 1 items"),
@@ -229,6 +232,7 @@ func communityRefusals() []refusal {
 	for _, value := range []string{"65536:1", "1:65536", "111", "1:2:3", "large:1:2", "large:1:2:4294967296", "no-export", "LARGE:1:2:3"} {
 		table = append(table, badSpec("value "+value, one("a", value), "spec.communities[0].value", "must be two numbers up to 65535"))
 	}
+	table = append(table, badSpec("value of llgr-stale", one("a", "65535:6"), "spec.communities[0].value", "no router would be told the route"))
 	return table
 }
 

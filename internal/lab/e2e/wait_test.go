@@ -77,3 +77,18 @@ func (e *env) stays(what string, duration time.Duration, check func(context.Cont
 		}
 	}
 }
+
+// pause lets time pass, for a reason.
+func (e *env) pause(duration time.Duration, reason string) {
+	e.Helper()
+	e.pauseUntil(time.Now().Add(duration), reason)
+}
+
+func (e *env) pauseUntil(moment time.Time, reason string) {
+	e.Helper()
+	select {
+	case <-e.ctx.Done():
+		e.Fatalf("the run ends during a pause because %s", reason)
+	case <-time.After(time.Until(moment)):
+	}
+}

@@ -218,14 +218,14 @@ func address4or6(prefix netip.Prefix) *netlink.Addr {
 	return address
 }
 
-// addRoutes runs in the host's namespace. Every host but the two clients knows
-// where Pods are, as a network plugin or a fabric would tell it; the router does
+// addRoutes runs in the host's namespace. Every host but the two clients and the
+// stranger knows where Pods are, as a network plugin or a fabric would tell it; the router does
 // so that Pods can talk to the clients.
 func (n Network) addRoutes(host Host) error {
 	if err := addDefaultRoutes(host.Gateways); err != nil {
 		return err
 	}
-	if host.Name == Client || host.Name == WANClient {
+	if host.Name == Client || host.Name == WANClient || host.Name == Stranger {
 		return nil
 	}
 	for _, node := range n.plan.Nodes() {

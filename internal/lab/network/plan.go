@@ -18,6 +18,9 @@ const (
 	Router2      = "router2"
 	Client       = "client"
 	WANClient    = "wan-client"
+	// Stranger is beside the nodes and knows nothing of the cluster. It is there to
+	// take addresses that are not its own.
+	Stranger = "stranger"
 
 	Ethernet = "ethernet"
 	WAN      = "wan"
@@ -95,7 +98,7 @@ func (h Host) IPs() []netip.Addr {
 type Plan struct {
 	Family Family `json:"ipFamily"`
 	// Hosts in the order control-plane, router, perhaps router2, client, wan-client,
-	// node-1 ….
+	// stranger, node-1 ….
 	Hosts []Host `json:"hosts"`
 	// Ethernet has the prefixes of the network the nodes are on, one per family;
 	// WAN those of the network behind the router.
@@ -135,7 +138,9 @@ func NewPlan(nodes int, family Family) (Plan, error) {
 		MAC:       "02:00:ac:15:00:02",
 		Gateways:  []netip.Addr{netip.MustParseAddr("172.21.0.1"), netip.MustParseAddr("fd00:172:21::1")},
 	}
-	plan.Hosts = []Host{ethernetHost(ControlPlane, 2, family), router, ethernetHost(Client, 3, Dual), wanClient}
+	plan.Hosts = []Host{
+		ethernetHost(ControlPlane, 2, family), router, ethernetHost(Client, 3, Dual), wanClient, ethernetHost(Stranger, 5, Dual),
+	}
 	for n := 1; n <= nodes; n++ {
 		node := ethernetHost(NodeName(n), 10+n, family)
 		node.PodCIDRs = pick(family, ofPrefix, prefixes(

@@ -8,38 +8,6 @@ import (
 	"github.com/berth-lb/berth/internal/lab"
 )
 
-func newCutCommand(global *globalFlags) *cobra.Command {
-	silent := false
-	cmd := &cobra.Command{
-		Use:   "cut HOST",
-		Short: "Pull a host's network cable",
-		Long: `Pull the cable of a node, or of another host, out of the Ethernet: its interface
-loses carrier, and neither the other hosts nor the API server can reach it. With
---silent the interface keeps carrier and packets are dropped without notice.`,
-		Example: "  lab cut node-2\n  lab cut --silent node-2",
-		Args:    arguments(1, 1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			cluster, err := global.open()
-			if err != nil {
-				return err
-			}
-			if silent {
-				return cluster.CutSilently(args[0])
-			}
-			return cluster.Cut(args[0])
-		},
-	}
-	cmd.Flags().BoolVar(&silent, "silent", false, "drop all packets, but leave carrier")
-	return cmd
-}
-
-func newHealCommand(global *globalFlags) *cobra.Command {
-	return onCluster(global, &cobra.Command{
-		Use:   "heal HOST",
-		Short: "Plug a host's network cable in again",
-	}, (*lab.Cluster).Heal)
-}
-
 func newCrashCommand(global *globalFlags) *cobra.Command {
 	return onCluster(global, &cobra.Command{
 		Use:   "crash NODE",
@@ -52,7 +20,7 @@ containers. The node's kernel keeps its addresses and rules.`,
 func newBootCommand(global *globalFlags) *cobra.Command {
 	return onCluster(global, &cobra.Command{
 		Use:   "boot NODE",
-		Short: "Start a crashed node again",
+		Short: "Start a crashed node again, or its kube-proxy",
 	}, (*lab.Cluster).Boot)
 }
 
@@ -102,8 +70,9 @@ func newKillCommand(global *globalFlags) *cobra.Command {
 		Short: "End the containers of an image on a node",
 		Long: `Send SIGTERM, or SIGKILL with -9, to the containers on a node that run an image.
 Registry and tag of the image do not matter. The node restarts them as Kubernetes
-does.`,
-		Example: "  lab kill node-1 speaker\n  lab kill node-1 speaker -9",
+does. kube-proxy, which is no container here, can be killed by its name as well; only
+lab boot starts it again.`,
+		Example: "  lab kill node-1 speaker\n  lab kill node-1 speaker -9\n  lab kill node-1 kube-proxy -9",
 		Args:    arguments(2, 2),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cluster, err := global.open()

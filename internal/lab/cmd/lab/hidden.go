@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/berth-lb/berth/internal/lab/agent"
 	"github.com/berth-lb/berth/internal/lab/forward"
+	"github.com/berth-lb/berth/internal/lab/streamer"
 )
 
 // The commands in this file are what the lab's background processes run. They
@@ -73,4 +76,25 @@ func newPauseCommand() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+func newStreamerCommand() *cobra.Command {
+	port, delay := 80, 0
+	cmd := &cobra.Command{
+		Use:    "streamer",
+		Short:  "Serve /download, /echo, /hostname, /clientip and /healthz",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			listener, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+			if err != nil {
+				return err
+			}
+			return streamer.Run(cmd.Context(), listener, time.Duration(delay)*time.Second)
+		},
+	}
+	// As agnhost's netexec calls them.
+	cmd.Flags().IntVar(&port, "http-port", port, "port to listen on")
+	cmd.Flags().IntVar(&delay, "delay-shutdown", delay, "seconds to go on after SIGTERM")
+	return cmd
 }

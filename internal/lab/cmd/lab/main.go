@@ -65,11 +65,11 @@ everything it made with ` + "`lab down`" + `.`,
 	addGroup(root, "Start and look:",
 		newUpCommand(flags), newStatusCommand(flags), newKubectlCommand(flags), newKubeconfigCommand(flags), newDownCommand(flags))
 	addGroup(root, "Be somewhere in it:",
-		newExecCommand(flags), newProbeCommand(flags), newRouterCommand(flags))
+		newExecCommand(flags), newProbeCommand(flags), newHoldCommand(flags), newRouterCommand(flags))
 	addGroup(root, "Break and mend:",
-		newCutCommand(flags), newHealCommand(flags), newKillCommand(flags),
+		newCutCommand(flags), newPartitionCommand(flags), newSquatCommand(flags), newDeafenCommand(flags), newHealCommand(flags), newKillCommand(flags),
 		newFreezeCommand(flags), newThawCommand(flags), newCrashCommand(flags), newBootCommand(flags))
-	root.AddCommand(newForwardCommand(), newAgentCommand(), newPauseCommand())
+	root.AddCommand(newForwardCommand(), newAgentCommand(), newPauseCommand(), newStreamerCommand())
 	return root
 }
 
