@@ -79,11 +79,14 @@ type order struct {
 	addr       netip.Addr
 	interfaces []string
 	disregard  []ether.MAC
+	// first says that it is not in use yet.
+	first bool
 }
 
 // finding is what came of it.
 type finding struct {
 	addr   netip.Addr
+	first  bool
 	rival  ether.MAC
 	ifname string // "" if the address is free
 	err    error
@@ -122,7 +125,7 @@ func (c *conflicts) run(ctx context.Context) error {
 func (c *conflicts) look(ctx context.Context, o order) {
 	bounded, cancel := context.WithTimeout(ctx, detectPatience)
 	defer cancel()
-	f := finding{addr: o.addr}
+	f := finding{addr: o.addr, first: o.first}
 	var errs []error
 	for _, name := range o.interfaces {
 		rival, found, err := c.detector.Detect(bounded, name, o.addr, o.disregard...)
@@ -172,6 +175,7 @@ func (c *conflicts) conclude(f finding) {
 	now := c.clock.Now()
 	k := c.known[f.addr]
 	switch {
+	case k == nil && !f.first: // nobody needs to know any more
 	case f.ifname != "" && k == nil:
 		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, beforeUse: true, yields: true, checked: now}
 		level.Warn(c.logger).Log("msg", "another host has an address that was about to be announced; it is not announced", "address", f.addr, "mac", f.rival, "interface", f.ifname)
@@ -214,7 +218,9 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 		if !have || c.checked[addr] || c.known[addr] != nil {
 			continue
 		}
-		c.order(s.orderFor(addr, announcement.Interfaces))
+		o := s.orderFor(addr, announcement.Interfaces)
+		o.first = true
+		c.order(o)
 		p.withheld[addr] = "finding out whether another host has it"
 		delete(p.desired, addr)
 	}
