@@ -237,6 +237,9 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 		delete(c.known, addr)
 		return time.Time{}
 	}
+	if owned && !k.beforeUse {
+		k.yields = p.yields[addr] && c.detector != nil // users may change their minds
+	}
 	if !k.yields {
 		due := k.lastSeen.Add(conflictMemory)
 		if !s.clock.Now().Before(due) {
