@@ -221,7 +221,7 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 		o := s.orderFor(addr, announcement.Interfaces)
 		o.first = true
 		c.order(o)
-		p.withheld[addr] = "finding out whether another host has it"
+		p.withheld[addr] = withheld{checking, "finding out whether another host has it"}
 		delete(p.desired, addr)
 	}
 	return again
@@ -249,7 +249,7 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 		return due
 	}
 	if owned {
-		p.withheld[addr] = fmt.Sprintf("another host has it (%s on %s of node %s)", k.mac, k.ifname, s.self)
+		p.withheld[addr] = withheld{conflicting, fmt.Sprintf("another host has it (%s on %s of node %s)", k.mac, k.ifname, s.self)}
 		delete(p.desired, addr)
 	} else {
 		announcement.Interfaces = []string{k.ifname}

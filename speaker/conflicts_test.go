@@ -118,9 +118,7 @@ func TestFirstUseWaitsForAnAnswer(t *testing.T) {
 		s.start()
 		s.wantOwned(v6) // it was its own already
 		s.wantClaims(claims{addr(v6): {Term: 1}})
-		if said := s.says(); strings.Contains(said, v1beta1.ReasonAddressConflict) {
-			t.Errorf("says %s though nobody has the address", said)
-		}
+		s.wantSaid(`"reason":"PartlyAnnounced"`, v4+" is not announced: finding out whether another host has it")
 		s.pass(detection)
 		s.wantOwned(v4, v6)
 		s.wantClaims(claims{addr(v4): {Term: 1}, addr(v6): {Term: 1}})
@@ -184,6 +182,7 @@ func TestAllAddressesConflict(t *testing.T) {
 		d.hosts[addr(v4)], d.hosts[addr(v6)] = foreign, foreign
 		s.group.view.Settled = true
 		s.start()
+		s.wantSaid(`"reason":"CheckingForConflict"`)
 		s.pass(detection)
 		s.wantSaid(`"reason":"AddressConflict"`)
 		d.mu.Lock()
