@@ -80,11 +80,14 @@ type order struct {
 	addr       netip.Addr
 	interfaces []string
 	disregard  []ether.MAC
+	// first says that it is not in use yet.
+	first bool
 }
 
 // finding is what came of it.
 type finding struct {
 	addr   netip.Addr
+	first  bool
 	rival  ether.MAC
 	ifname string // "" if the address is free
 	err    error
@@ -123,7 +126,7 @@ func (c *conflicts) run(ctx context.Context) error {
 func (c *conflicts) look(ctx context.Context, o order) {
 	bounded, cancel := context.WithTimeout(ctx, detectPatience)
 	defer cancel()
-	f := finding{addr: o.addr}
+	f := finding{addr: o.addr, first: o.first}
 	var errs []error
 	for _, name := range o.interfaces {
 		rival, found, err := c.detector.Detect(bounded, name, o.addr, o.disregard...)
@@ -173,6 +176,7 @@ func (c *conflicts) conclude(f finding) {
 	now := c.clock.Now()
 	k := c.known[f.addr]
 	switch {
+	case k == nil && !f.first: // nobody needs to know any more
 	case f.ifname != "" && k == nil:
 		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, beforeUse: true, yields: true, checked: now}
 		level.Warn(c.logger).Log("msg", "another host has an address that was about to be announced; it is not announced", "address", f.addr, "mac", f.rival, "interface", f.ifname)
@@ -215,8 +219,10 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 		if !have || c.checked[addr] || c.known[addr] != nil {
 			continue
 		}
-		c.order(s.orderFor(addr, announcement.Interfaces))
-		p.withheld[addr] = "finding out whether another host has it"
+		o := s.orderFor(addr, announcement.Interfaces)
+		o.first = true
+		c.order(o)
+		p.withheld[addr] = withheld{checking, "finding out whether another host has it"}
 		delete(p.desired, addr)
 	}
 	return again
@@ -228,9 +234,12 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time) {
 	c := s.conflicts
 	announcement, owned := p.desired[addr]
-	if !owned && !k.beforeUse {
+	if _, claimed := p.claims[addr]; !claimed && !k.beforeUse {
 		delete(c.known, addr)
 		return time.Time{}
+	}
+	if owned && !k.beforeUse {
+		k.yields = p.yields[addr] && c.detector != nil // users may change their minds
 	}
 	if !k.yields {
 		due := k.lastSeen.Add(conflictMemory)
@@ -242,7 +251,7 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 		return due
 	}
 	if owned {
-		p.withheld[addr] = fmt.Sprintf("another host has it (%s on %s of node %s)", k.mac, k.ifname, s.self)
+		p.withheld[addr] = withheld{conflicting, fmt.Sprintf("another host has it (%s on %s of node %s)", k.mac, k.ifname, s.self)}
 		delete(p.desired, addr)
 	} else {
 		announcement.Interfaces = []string{k.ifname}

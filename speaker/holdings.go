@@ -115,7 +115,10 @@ func (s *speaker) claim(p *plan) (again time.Time) {
 
 // endOffer takes an offer back that nobody has taken for long.
 func (s *speaker) endOffer(addr netip.Addr, c membership.Claim) membership.Claim {
-	if c.To != "" && s.clock.Since(s.offered[addr]) > offerPatience {
+	if c.To != "" && s.clock.Since(s.offered[addr]) >= offerPatience {
+		if s.rebalancing.refused != nil {
+			s.rebalancing.refused[c.To] = true
+		}
 		level.Warn(s.logger).Log("msg", "the node that an address was offered to does not take it", "address", addr, "node", c.To)
 		c.To = ""
 	}

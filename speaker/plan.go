@@ -94,9 +94,18 @@ const (
 	noRouter
 	// cannotAnswer: the owner fails to answer. No plan says so; see describe.
 	cannotAnswer
-	// conflicting: another host has it, or may have. No plan says so; see describe.
+	// conflicting: another host has it. No plan says so; see describe.
 	conflicting
+	// checking: it is being found out whether another host has it. No plan says so;
+	// see describe.
+	checking
 )
+
+// withheld says why a node does not answer for an address that it owns.
+type withheld struct {
+	outcome outcome
+	why     string
+}
 
 // placement is where an address belongs.
 type placement struct {
@@ -133,7 +142,7 @@ type plan struct {
 	first map[netip.Addr]bool
 	// withheld are the addresses that it owns and does not answer for all the same,
 	// with the reason.
-	withheld map[netip.Addr]string
+	withheld map[netip.Addr]withheld
 	// due is when there is to be another plan, if nothing else happens; zero for
 	// never.
 	due time.Time
@@ -168,7 +177,8 @@ func makePlan(in planInput) *plan {
 	p := &plan{
 		config: in.config, nodes: in.nodes, members: j.members, minority: j.minority, placements: map[netip.Addr]*placement{},
 		desired: l2.Desired{}, standIns: l2.Desired{}, claims: map[netip.Addr]membership.Claim{},
-		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]string{}, pending: map[netip.Addr]bool{}, contested: map[netip.Addr]bool{}, rivals: map[netip.Addr]string{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
+		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, contested: map[netip.Addr]bool{},
+		rivals: map[netip.Addr]string{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
 	}
 	for _, s := range in.services {
 		for _, addr := range s.addresses {
@@ -217,7 +227,12 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	default:
 		interfaces := j.interfaces(place.addr)
 		if len(interfaces) == 0 {
-			interfaces = in.held[place.addr].Interfaces // it is about to give the address up
+			// It is about to give the address up. On a link that is gone it answers to
+			// nobody, and must not begin again with it should it come back.
+			interfaces = j.linked(in.held[place.addr].Interfaces)
+		}
+		if len(interfaces) == 0 {
+			break
 		}
 		p.desired[place.addr] = l2.Announcement{Interfaces: interfaces}
 		if j.policy == v1beta1.ConflictYield {

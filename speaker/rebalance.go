@@ -31,6 +31,9 @@ type rebalancing struct {
 	// until is when each rebalance that is under way ends.
 	until map[string]time.Time
 	last  time.Time // offer
+	// refused are the nodes that did not take what they were offered. They are
+	// offered nothing any more, or the rebalance would not end.
+	refused map[string]bool
 }
 
 // active returns the names of the advertisements to rebalance.
@@ -44,6 +47,7 @@ func (r *rebalancing) active(advertisements []*config.L2Advertisement, now time.
 		seen[a.Name] = a.Rebalance
 		if before := r.seen[a.Name]; !first && a.Rebalance != "" && a.Rebalance != before {
 			r.until[a.Name] = now.Add(rebalancePatience)
+			r.refused = map[string]bool{}
 		}
 		if now.Before(r.until[a.Name]) {
 			active[a.Name] = true
@@ -53,29 +57,30 @@ func (r *rebalancing) active(advertisements []*config.L2Advertisement, now time.
 	return active
 }
 
-// offer offers an address to another node, if the plan has such and the last offer
-// is not too recent. It returns when there may be another.
+// offer offers an address to another node, if the plan has such, none is on offer
+// and the last offer is not too recent. It returns when it wants to be called
+// again, if nothing else happens; zero for never.
 func (s *speaker) offer(p *plan, next map[netip.Addr]membership.Claim) (again time.Time) {
 	r, now := &s.rebalancing, s.clock.Now()
-	if len(p.moves) == 0 {
-		return time.Time{}
+	for _, since := range s.offered {
+		again = earlier(again, since.Add(offerPatience))
+	}
+	var addrs []netip.Addr
+	for addr, node := range p.moves {
+		if _, claimed := next[addr]; claimed && !r.refused[node] {
+			addrs = append(addrs, addr)
+		}
+	}
+	if len(addrs) == 0 || len(s.offered) > 0 {
+		return again
 	}
 	for name, until := range r.until {
 		if now.Before(until) {
 			r.until[name] = now.Add(rebalancePatience)
 		}
 	}
-	if due := r.last.Add(offerInterval); now.Before(due) || len(s.offered) > 0 {
-		return later(due, now)
-	}
-	addrs := make([]netip.Addr, 0, len(p.moves))
-	for addr := range p.moves {
-		if _, claimed := next[addr]; claimed {
-			addrs = append(addrs, addr)
-		}
-	}
-	if len(addrs) == 0 {
-		return time.Time{}
+	if due := r.last.Add(offerInterval); now.Before(due) {
+		return due
 	}
 	addr := slices.MinFunc(addrs, netip.Addr.Compare)
 	c := next[addr]
@@ -83,13 +88,5 @@ func (s *speaker) offer(p *plan, next map[netip.Addr]membership.Claim) (again ti
 	next[addr] = c
 	s.offered[addr], r.last = now, now
 	level.Info(s.logger).Log("msg", "offering an address to another node", "address", addr, "node", c.To)
-	return now.Add(offerInterval)
-}
-
-// later returns due, but not what is over.
-func later(due, now time.Time) time.Time {
-	if due.After(now) {
-		return due
-	}
-	return now.Add(offerInterval)
+	return now.Add(offerPatience)
 }

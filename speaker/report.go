@@ -36,6 +36,8 @@ const (
 	reasonNoEndpoints = "NoEndpoints"
 	// reasonFailing: the owner cannot answer; the message says why.
 	reasonFailing = "AnnouncementFailing"
+	// reasonChecking: it is being found out whether another host has the address.
+	reasonChecking = "CheckingForConflict"
 	// reasonNoNode: every node is ineligible; the message says why.
 	reasonNoNode = "NoEligibleNode"
 )
@@ -333,8 +335,8 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 			if failure := failing.of(addr, place.interfaces); failure != "" {
 				result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
 			}
-			if withheld := p.withheld[addr]; withheld != "" {
-				result, why = conflicting, withheld
+			if w, is := p.withheld[addr]; is {
+				result, why = w.outcome, w.why
 			}
 		}
 		if p.late[addr] {
@@ -364,6 +366,8 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 		st.reason = reasonFailing
 	case reasons[conflicting] > 0:
 		st.reason = v1beta1.ReasonAddressConflict
+	case reasons[checking] > 0:
+		st.reason = reasonChecking
 	case reasons[noNode] > 0:
 		st.reason = reasonNoNode
 	case reasons[noEndpoints] > 0:

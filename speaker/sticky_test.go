@@ -89,7 +89,7 @@ func TestWhoHasAnAddress(t *testing.T) {
 		"kube-proxy unwell on all":    {unwell("a", "b", "c"), "is armed", "answers claims 3", "is armed"},
 		"kube-proxy unwell on others": {unwell("a", "c"), "is armed", "answers claims 3", "is armed"},
 		"excluded":                    {func(s *scene) { preferred(1, "name=a")(s); s.node("b").labels[corev1.LabelNodeExcludeBalancers] = "" }, "answers claims 4", "answers claims 3", "is armed"},
-		"no link any more":            {func(s *scene) { preferred(1, "name=a")(s); s.links("b") }, "answers claims 4", "answers claims 3", "is armed"},
+		"no link any more":            {func(s *scene) { preferred(1, "name=a")(s); s.links("b") }, "answers claims 4", "claims 3", "is armed"},
 		"excluded, and there is no other": {func(s *scene) {
 			s.node("b").labels[corev1.LabelNodeExcludeBalancers] = ""
 			excludeOthers(s)
@@ -312,18 +312,37 @@ func forget(name string) func(*scene) {
 	}
 }
 
-// What was claimed as a minority stays provisional until the others have been
-// heard; what a majority has claimed does not become so.
-func TestWhoWasAMinorityIsStillProvisional(t *testing.T) {
+// Who was a minority a moment ago does not know yet what the others have done: what
+// it claims stays provisional, and so is what it takes, unless from somebody who is
+// there and knows.
+func TestAfterAMinority(t *testing.T) {
 	t.Parallel()
-	for _, provisional := range []bool{false, true} {
-		s := newScene()
-		s.claim("b", membership.Claim{Term: 3, Provisional: provisional}, v4)
-		s.wasMinority = true
-		p := s.planAs("b")
-		if c := p.claims[addr(v4)]; c != (membership.Claim{Term: 3, Provisional: provisional}) || p.minority {
-			t.Errorf("claims %+v, minority: %v; want provisional %v", c, p.minority, provisional)
-		}
+	for name, tt := range map[string]struct {
+		change func(s *scene)
+		want   string
+	}{
+		"provisional":           {func(s *scene) { s.claim("b", membership.Claim{Term: 3, Provisional: true}, v4) }, "answers claims 3 provisionally"},
+		"not provisional":       {func(s *scene) { s.claim("b", membership.Claim{Term: 3}, v4) }, "answers claims 3"},
+		"taken from the dead":   {func(s *scene) { s.claim("a", membership.Claim{Term: 3}, v4); s.lose("a") }, "answers claims 4 provisionally"},
+		"taken from the living": {func(s *scene) { s.claim("a", membership.Claim{Term: 3}, v4); s.node("a").draining = true }, "answers claims 4"},
+		"taken from the provisional": {
+			func(s *scene) {
+				s.claim("a", membership.Claim{Term: 3, Provisional: true}, v4)
+				s.node("a").draining = true
+			},
+			"answers claims 4 provisionally",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene()
+			preferred(1, "name=b")(s)
+			s.wasMinority = true
+			tt.change(s)
+			if got := s.part("b"); got != tt.want {
+				t.Errorf("%q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 

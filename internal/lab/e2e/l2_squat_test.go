@@ -47,7 +47,7 @@ func (e *env) vacate(addresses ...netip.Addr) {
 
 // testSquatterFirst: a foreign host has an address before it is announced for the
 // first time. It is quarantined, the Service gets another, and is told who has the
-// first; a Service that asked for just this one keeps it, unannounced.
+// first; a Service that asks for just this one is refused it.
 func (f *fleet) testSquatterFirst() {
 	e := newEnv(f.T, f.lab)
 	taken := e.address(0)
@@ -74,11 +74,10 @@ func (f *fleet) testSquatterFirst() {
 	}
 
 	e.createService("asks", annotated(v1beta1.AnnotationLoadBalancerIPs, join(taken)))
-	e.waitCondition("asks", v1beta1.ConditionAnnounced, metav1.ConditionFalse, v1beta1.ReasonAddressConflict)
-	e.waitFor("the condition to name the foreign host", 10*time.Second, func(context.Context) (bool, string) {
-		message := e.announcedMessage("asks")
-		return strings.Contains(message, mac), message
-	})
+	refused := e.waitCondition("asks", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, v1beta1.ReasonAddressConflict)
+	if !strings.Contains(refused.Message, mac) {
+		e.Errorf("the refusal of %s does not name %s: %s", join(taken), mac, refused.Message)
+	}
 	e.expectOnlyStranger(taken)
 }
 
