@@ -70,6 +70,7 @@ type conflict struct {
 	beforeUse bool
 	// yields says that this node does not answer for the address meanwhile.
 	yields   bool
+	told     bool      // that users know
 	checked  time.Time // when it was last looked for
 	defended time.Time
 }
@@ -246,6 +247,7 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 			delete(c.known, addr)
 			return time.Time{}
 		}
+		p.rivals[addr] = fmt.Sprintf("another host, %s, speaks for it too", k.mac)
 		return due
 	}
 	if owned {
@@ -305,6 +307,7 @@ func (s *speaker) meetRival(r l2.Rival) bool {
 			"interface", r.Interface, "yields", k.yields)
 	}
 	fresh := k.lastSeen.IsZero() || k.mac != r.MAC
+	k.told = k.told && k.mac == r.MAC
 	k.mac, k.ifname, k.lastSeen = r.MAC, r.Interface, now
 	if !k.yields && now.Sub(k.defended) >= defendInterval {
 		k.defended = now
@@ -345,13 +348,24 @@ func (c *conflicts) report() []v1beta1.AddressConflict {
 	return all
 }
 
-// of says in words who else has the address, or "".
-func (c *conflicts) of(addr netip.Addr) string {
-	k := c.known[addr]
-	if k == nil {
-		return ""
+// news returns what users have to be told of conflicts that are new.
+func (c *conflicts) news(self string) map[netip.Addr]string {
+	var news map[netip.Addr]string
+	for addr, k := range c.known {
+		if k.told {
+			continue
+		}
+		k.told = true
+		if news == nil {
+			news = map[netip.Addr]string{}
+		}
+		what := "it is announced all the same, in defence of it"
+		if k.yields {
+			what = "it is not announced meanwhile"
+		}
+		news[addr] = fmt.Sprintf("another host, %s, has %s as seen on %s of node %s; %s", k.mac, addr, k.ifname, self, what)
 	}
-	return fmt.Sprintf("another host with the MAC %s speaks for it too on %s", k.mac, k.ifname)
+	return news
 }
 
 // signal puts a value into a channel of capacity one unless one is there.

@@ -39,6 +39,10 @@ type holdings struct {
 	// standingInFor are the nodes for which it answers.
 	standingInFor []string
 	rebalancing   rebalancing
+	// pendingSince is since when other nodes have not claimed what they own.
+	pendingSince map[netip.Addr]time.Time
+	// accusedSince is since when others do not hear this node; see audit.go.
+	accusedSince time.Time
 }
 
 func newHoldings() holdings {

@@ -20,10 +20,11 @@ type layer2 struct {
 	members   members
 	others    others
 	conflicts *conflicts
+	audits    *audits
 	tasks     []daemon.Task
 }
 
-func newLayer2(d deps, members *membership.Membership) (*layer2, error) {
+func newLayer2(d deps, members *membership.Membership, m *metrics) (*layer2, error) {
 	o := d.options.layer2
 	links := netif.New(netif.Config{Logger: d.logger})
 	announcer, err := l2.New(l2.Config{Links: links, Logger: d.logger, Metrics: l2.NewMetrics(d.registry), Refresh: o.refresh})
@@ -56,6 +57,7 @@ func newLayer2(d deps, members *membership.Membership) (*layer2, error) {
 	l := &layer2{
 		links: links, announcer: announcer, members: loopGroup{members, news.to[0]}, others: nodeWatch{nodes},
 		conflicts: newConflicts(detects, clock.RealClock{}, d.logger),
+		audits:    newAudits(prober, d.logger, m.unheard.Inc),
 	}
 	l.tasks = []daemon.Task{
 		{Name: "links", Run: links.Run},
@@ -64,6 +66,7 @@ func newLayer2(d deps, members *membership.Membership) (*layer2, error) {
 		{Name: "membership news", Run: news.run},
 		{Name: "node watch", Run: nodes.Run},
 		{Name: "conflicts", Run: l.conflicts.run},
+		{Name: "audits", Run: l.audits.run},
 	}
 	return l, nil
 }

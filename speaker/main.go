@@ -161,7 +161,8 @@ func speak(asked, working context.Context, d deps) error {
 	if err != nil {
 		return err
 	}
-	network, err := newLayer2(d, group)
+	metrics := newMetrics(d.registry)
+	network, err := newLayer2(d, group, metrics)
 	if err != nil {
 		return err
 	}
@@ -175,7 +176,7 @@ func speak(asked, working context.Context, d deps) error {
 	s := newSpeaker(speaker{
 		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.k8s.Class, d.options.port, clock.RealClock{}),
 		links: network.links, members: network.members, others: network.others, announcer: network.announcer,
-		conflicts: network.conflicts, proxy: proxy, standIns: d.options.layer2.standIn, watchPort: d.options.layer2.watchPort,
+		conflicts: network.conflicts, audits: network.audits, proxy: proxy, standIns: d.options.layer2.standIn, watchPort: d.options.layer2.watchPort,
 		reporter: newReporter(reporter{
 			self: d.options.node, services: cache.Services, writer: writer, events: events, clock: clock.RealClock{},
 		}),
@@ -184,7 +185,7 @@ func speak(asked, working context.Context, d deps) error {
 			clock: clock.RealClock{}, logger: d.logger,
 		}),
 		nodeState: &nodeReporter{writer: nodeStates, logger: d.logger},
-		clock:     clock.RealClock{}, logger: d.logger, health: d.health, metrics: newMetrics(d.registry),
+		clock:     clock.RealClock{}, logger: d.logger, health: d.health, metrics: metrics,
 	})
 
 	working, stop := context.WithCancel(working)

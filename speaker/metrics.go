@@ -12,6 +12,7 @@ type metrics struct {
 	planDuration prometheus.Histogram
 	rivals       *prometheus.CounterVec
 	standingIn   prometheus.Gauge
+	unheard      prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -33,6 +34,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "Time to decide about all addresses once. Its count is the number of plans made.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 9),
 		}),
+		unheard: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "berth_speaker_audits_failed_total",
+			Help: "Questions for an address to the living speaker that owns it that were not answered.",
+		}),
 		standingIn: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "berth_speaker_standing_in_nodes",
 			Help: "Nodes whose speaker is away and for which this node answers.",
@@ -42,7 +47,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Times that another station was heard to speak for an address of this node, by who it is: a speaker or a foreign host.",
 		}, []string{"who"}),
 	}
-	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration, m.rivals, m.standingIn)
+	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration, m.rivals, m.standingIn, m.unheard)
 	m.owned.WithLabelValues("ipv4")
 	m.owned.WithLabelValues("ipv6")
 	m.rivals.WithLabelValues("speaker")

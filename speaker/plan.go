@@ -148,8 +148,13 @@ type plan struct {
 	due time.Time
 	// minority says that it sees a minority of the speakers.
 	minority bool
+	// pending are the addresses that other nodes own but have not claimed yet; late
+	// those of them that should have been long since.
+	pending, late map[netip.Addr]bool
 	// contested are those that it owns and others claim too.
 	contested map[netip.Addr]bool
+	// rivals says of those that it owns and a foreign host has too who that is.
+	rivals map[netip.Addr]string
 	// yields are those to give up to a foreign host that has them.
 	yields map[netip.Addr]bool
 	// moves are where it should offer addresses that it owns, in a rebalance.
@@ -172,7 +177,8 @@ func makePlan(in planInput) *plan {
 	p := &plan{
 		config: in.config, nodes: in.nodes, members: j.members, minority: j.minority, placements: map[netip.Addr]*placement{},
 		desired: l2.Desired{}, standIns: l2.Desired{}, claims: map[netip.Addr]membership.Claim{},
-		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, contested: map[netip.Addr]bool{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
+		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, contested: map[netip.Addr]bool{},
+		rivals: map[netip.Addr]string{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
 	}
 	for _, s := range in.services {
 		for _, addr := range s.addresses {
@@ -204,8 +210,12 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	if d.Claims {
 		p.claims[place.addr] = membership.Claim(d.Claim)
 	}
-	if node, contested := j.book.Holder(place.addr); contested && node == j.self.Node {
+	holder, contested := j.book.Holder(place.addr)
+	if contested && holder == j.self.Node {
 		p.contested[place.addr] = true
+	}
+	if place.owner >= 0 && place.owner != j.self.Node && holder != place.owner {
+		p.pending[place.addr] = true
 	}
 	switch {
 	case !d.Answer:

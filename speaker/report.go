@@ -55,6 +55,7 @@ type statusWriter interface {
 // eventSender tells users of transitions.
 type eventSender interface {
 	Normal(svc *corev1.Service, reason, message string)
+	Warning(svc *corev1.Service, reason, message string)
 }
 
 // reporter tells users what is announced where. Of all speakers, one reports on
@@ -113,6 +114,7 @@ func (r *reporter) report(p *plan, services []*service, view reportView) (again 
 			continue
 		}
 		r.tellTakeovers(p, s, object, view.held)
+		r.tellConflicts(s, object, view.conflicts)
 		by, owned := p.reporterOf(s, live)
 		if by != r.self || !owned && !quorum {
 			continue
@@ -137,6 +139,9 @@ type reportView struct {
 	speakers int
 	// held are the addresses that this node answered for before the plan.
 	held l2.Desired
+	// conflicts are the addresses of this node that foreign hosts have been found to
+	// have since the last report, with what to tell of it.
+	conflicts map[netip.Addr]string
 	// failing is what keeps this node from answering on an interface.
 	failing failures
 }
@@ -266,6 +271,16 @@ func (r *reporter) tellTakeovers(p *plan, s *service, object *corev1.Service, he
 	}
 }
 
+// tellConflicts sends an event for each address of the Service that a foreign host
+// has been found to have.
+func (r *reporter) tellConflicts(s *service, object *corev1.Service, conflicts map[netip.Addr]string) {
+	for _, addr := range s.addresses {
+		if text, found := conflicts[addr]; found {
+			r.events.Warning(object, v1beta1.ReasonAddressConflict, text)
+		}
+	}
+}
+
 // says reports whether one of the sentences in the message of a condition begins
 // with the text. A mere search would find 1.2.3.4 in 11.2.3.4.
 func says(message, text string) bool {
@@ -324,7 +339,14 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 				result, why = w.outcome, w.why
 			}
 		}
+		if p.late[addr] {
+			result = cannotAnswer
+			why = "node " + p.ownerOf(place) + " should announce it but does not yet; see its NodeState for conflicts, or its log"
+		}
 		l2 := byWhom(addr, p.ownerOf(place), place.interfaces)
+		if rival := p.rivals[addr]; rival != "" {
+			l2 += ", though " + rival
+		}
 		if result != announced {
 			l2 = fmt.Sprintf("%s is not announced: %s", addr, why)
 		}

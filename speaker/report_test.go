@@ -55,6 +55,10 @@ func (w *fakeWriter) Set(key k8s.Key, patch []byte) {
 
 type fakeEvents struct{ d *desk }
 
+func (e fakeEvents) Warning(svc *corev1.Service, reason, message string) {
+	e.Normal(svc, reason, message)
+}
+
 func (e fakeEvents) Normal(svc *corev1.Service, reason, message string) {
 	e.d.events = append(e.d.events, fmt.Sprintf("%s %s: %s", reason, svc.Name, message))
 }

@@ -90,6 +90,7 @@ type speaker struct {
 	others    others
 	announcer announcer
 	conflicts *conflicts
+	audits    *audits
 	proxy     proxyState
 	standIns  bool   // whether speakers stand in for each other
 	watchPort uint16 // where the others notice the end of this one
@@ -191,6 +192,8 @@ func (s *speaker) run(ctx context.Context) error {
 			touched = true
 		case rival := <-s.announcer.Rivals():
 			touched = s.meetRival(rival)
+		case <-s.audits.changed:
+			s.tellOthers(s.members.View())
 		case <-s.conflicts.changes():
 			touched = true
 		case <-ready:
@@ -258,7 +261,7 @@ func (s *speaker) lookAtLinks() {
 // gained. What it claimed before it was restarted stays its own meanwhile.
 func (s *speaker) tellOthers(view *membership.View) {
 	tell := s.info
-	tell.Sessions = s.routers.established()
+	tell.Sessions, tell.Mute = s.routers.established(), s.audits.found()
 	tell.ProxyDown, tell.WatchPort = s.proxy.down(), s.watchPort
 	switch {
 	case !s.joined:
@@ -306,7 +309,7 @@ func (s *speaker) reportLayer2() *nodeLayer2 {
 
 // checkLag lets announcements that are late count as work that waits.
 func (s *speaker) checkLag() {
-	if s.announcer.Lag() > maxLag {
+	if s.announcer.Lag() > maxLag || s.checkAccusations() {
 		s.health.Queued()
 	} else {
 		s.health.Applied()
@@ -329,10 +332,13 @@ func (s *speaker) converge() time.Duration {
 	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
 	s.apply(p, view)
 	again = earlier(again, p.due)
+	late, due := s.late(p, s.clock.Now())
+	p.late, again = late, earlier(again, due)
+	s.audits.set(s.auditTargets(p))
 	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
 	s.again = earlier(s.again, s.claim(p))
 	if view.Settled {
-		again := s.reporter.report(p, in.services, reportView{members: view, speakers: s.speakers, held: s.held, failing: s.failing})
+		again := s.reporter.report(p, in.services, reportView{members: view, speakers: s.speakers, held: s.held, conflicts: s.conflicts.news(s.self), failing: s.failing})
 		s.again = earlier(s.again, again)
 		s.awaitRouters()
 	} else {
@@ -342,9 +348,7 @@ func (s *speaker) converge() time.Duration {
 		}
 	}
 	s.held = p.desired
-	if s.announcer.Lag() <= maxLag {
-		s.health.Applied()
-	}
+	s.checkLag()
 	return s.clock.Since(start)
 }
 

@@ -273,6 +273,7 @@ func newStage(t *testing.T) *stage {
 		routers: newRouters(routers{
 			node: "a", sessions: newFakeSessions(), bfd: newFakeBFD(), ready: make(chan struct{}), clock: clock.RealClock{}, logger: log.NewNopLogger(),
 		}),
+		audits:    newAudits(nil, log.NewNopLogger(), func() {}),
 		nodeState: &nodeReporter{writer: &fakeWriter{pending: map[k8s.Key][]byte{}}, logger: log.NewNopLogger()},
 		clock:     clock.RealClock{}, logger: log.NewNopLogger(), health: s.health, metrics: newMetrics(prometheus.NewRegistry()),
 	})

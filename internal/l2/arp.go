@@ -59,12 +59,12 @@ func (s self) appendARPReply(b []byte, q query, is MAC) []byte {
 	return ether.AppendARP(b, arp.OperationReply, ether.ARPSide{MAC: is, IP: q.target}, ether.ARPSide{MAC: q.askerMAC, IP: q.asker})
 }
 
-// appendGratuitousARP appends a broadcast frame that updates the caches of all
-// neighbours. As a request it is the announcement of RFC 5227 section 2.3; as a
+// appendGratuitousARP appends a frame that updates the caches of those whom it
+// is sent to, mostly everyone. As a request it is the announcement of RFC 5227 section 2.3; as a
 // reply it follows RFC 5944 section 4.6, which wants the target hardware address
 // to equal the sender's. Some hosts heed only the one, some only the other.
-func (s self) appendGratuitousARP(b []byte, op arp.Operation, addr netip.Addr) []byte {
-	b = ether.AppendHeader(b, ether.Broadcast, s.mac, uint16(ethernet.EtherTypeARP))
+func (s self) appendGratuitousARP(b []byte, to MAC, op arp.Operation, addr netip.Addr) []byte {
+	b = ether.AppendHeader(b, to, s.mac, uint16(ethernet.EtherTypeARP))
 	target := ether.ARPSide{IP: addr}
 	if op == arp.OperationReply {
 		target.MAC = s.mac

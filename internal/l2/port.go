@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/bpf"
 
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/netif"
 )
 
@@ -244,7 +245,7 @@ func (p *port) announce(addr netip.Addr) {
 		return
 	}
 	for _, op := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {
-		p.send(s.appendGratuitousARP(nil, op, addr), p.metrics.gratuitous)
+		p.send(s.appendGratuitousARP(nil, ether.Broadcast, op, addr), p.metrics.gratuitous)
 	}
 }
 
@@ -258,6 +259,10 @@ func (p *port) update(addr netip.Addr, to Asker) {
 		p.send(s.appendNA(nil, naOverride, q, s.mac), p.metrics.updates)
 		return
 	}
+	// Linux takes a change less than a second after the last only from a packet
+	// that looks gratuitous, be it for it alone (neigh/*/locktime); others may
+	// heed just what looks like an answer.
+	p.send(s.appendGratuitousARP(nil, to.MAC, arp.OperationReply, addr), p.metrics.updates)
 	p.send(s.appendARPReply(nil, q, s.mac), p.metrics.updates)
 }
 

@@ -55,13 +55,6 @@ type turn struct {
 	to *Asker
 }
 
-// What a turn costs of the pace. An update is one frame, where an announcement
-// by ARP is two.
-const (
-	announceCost = 1.0
-	updateCost   = 0.5
-)
-
 func newQueue(now time.Time, refresh time.Duration) *queue {
 	return &queue{
 		period: refresh, seed: maphash.MakeSeed(),
@@ -103,13 +96,12 @@ func (q *queue) next(now time.Time) (t turn, ok bool, wait time.Duration) {
 
 	first, repeat := q.first.head(q.current), q.repeat.head(q.current)
 	update := q.updates.head(func(u *updating) bool { return q.updating[u.key] == u })
-	a, cost := first, announceCost
+	a := first
 	switch due := func(a *announcement) bool { return a != nil && !a.due.After(now) }; {
 	case first != nil:
 	case due(repeat) && (update == nil || q.updated):
 		a = repeat
 	case update != nil:
-		cost = updateCost
 	case due(q.refresh.head()):
 		a = q.refresh.head()
 	default:
@@ -119,10 +111,10 @@ func (q *queue) next(now time.Time) (t turn, ok bool, wait time.Duration) {
 		}
 		return turn{}, false, wait
 	}
-	if q.tokens < cost {
-		return turn{}, false, refill(cost - q.tokens)
+	if q.tokens < 1 {
+		return turn{}, false, refill(1 - q.tokens)
 	}
-	q.tokens -= cost
+	q.tokens--
 	if a == nil {
 		q.updated = true
 		return q.update(), true, 0

@@ -194,7 +194,8 @@ func TestUpdatesEndWithTheAddress(t *testing.T) {
 func TestUpdateText(t *testing.T) {
 	t.Parallel()
 	for proto, want := range map[Protocol]string{
-		ARP: "eth0 02:00:00:00:00:01 > 02:00:00:00:00:99 arp operationreply 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.99 at 02:00:00:00:00:99",
+		ARP: "eth0 02:00:00:00:00:01 > 02:00:00:00:00:99 arp operationreply 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.10 at 02:00:00:00:00:01\n" +
+			"eth0 02:00:00:00:00:01 > 02:00:00:00:00:99 arp operationreply 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.99 at 02:00:00:00:00:99",
 		NDP: "eth0 02:00:00:00:00:01 > 02:00:00:00:00:99 na 2001:db8::10 > fe80::99 target 2001:db8::10 is-at 02:00:00:00:00:01 override",
 	} {
 		wire := &FakeWire{}
@@ -236,8 +237,8 @@ func TestTakeoverTellsRecentAskers(t *testing.T) {
 	}
 	f.sent(2, answer) // the update
 	f.sent(1, "operationrequest 192.0.2.10")
-	if v := gather(f.metrics.updates)["eth0/arp"]; v != 1 {
-		t.Errorf("updates_sent_total is %v, want 1", v)
+	if v := gather(f.metrics.updates)["eth0/arp"]; v != 2 {
+		t.Errorf("updates_sent_total is %v, want 2", v)
 	}
 	if got := f.RecentAskers("eth0"); len(got) != 1 || got[0].Addr != ip("192.0.2.99") || got[0].MAC != MAC(peerMAC) {
 		t.Errorf("recent askers: %v", got)

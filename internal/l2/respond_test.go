@@ -170,7 +170,7 @@ func TestGratuitousARPText(t *testing.T) {
 		arp.OperationRequest: "02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff arp operationrequest 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.10 at 00:00:00:00:00:00",
 		arp.OperationReply:   "02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff arp operationreply 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.10 at 02:00:00:00:00:01",
 	} {
-		if got := describe(s.appendGratuitousARP(nil, op, ip("192.0.2.10"))); got != want {
+		if got := describe(s.appendGratuitousARP(nil, ether.Broadcast, op, ip("192.0.2.10"))); got != want {
 			t.Errorf("got %s\nwant %s", got, want)
 		}
 	}

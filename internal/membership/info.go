@@ -19,6 +19,8 @@ type Info struct {
 	Sessions []string
 	// ProxyDown says that the node's kube-proxy is not well: the node should own no address that another can own.
 	ProxyDown bool
+	// Mute are the nodes whose speakers live and do not answer for addresses that they own, as this speaker finds.
+	Mute []string
 	// WatchPort is the TCP port on which the speaker holds connections whose end tells that it is gone; 0 if there is none.
 	WatchPort uint16
 }
@@ -71,7 +73,7 @@ func (l Link) equal(o Link) bool {
 // Equal reports whether both say the same.
 func (i Info) Equal(other Info) bool {
 	return i.Abstains == other.Abstains && i.ProxyDown == other.ProxyDown && i.WatchPort == other.WatchPort &&
-		slices.Equal(i.Sessions, other.Sessions) && slices.EqualFunc(i.Links, other.Links, Link.equal)
+		slices.Equal(i.Sessions, other.Sessions) && slices.Equal(i.Mute, other.Mute) && slices.EqualFunc(i.Links, other.Links, Link.equal)
 }
 
 // normalized returns a copy in canonical order, without invalid or repeated prefixes: two Infos that mean the same are
@@ -99,7 +101,9 @@ func (i Info) normalized() Info {
 	links = slices.CompactFunc(links, func(a, b Link) bool { return a.Name == b.Name })
 	sessions := slices.Clone(i.Sessions)
 	slices.Sort(sessions)
-	i.Links, i.Sessions = links, slices.Compact(sessions)
+	mute := slices.Clone(i.Mute)
+	slices.Sort(mute)
+	i.Links, i.Sessions, i.Mute = links, slices.Compact(sessions), slices.Compact(mute)
 	return i
 }
 
@@ -109,6 +113,7 @@ func (i Info) normalized() Info {
 // people how many there are.
 func (i Info) bounded() (bounded Info, left []string) {
 	i.Sessions = i.Sessions[:min(len(i.Sessions), maxSessions)]
+	i.Mute = i.Mute[:min(len(i.Mute), maxMute)]
 	order := slices.Clone(i.Links)
 	slices.SortStableFunc(order, func(a, b Link) int {
 		return cmp.Compare(min(len(b.Prefixes), 1), min(len(a.Prefixes), 1))

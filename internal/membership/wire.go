@@ -23,6 +23,7 @@ import (
 //	state   = flags [ignored]                             the value of tag 2; without it, no flag is set
 //	session = the bytes of a name                         the value of tag 3
 //	port    = port [ignored]                              the value of tag 4; without it, there is none
+//	mute    = the bytes of a node's name                  the value of tag 5
 //	prefix  = 4 or 6 (1 byte), bits (1 byte), the 4 or 16 bytes of the address
 //	mac     = 6 bytes, all 0 if there is none             addr = a string of 0, 4 or 16 bytes
 //	leave     = node epoch flags standIn [ignored]
@@ -50,6 +51,7 @@ const (
 	tagState   = 2
 	tagSession = 3
 	tagPort    = 4
+	tagMute    = 5
 
 	flagARP = 1 << 0
 	flagNDP = 1 << 1
@@ -74,10 +76,11 @@ const (
 	maxPrefixes = 1024 // of one link
 	maxSession  = 260  // the name of an object and a family
 	maxSessions = 100
+	maxMute     = 8
 	maxRecord   = 1 << 16
 
-	// maxFrame bounds what a record has beside its links: version, node, epoch, seq, state, port and sessions.
-	maxFrame = 1 + 2 + maxNodeName + 2*binary.MaxVarintLen64 + 32 + maxSessions*(1+2+maxSession)
+	// maxFrame bounds what a record has beside its links: version, node, epoch, seq, state, port, sessions and mute nodes.
+	maxFrame = 1 + 2 + maxNodeName + 2*binary.MaxVarintLen64 + 32 + maxSessions*(1+2+maxSession) + maxMute*(1+2+maxNodeName)
 )
 
 var errTruncated = errors.New("message is cut short")
@@ -122,6 +125,9 @@ func newRecord(node string, epoch, seq uint64, info Info) *record {
 	}
 	for _, name := range info.Sessions {
 		raw = appendField(raw, tagSession, []byte(name))
+	}
+	for _, name := range info.Mute {
+		raw = appendField(raw, tagMute, []byte(name))
 	}
 	return &record{node: node, epoch: epoch, seq: seq, info: info, claims: true, raw: raw}
 }
@@ -315,6 +321,11 @@ func (r *record) decodeField(i *Info, tag uint64, value []byte) error {
 			return fmt.Errorf("more than %d sessions, or a name of more than %d bytes", maxSessions, maxSession)
 		}
 		i.Sessions = append(i.Sessions, string(value))
+	case tagMute:
+		if len(value) > maxNodeName || len(i.Mute) == maxMute {
+			return fmt.Errorf("more than %d mute nodes, or a name of more than %d bytes", maxMute, maxNodeName)
+		}
+		i.Mute = append(i.Mute, string(value))
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 // How long the randomized test goes on, unless the environment says so by
 // $BERTH_E2E_CHAOS. $BERTH_E2E_SEED repeats a run's choices.
 const (
-	chaosTime     = 90 * time.Second
+	chaosTime     = time.Minute
 	chaosVariable = "BERTH_E2E_CHAOS"
 	seedVariable  = "BERTH_E2E_SEED"
 )

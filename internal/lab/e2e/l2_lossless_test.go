@@ -17,7 +17,7 @@ import (
 )
 
 // aftermath is for how long connections are watched after something is over.
-const aftermath = 500 * time.Millisecond
+const aftermath = time.Second
 
 // noFailure runs something in whose course no address moves and no connection may
 // fail.
@@ -37,12 +37,12 @@ func (f *fleet) failsAtMost(moves int, what string, addresses []netip.Addr, happ
 	f.pause(aftermath, "what follows from it may come late")
 	for address, r := range running.stop() {
 		underWay := min(moves, r.Errors["connection reset by peer"])
-		f.Logf("%s: %s: %d of %d connections failed: %v; longest gap %s, from %s on",
-			what, address, r.Failed, r.Sent, r.Errors, r.LongestGap, r.GapBegan.Format("15:04:05.000"))
+		tell := f.Logf
 		if r.OK == 0 || r.Failed > underWay {
-			f.Errorf("%s: %d of %d connections to %s failed: %v; longest gap %s, from %s on",
-				what, r.Failed, r.Sent, address, r.Errors, r.LongestGap, r.GapBegan.Format("15:04:05.000"))
+			tell = f.Errorf
 		}
+		tell("%s: %s: %d of %d connections failed: %v; longest gap %s, from %s on",
+			what, address, r.Failed, r.Sent, r.Errors, r.LongestGap, r.GapBegan.Format("15:04:05.000"))
 		f.count(what+", failed connections", r.Failed-underWay)
 		if moves > 0 {
 			f.count(what+", connections under way that were reset", underWay)
@@ -108,12 +108,11 @@ func (c connections) expectHeld(what string) {
 		if err := r.WriteText(&text); err != nil {
 			c.Fatal(err)
 		}
-		c.Logf("%s: %s", what, text.String())
-		broken := 0
+		broken, tell := 0, c.Logf
 		if r.Broken != "" || !r.Connected {
-			broken = 1
-			c.Errorf("%s: %s", what, text.String())
+			broken, tell = 1, c.Errorf
 		}
+		tell("%s: %s", what, text.String())
 		c.count(what+", long-lived connections broken", broken)
 		measured.add(c.row(what+", longest stall of a connection"), time.Duration(r.LongestStall))
 	}
@@ -170,10 +169,9 @@ func (f *fleet) undisturbed(what string, happening func()) {
 	looking.stop()
 	for _, address := range f.addresses {
 		answers := looking.heard(address, began, ended)
-		f.Logf("%s: %s was answered for by %s", what, address, f.describeAnswers(answers))
 		for node := range looking.claims(address, began, ended) {
 			if node != f.owners[address] {
-				f.Errorf("%s: %s is owned by %s, but %s has answered for it", what, address, f.owners[address], node)
+				f.Errorf("%s: %s is owned by %s, but %s has answered for it: %s", what, address, f.owners[address], node, f.describeAnswers(answers))
 			}
 		}
 		measured.add(f.row(what+", longest time without an answer"), longestSilence(answers, began, ended))

@@ -114,7 +114,7 @@ func (f *fleet) testRebalance() {
 			began := time.Now()
 			for _, side := range []string{sideOfVictim, otherSide} {
 				f.patch("l2advertisements", f.advertisement(side), map[string]any{"metadata": map[string]any{
-					"annotations": map[string]string{annotationRebalance: began.Format(time.RFC3339Nano)},
+					"annotations": map[string]string{v1beta1.AnnotationRebalance: began.Format(time.RFC3339Nano)},
 				}})
 			}
 			f.waitBalanced()
@@ -123,10 +123,6 @@ func (f *fleet) testRebalance() {
 		f.look(faultNode)
 	}
 }
-
-// annotationRebalance on an L2Advertisement spreads its addresses anew, once for
-// each new value.
-const annotationRebalance = "berth.dev/rebalance"
 
 // waitBalanced returns when no node owns more than it should: a fair share and half
 // of one.

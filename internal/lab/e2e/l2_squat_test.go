@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,9 +14,6 @@ import (
 	"github.com/berth-lb/berth/internal/lab"
 	"github.com/berth-lb/berth/internal/lab/network"
 )
-
-// reasonAddressConflict of a Service's conditions: another host has an address.
-const reasonAddressConflict = "AddressConflict"
 
 // stranger is the host that takes addresses, by its MAC as well.
 func (e *env) stranger() network.Host {
@@ -51,7 +47,7 @@ func (e *env) vacate(addresses ...netip.Addr) {
 
 // testSquatterFirst: a foreign host has an address before it is announced for the
 // first time. It is quarantined, the Service gets another, and is told who has the
-// first; a Service that asked for just this one keeps it, unannounced.
+// first; a Service that asks for just this one is refused it.
 func (f *fleet) testSquatterFirst() {
 	e := newEnv(f.T, f.lab)
 	taken := e.address(0)
@@ -78,11 +74,10 @@ func (f *fleet) testSquatterFirst() {
 	}
 
 	e.createService("asks", annotated(v1beta1.AnnotationLoadBalancerIPs, join(taken)))
-	e.waitCondition("asks", v1beta1.ConditionAnnounced, metav1.ConditionFalse, reasonAddressConflict)
-	e.waitFor("the condition to name the foreign host", 10*time.Second, func(context.Context) (bool, string) {
-		message := e.announcedMessage("asks")
-		return strings.Contains(message, mac), message
-	})
+	refused := e.waitCondition("asks", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, v1beta1.ReasonAddressConflict)
+	if !strings.Contains(refused.Message, mac) {
+		e.Errorf("the refusal of %s does not name %s: %s", join(taken), mac, refused.Message)
+	}
 	e.expectOnlyStranger(taken)
 }
 
@@ -115,27 +110,16 @@ func (e *env) expectOnlyStranger(addresses []netip.Addr) {
 func (e *env) waitQuarantined(addresses []netip.Addr) {
 	e.Helper()
 	mac := e.stranger().MAC
-	e.waitFor("the pool to quarantine "+join(addresses), 20*time.Second, func(ctx context.Context) (bool, string) {
-		raw, err := e.lab.berth.Get().Resource("ipaddresspools").Name(e.namespace).Do(ctx).Raw()
-		if err != nil {
-			return false, err.Error()
-		}
-		var pool struct {
-			Status struct {
-				Quarantined []struct{ Address, MAC, Node string }
-			}
-		}
-		if err := json.Unmarshal(raw, &pool); err != nil {
-			return false, err.Error()
-		}
+	e.waitFor("the pool to quarantine "+join(addresses), 20*time.Second, func(context.Context) (bool, string) {
+		quarantined := e.pool(e.namespace).Status.Quarantined
 		found := 0
-		for _, q := range pool.Status.Quarantined {
+		for _, q := range quarantined {
 			address, err := netip.ParseAddr(q.Address)
 			if err == nil && slices.Contains(addresses, address) && q.MAC == mac && slices.Contains(e.lab.otherNodes(), q.Node) {
 				found++
 			}
 		}
-		return found == len(addresses), fmt.Sprintf("%+v", pool.Status.Quarantined)
+		return found == len(addresses), fmt.Sprintf("%+v", quarantined)
 	})
 }
 
@@ -197,7 +181,7 @@ func (f *fleet) testSquatterLater() {
 		return strings.Contains(message, mac), message
 	})
 
-	e.patch("l2advertisements", e.namespace, map[string]any{"spec": map[string]any{"onConflict": "Yield"}})
+	e.patch("l2advertisements", e.namespace, map[string]any{"spec": map[string]any{"onConflict": v1beta1.ConflictYield}})
 	e.waitFor("the owner to yield", 20*time.Second, func(context.Context) (bool, string) {
 		all := e.askBriefly(addresses)
 		for _, c := range all {
@@ -216,16 +200,8 @@ func (e *env) waitConflict(node string, address netip.Addr) {
 	e.Helper()
 	mac := e.stranger().MAC
 	e.waitFor(node+" to report that another has "+address.String(), 20*time.Second, func(ctx context.Context) (bool, string) {
-		raw, err := e.lab.berth.Get().Resource("nodestates").Name(node).Do(ctx).Raw()
-		if err != nil {
-			return false, err.Error()
-		}
-		var state struct {
-			Status struct {
-				AddressConflicts []struct{ Address, MAC string }
-			}
-		}
-		if err := json.Unmarshal(raw, &state); err != nil {
+		state := &v1beta1.NodeState{}
+		if err := e.lab.berth.Get().Resource("nodestates").Name(node).Do(ctx).Into(state); err != nil {
 			return false, err.Error()
 		}
 		for _, c := range state.Status.AddressConflicts {

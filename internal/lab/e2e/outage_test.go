@@ -46,7 +46,7 @@ func testAPIServerFrozen(e *env) {
 	}
 
 	// Everything works again: a new Service is served, an old one is silenced.
-	e.createService("new", onPort(90), annotated("berth.dev/allow-shared-ip", "nobody"))
+	e.createService("new", onPort(90), labelled("side", otherSide), annotated("berth.dev/allow-shared-ip", "nobody"))
 	e.deleteService(departing)
 	fresh := e.waitAnnounced("new")
 	for _, address := range fresh {
