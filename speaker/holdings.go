@@ -23,8 +23,9 @@ const minorityHold = 3 * time.Second
 // holdings are what a speaker has told the others about the addresses it owns.
 type holdings struct {
 	// joined says that it has taken up what it claimed before it was restarted.
-	joined bool
-	claims map[netip.Addr]membership.Claim
+	joined   bool
+	joinedAt time.Time
+	claims   map[netip.Addr]membership.Claim
 	// waiting says that it owns addresses that it claims as soon as it answers for
 	// them.
 	waiting bool
@@ -69,7 +70,7 @@ func (s *speaker) join(view *membership.View) {
 	p := makePlan(s.planInput(view))
 	s.claims = p.claims
 	s.members.SetClaims(maps.Clone(s.claims))
-	s.joined = true
+	s.joined, s.joinedAt = true, s.clock.Now()
 	if former := view.Former.Len(); former > 0 {
 		level.Info(s.logger).Log("msg", "taking up what this node owned before", "claimed", former, "kept", len(s.claims))
 	}

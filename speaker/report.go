@@ -113,7 +113,7 @@ func (r *reporter) report(p *plan, services []*service, view reportView) (again 
 		if !ok {
 			continue
 		}
-		r.tellTakeovers(p, s, object, view.held)
+		r.tellTakeovers(p, s, object, view.held, view.restarted)
 		r.tellConflicts(s, object, view.conflicts)
 		by, owned := p.reporterOf(s, live)
 		if by != r.self || !owned && !quorum {
@@ -139,6 +139,8 @@ type reportView struct {
 	speakers int
 	// held are the addresses that this node answered for before the plan.
 	held l2.Desired
+	// restarted says that this node's speaker has only just joined the others.
+	restarted bool
 	// conflicts are the addresses of this node that foreign hosts have been found to
 	// have since the last report, with what to tell of it.
 	conflicts map[netip.Addr]string
@@ -256,9 +258,9 @@ func writerKey(key serviceKey) k8s.Key {
 // tellTakeovers sends an event for each address of the Service that this node
 // has just taken over. After a restart it takes up what the condition says it
 // had; that is no news.
-func (r *reporter) tellTakeovers(p *plan, s *service, object *corev1.Service, held l2.Desired) {
+func (r *reporter) tellTakeovers(p *plan, s *service, object *corev1.Service, held l2.Desired, restarted bool) {
 	var said string
-	if c := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced); c != nil {
+	if c := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced); c != nil && restarted {
 		said = c.Message
 	}
 	for _, addr := range s.addresses {

@@ -32,6 +32,7 @@ type desk struct {
 	reporters map[string]*reporter
 	writers   map[string]*fakeWriter
 	held      map[string]l2.Desired
+	restarted map[string]bool // and not reported since
 	events    []string
 }
 
@@ -69,6 +70,7 @@ func newDesk(t *testing.T) *desk {
 		clock:   clocktesting.NewFakePassiveClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
 		objects: map[serviceKey]*corev1.Service{}, reporters: map[string]*reporter{},
 		writers: map[string]*fakeWriter{}, held: map[string]l2.Desired{},
+		restarted: map[string]bool{},
 	}
 	for _, s := range d.services {
 		d.objects[s.key] = &corev1.Service{ObjectMeta: metav1.ObjectMeta{
@@ -84,6 +86,7 @@ func newDesk(t *testing.T) *desk {
 func (d *desk) restart(node string) {
 	d.writers[node] = &fakeWriter{pending: map[k8s.Key][]byte{}}
 	d.held[node] = l2.Desired{}
+	d.restarted[node] = true
 	d.reporters[node] = newReporter(reporter{self: node, writer: d.writers[node], events: fakeEvents{d}, clock: d.clock})
 }
 
@@ -111,7 +114,10 @@ func (d *desk) report(name string) time.Time {
 	d.planInput.held = d.held[name]
 	p := d.planAs(name)
 	d.reporters[name].services = store
-	again := d.reporters[name].report(p, d.services, reportView{members: d.view, speakers: 3, held: d.held[name]})
+	again := d.reporters[name].report(p, d.services, reportView{
+		members: d.view, speakers: 3, held: d.held[name], restarted: d.restarted[name],
+	})
+	delete(d.restarted, name)
 	d.held[name], d.claimed[name] = p.desired, p.claims
 	return again
 }
