@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
 )
 
 // desk is an API server as far as reporters see one, and a reporter on each
@@ -115,11 +117,19 @@ func (d *desk) report(name string) time.Time {
 	p := d.planAs(name)
 	d.reporters[name].services = store
 	again := d.reporters[name].report(p, d.services, reportView{
-		members: d.view, speakers: 3, held: d.held[name], restarted: d.restarted[name],
+		members: d.view, speakers: 3, held: d.held[name], former: d.former(name),
 	})
 	delete(d.restarted, name)
 	d.held[name], d.claimed[name] = p.desired, p.claims
 	return again
+}
+
+// former is what a speaker that was restarted takes up.
+func (d *desk) former(name string) map[netip.Addr]membership.Claim {
+	if !d.restarted[name] {
+		return nil
+	}
+	return d.claimed[name]
 }
 
 func (d *desk) all() []*corev1.Service {

@@ -341,7 +341,7 @@ func (s *speaker) converge() time.Duration {
 	s.again = earlier(s.again, s.claim(p))
 	if view.Settled {
 		again := s.reporter.report(p, in.services, reportView{
-			members: view, speakers: s.speakers, held: s.held, restarted: s.clock.Since(s.joinedAt) < restartGrace,
+			members: view, speakers: s.speakers, held: s.held, restarted: s.freshlyJoined(), former: s.former,
 			conflicts: s.conflicts.news(s.self), failing: s.failing,
 		})
 		s.again = earlier(s.again, again)
