@@ -221,7 +221,7 @@ func (e *env) waitConflict(node string, address netip.Addr) {
 // waitConflictMetric returns when a speaker counts another host that has its address.
 func (e *env) waitConflictMetric(node string) {
 	e.Helper()
-	const counter = `berth_speaker_rivals_total{kind="foreign"}`
+	const counter = `berth_speaker_rivals_total{who="foreign"}`
 	e.waitFor("the speaker on "+node+" to count a foreign host", 20*time.Second, func(ctx context.Context) (bool, string) {
 		values, err := e.tryMetrics(ctx, e.speakerOf(node), 7957)
 		return values[counter] > 0, fmt.Sprintf("%s is %v (error %v)", counter, values[counter], err)
