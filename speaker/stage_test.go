@@ -176,6 +176,7 @@ type fakeAnnouncer struct {
 	state     atomic.Pointer[l2.State]
 	changed   chan struct{}
 	rivals    chan l2.Rival
+	applied   func(d l2.Desired) // may be nil
 }
 
 func newFakeAnnouncer(t *turn) *fakeAnnouncer {
@@ -194,6 +195,9 @@ func (a *fakeAnnouncer) Apply(d l2.Desired) {
 
 // finish has what is desired be applied, and tells of it.
 func (a *fakeAnnouncer) finish() {
+	if a.applied != nil {
+		a.applied(a.desired)
+	}
 	state := *a.state.Load()
 	state.Addresses = map[netip.Addr][]string{}
 	for addr, announcement := range a.desired {
@@ -263,20 +267,25 @@ func newStage(t *testing.T) *stage {
 	s.group.view = membership.View{Members: []membership.Member{{Node: "a", Known: true}}}
 	s.links.links = []netif.Link{kernelLink(1, "eth0", "192.0.2.1/24", "2001:db8::1/64")}
 	close(s.links.synced)
-	s.speaker = newSpeaker(speaker{
-		self: "a", changes: cache, world: newWorld(cache, k8s.Class{Default: true}, 7956, clock.RealClock{}),
-		links: s.links, members: s.group, others: s.others, announcer: s.l2, proxy: s.proxy, standIns: true, watchPort: 7955,
-		conflicts: newConflicts(nil, clock.RealClock{}, log.NewNopLogger()),
-		reporter: newReporter(reporter{
-			self: "a", services: cache.Services, writer: s.writer, events: fakeEvents{&desk{}}, clock: clock.RealClock{},
-		}),
-		routers: newRouters(routers{
-			node: "a", sessions: newFakeSessions(), bfd: newFakeBFD(), ready: make(chan struct{}), clock: clock.RealClock{}, logger: log.NewNopLogger(),
-		}),
-		audits:    newAudits(nil, log.NewNopLogger(), func() {}),
-		nodeState: &nodeReporter{writer: &fakeWriter{pending: map[k8s.Key][]byte{}}, logger: log.NewNopLogger()},
-		clock:     clock.RealClock{}, logger: log.NewNopLogger(), health: s.health, metrics: newMetrics(prometheus.NewRegistry()),
+	s.speaker = newSpeaker(withDefaults(speaker{
+		self: "a", links: s.links, members: s.group, others: s.others, announcer: s.l2, proxy: s.proxy, health: s.health,
+	}, cache, s.writer))
+	return s
+}
+
+// withDefaults adds to a speaker what is the same in all tests.
+func withDefaults(s speaker, cache *k8s.Cache, writer *fakeWriter) speaker {
+	clk, logger := clock.RealClock{}, log.NewNopLogger()
+	s.changes, s.world = cache, newWorld(cache, k8s.Class{Default: true}, 7956, clk)
+	s.standIns, s.watchPort = true, 7955
+	s.conflicts = newConflicts(nil, clk, logger)
+	s.audits = newAudits(nil, logger, func() {})
+	s.reporter = newReporter(reporter{self: s.self, services: cache.Services, writer: writer, events: fakeEvents{&desk{}}, clock: clk})
+	s.routers = newRouters(routers{
+		node: s.self, sessions: newFakeSessions(), bfd: newFakeBFD(), ready: make(chan struct{}), clock: clk, logger: logger,
 	})
+	s.nodeState = &nodeReporter{writer: &fakeWriter{pending: map[k8s.Key][]byte{}}, logger: logger}
+	s.clock, s.logger, s.metrics = clk, logger, newMetrics(prometheus.NewRegistry())
 	return s
 }
 
