@@ -61,12 +61,6 @@ func (s *stage) detectors() *fakeDetector {
 	return d
 }
 
-// pass lets time pass, and happen what is due.
-func (s *stage) pass(d time.Duration) {
-	time.Sleep(d)
-	synctest.Wait()
-}
-
 // says returns what the condition of default/web was last made to say.
 func (s *stage) says() string {
 	s.writer.mu.Lock()

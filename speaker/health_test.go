@@ -56,7 +56,7 @@ func TestFailingInterfaceIsReported(t *testing.T) {
 		if !strings.Contains(says(), `"reason":"Announced"`) {
 			t.Errorf("reports what may pass in a moment: %s", says())
 		}
-		time.Sleep(2 * time.Second)
+		s.pass(2 * time.Second)
 		s.idle()
 		if got := says(); !strings.Contains(got, `"reason":"PartlyAnnounced"`) ||
 			!strings.Contains(got, v4+" is not announced: its owner a cannot answer: no raw sockets for you; "+v6+" by NDP from a (eth0)") {
@@ -76,17 +76,17 @@ func TestLateAnnouncementsAreUnhealthy(t *testing.T) {
 		s := newStage(t)
 		s.group.view.Settled = true
 		s.start()
-		time.Sleep(time.Minute)
+		s.pass(time.Minute)
 		if err := s.health.Healthy(); err != nil {
 			t.Fatalf("idle, and not healthy: %v", err)
 		}
 		s.l2.lag.Store(int64(time.Minute))
-		time.Sleep(10 * time.Second)
+		s.pass(10 * time.Second)
 		if s.health.Healthy() == nil {
 			t.Error("healthy though announcements are a minute late")
 		}
 		s.l2.lag.Store(0)
-		time.Sleep(2 * time.Second)
+		s.pass(2 * time.Second)
 		if err := s.health.Healthy(); err != nil {
 			t.Errorf("announcements keep up again: %v", err)
 		}

@@ -186,16 +186,14 @@ func TestMinorityHold(t *testing.T) {
 		s.start()
 		provisional := claims{addr(v4): {Term: 1, Provisional: true}, addr(v6): {Term: 1, Provisional: true}}
 		s.wantClaims(provisional)
-		time.Sleep(time.Minute)
+		s.pass(time.Minute)
 		s.join("b", nil)
 		s.group.set(func(*membership.View) {})
 		s.idle()
 		s.wantClaims(provisional)
-		time.Sleep(minorityHold - 200*time.Millisecond)
-		synctest.Wait()
+		s.pass(minorityHold - 200*time.Millisecond)
 		s.wantClaims(provisional)
-		time.Sleep(200 * time.Millisecond)
-		synctest.Wait()
+		s.pass(200 * time.Millisecond)
 		s.wantClaims(claims{addr(v4): {Term: 1}, addr(v6): {Term: 1}})
 	})
 }
@@ -331,7 +329,7 @@ func TestRebalance(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := crowdedStage(t)
-		time.Sleep(time.Minute)
+		s.pass(time.Minute)
 		if offers := s.offers(); len(offers) != 0 {
 			t.Fatalf("offers %v though the annotation was there before", offers)
 		}
@@ -351,13 +349,12 @@ func TestRebalance(t *testing.T) {
 				theirs[a] = membership.Claim{Term: 2}
 			}
 			s.claimAs("b", theirs)
-			time.Sleep(2 * offerInterval)
-			synctest.Wait()
+			s.pass(2 * offerInterval)
 		}
 		if offers := s.offers(); len(offers) != 0 || len(s.group.claims()) != 3 {
 			t.Errorf("offers %v of %v, though half have moved", offers, s.group.claims())
 		}
-		time.Sleep(2 * rebalancePatience)
+		s.pass(2 * rebalancePatience)
 		s.join("c", nil) // has nothing
 		s.group.set(func(*membership.View) {})
 		s.idle()
@@ -381,17 +378,15 @@ func TestOfferNotTaken(t *testing.T) {
 		if len(first) != 1 {
 			t.Fatalf("offers %v", first)
 		}
-		time.Sleep(offerPatience - 100*time.Millisecond)
-		synctest.Wait()
+		s.pass(offerPatience - 100*time.Millisecond)
 		if offers := s.offers(); !slices.Equal(offers, first) {
 			t.Fatalf("offers %v, not %v", offers, first)
 		}
-		time.Sleep(300 * time.Millisecond)
-		synctest.Wait()
+		s.pass(300 * time.Millisecond)
 		if c := s.group.claims()[first[0]]; c.To != "" {
 			t.Errorf("still offers %v", first)
 		}
-		time.Sleep(2 * rebalancePatience)
+		s.pass(2 * rebalancePatience)
 		if offers := s.offers(); len(offers) != 0 {
 			t.Errorf("offers %v for ever", offers)
 		}
@@ -418,12 +413,11 @@ func TestOnlyOfferNotTaken(t *testing.T) {
 		if offers := s.offers(); len(offers) != 1 {
 			t.Fatalf("offers %v", offers)
 		}
-		time.Sleep(offerPatience + offerInterval)
-		synctest.Wait()
+		s.pass(offerPatience + offerInterval)
 		if offers := s.offers(); len(offers) != 0 {
 			t.Errorf("still offers %v", offers)
 		}
-		time.Sleep(2 * rebalancePatience)
+		s.pass(2 * rebalancePatience)
 		if offers := s.offers(); len(offers) != 0 {
 			t.Errorf("offers %v for ever", offers)
 		}

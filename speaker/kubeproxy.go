@@ -39,8 +39,8 @@ type proxyState interface {
 
 // proxyHealth watches kube-proxy.
 type proxyHealth struct {
-	// url of kube-proxy's health; "" does not ask.
-	url    string
+	// ask returns an error if kube-proxy is not well; nil does not ask.
+	ask    func(ctx context.Context) error
 	logger log.Logger
 	// ready is closed once routers may be told.
 	ready   chan struct{}
@@ -48,8 +48,14 @@ type proxyHealth struct {
 	changed chan struct{}
 }
 
+// newProxyHealth returns one that asks at the URL; at "" it does not.
 func newProxyHealth(url string, logger log.Logger) *proxyHealth {
-	return &proxyHealth{url: url, logger: logger, ready: make(chan struct{}), changed: make(chan struct{}, 1)}
+	p := &proxyHealth{logger: logger, ready: make(chan struct{}), changed: make(chan struct{}, 1)}
+	if url != "" {
+		client := &http.Client{Timeout: proxyTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+		p.ask = func(ctx context.Context) error { return askProxy(ctx, client, url) }
+	}
+	return p
 }
 
 func (p *proxyHealth) down() bool { return p.unwell.Load() }
@@ -58,18 +64,17 @@ func (p *proxyHealth) changes() <-chan struct{} { return p.changed }
 
 // run watches kube-proxy until ctx is done.
 func (p *proxyHealth) run(ctx context.Context) error {
-	if p.url == "" {
+	if p.ask == nil {
 		close(p.ready)
 		return nil
 	}
-	client := &http.Client{Timeout: proxyTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
-	if !p.await(ctx, client) || !sleep(ctx, proxySettle) {
+	if !p.await(ctx) || !sleep(ctx, proxySettle) {
 		return nil
 	}
 	close(p.ready)
 	healthy := time.Now()
 	for sleep(ctx, proxyInterval) {
-		err := p.ask(ctx, client)
+		err := p.ask(ctx)
 		if err == nil {
 			healthy = time.Now()
 		}
@@ -80,10 +85,10 @@ func (p *proxyHealth) run(ctx context.Context) error {
 
 // await returns when kube-proxy is healthy for the first time, or false if ctx is
 // done before.
-func (p *proxyHealth) await(ctx context.Context, client *http.Client) bool {
+func (p *proxyHealth) await(ctx context.Context) bool {
 	began, warned := time.Now(), false
 	for {
-		err := p.ask(ctx, client)
+		err := p.ask(ctx)
 		if ctx.Err() != nil {
 			return false
 		}
@@ -114,8 +119,8 @@ func (p *proxyHealth) say(unwell bool, err error) {
 	signal(p.changed)
 }
 
-func (p *proxyHealth) ask(ctx context.Context, client *http.Client) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url, nil)
+func askProxy(ctx context.Context, client *http.Client, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("asking kube-proxy: %w", err)
 	}
@@ -127,7 +132,7 @@ func (p *proxyHealth) ask(ctx context.Context, client *http.Client) error {
 		return fmt.Errorf("asking kube-proxy: %w", err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("kube-proxy at %s says %s", p.url, response.Status)
+		return fmt.Errorf("kube-proxy at %s says %s", url, response.Status)
 	}
 	return nil
 }

@@ -247,8 +247,8 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	}
 }
 
-func isIn(d l2.Desired, addr netip.Addr) bool {
-	_, is := d[addr]
+func isIn[V any](m map[netip.Addr]V, addr netip.Addr) bool {
+	_, is := m[addr]
 	return is
 }
 

@@ -31,6 +31,7 @@ import (
 // stage runs a speaker's loop on node "a" among fakes, in a bubble of synctest:
 // time stands still until nothing is left to do.
 type stage struct {
+	*turn
 	t       *testing.T
 	speaker *speaker
 	cache   *k8s.Cache
@@ -45,9 +46,17 @@ type stage struct {
 	stop    func()
 }
 
+// turn puts what the test and the speaker do to the fakes in an order that the race
+// detector knows: synctest tells it when the speaker has come to rest, but not that
+// the test has.
+type turn struct{ atomic.Int64 }
+
+func (t *turn) next() { t.Add(1) }
+
 // fakeGroup is a membership whose view the test sets. What the speaker says of
 // itself is in its own entry, as in the real one.
 type fakeGroup struct {
+	*turn
 	view    membership.View
 	changes chan struct{}
 	told    []membership.Info
@@ -60,6 +69,7 @@ type fakeGroup struct {
 }
 
 func (g *fakeGroup) View() *membership.View {
+	g.next()
 	v := g.view
 	v.Members = slices.Clone(v.Members)
 	return &v
@@ -68,6 +78,7 @@ func (g *fakeGroup) View() *membership.View {
 func (g *fakeGroup) Changes() <-chan struct{} { return g.changes }
 
 func (g *fakeGroup) SetLocal(info membership.Info) {
+	g.next()
 	m := g.view.Member("a")
 	if !m.Info.Equal(info) {
 		g.told = append(g.told, info)
@@ -156,6 +167,7 @@ func (l *fakeLinks) set(links ...netif.Link) {
 
 // fakeAnnouncer applies at once, unless the test keeps it waiting.
 type fakeAnnouncer struct {
+	*turn
 	desired   l2.Desired
 	applies   int
 	announced []netip.Addr
@@ -164,10 +176,11 @@ type fakeAnnouncer struct {
 	state     atomic.Pointer[l2.State]
 	changed   chan struct{}
 	rivals    chan l2.Rival
+	applied   func(d l2.Desired) // may be nil
 }
 
-func newFakeAnnouncer() *fakeAnnouncer {
-	a := &fakeAnnouncer{changed: make(chan struct{}, 1), rivals: make(chan l2.Rival)}
+func newFakeAnnouncer(t *turn) *fakeAnnouncer {
+	a := &fakeAnnouncer{turn: t, changed: make(chan struct{}, 1), rivals: make(chan l2.Rival)}
 	a.state.Store(&l2.State{})
 	return a
 }
@@ -182,6 +195,9 @@ func (a *fakeAnnouncer) Apply(d l2.Desired) {
 
 // finish has what is desired be applied, and tells of it.
 func (a *fakeAnnouncer) finish() {
+	if a.applied != nil {
+		a.applied(a.desired)
+	}
 	state := *a.state.Load()
 	state.Addresses = map[netip.Addr][]string{}
 	for addr, announcement := range a.desired {
@@ -206,9 +222,16 @@ func (a *fakeAnnouncer) Announce(addrs ...netip.Addr) {
 	slices.SortFunc(a.announced, netip.Addr.Compare)
 }
 
-func (a *fakeAnnouncer) Lag() time.Duration { return time.Duration(a.lag.Load()) }
+func (a *fakeAnnouncer) Lag() time.Duration {
+	a.next()
+	return time.Duration(a.lag.Load())
+}
 
-func (a *fakeAnnouncer) Applied() *l2.State                   { return a.state.Load() }
+func (a *fakeAnnouncer) Applied() *l2.State {
+	a.next()
+	return a.state.Load()
+}
+
 func (a *fakeAnnouncer) Subscribe() (<-chan struct{}, func()) { return a.changed, func() {} }
 func (a *fakeAnnouncer) Rivals() <-chan l2.Rival              { return a.rivals }
 
@@ -219,8 +242,9 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
+	turn := &turn{}
 	s := &stage{
-		t: t, cache: cache,
+		t: t, cache: cache, turn: turn,
 		objects: &apiObjects{
 			services: []*corev1.Service{loadBalancer("web", v4, v6)},
 			slices: []*discoveryv1.EndpointSlice{
@@ -230,11 +254,11 @@ func newStage(t *testing.T) *stage {
 			nodes:   []*corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, {ObjectMeta: metav1.ObjectMeta{Name: "b"}}},
 			adverts: []*v1beta1.L2Advertisement{{ObjectMeta: metav1.ObjectMeta{Name: "all"}}},
 		},
-		group:  &fakeGroup{changes: make(chan struct{}, 1)},
+		group:  &fakeGroup{turn: turn, changes: make(chan struct{}, 1)},
 		others: &fakeOthers{nodes: map[string]nodeStanding{}, changed: make(chan struct{}, 1)},
 		proxy:  &fakeProxy{changed: make(chan struct{}, 1)},
 		links:  &fakeLinks{synced: make(chan struct{}), changed: make(chan struct{}, 1)},
-		l2:     newFakeAnnouncer(),
+		l2:     newFakeAnnouncer(turn),
 		writer: &fakeWriter{pending: map[k8s.Key][]byte{}},
 		health: daemon.NewHealth(clock.RealClock{}, 5*time.Second),
 	}
@@ -243,20 +267,25 @@ func newStage(t *testing.T) *stage {
 	s.group.view = membership.View{Members: []membership.Member{{Node: "a", Known: true}}}
 	s.links.links = []netif.Link{kernelLink(1, "eth0", "192.0.2.1/24", "2001:db8::1/64")}
 	close(s.links.synced)
-	s.speaker = newSpeaker(speaker{
-		self: "a", changes: cache, world: newWorld(cache, k8s.Class{Default: true}, 7956, clock.RealClock{}),
-		links: s.links, members: s.group, others: s.others, announcer: s.l2, proxy: s.proxy, standIns: true, watchPort: 7955,
-		conflicts: newConflicts(nil, clock.RealClock{}, log.NewNopLogger()),
-		reporter: newReporter(reporter{
-			self: "a", services: cache.Services, writer: s.writer, events: fakeEvents{&desk{}}, clock: clock.RealClock{},
-		}),
-		routers: newRouters(routers{
-			node: "a", sessions: newFakeSessions(), bfd: newFakeBFD(), ready: make(chan struct{}), clock: clock.RealClock{}, logger: log.NewNopLogger(),
-		}),
-		audits:    newAudits(nil, log.NewNopLogger(), func() {}),
-		nodeState: &nodeReporter{writer: &fakeWriter{pending: map[k8s.Key][]byte{}}, logger: log.NewNopLogger()},
-		clock:     clock.RealClock{}, logger: log.NewNopLogger(), health: s.health, metrics: newMetrics(prometheus.NewRegistry()),
+	s.speaker = newSpeaker(withDefaults(speaker{
+		self: "a", links: s.links, members: s.group, others: s.others, announcer: s.l2, proxy: s.proxy, health: s.health,
+	}, cache, s.writer))
+	return s
+}
+
+// withDefaults adds to a speaker what is the same in all tests.
+func withDefaults(s speaker, cache *k8s.Cache, writer *fakeWriter) speaker {
+	clk, logger := clock.RealClock{}, log.NewNopLogger()
+	s.changes, s.world = cache, newWorld(cache, k8s.Class{Default: true}, 7956, clk)
+	s.standIns, s.watchPort = true, 7955
+	s.conflicts = newConflicts(nil, clk, logger)
+	s.audits = newAudits(nil, logger, func() {})
+	s.reporter = newReporter(reporter{self: s.self, services: cache.Services, writer: writer, events: fakeEvents{&desk{}}, clock: clk})
+	s.routers = newRouters(routers{
+		node: s.self, sessions: newFakeSessions(), bfd: newFakeBFD(), ready: make(chan struct{}), clock: clk, logger: logger,
 	})
+	s.nodeState = &nodeReporter{writer: &fakeWriter{pending: map[k8s.Key][]byte{}}, logger: logger}
+	s.clock, s.logger, s.metrics = clk, logger, newMetrics(prometheus.NewRegistry())
 	return s
 }
 
@@ -282,7 +311,13 @@ func (s *stage) start() {
 
 // idle lets everything that is due happen.
 func (s *stage) idle() {
-	time.Sleep(50 * time.Millisecond)
+	s.pass(50 * time.Millisecond)
+}
+
+// pass lets time pass, and happen what is due.
+func (s *stage) pass(d time.Duration) {
+	s.next()
+	time.Sleep(d)
 	synctest.Wait()
 }
 
