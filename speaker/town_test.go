@@ -71,11 +71,12 @@ type resident struct {
 	rejudged chan struct{}
 }
 
-// saying is what one speaker has said.
+// saying is what one speaker has said, of itself and of what it claims: of that a
+// new process has yet to speak, and what its former one said counts.
 type saying struct {
-	version int
-	info    membership.Info
-	claims  *membership.Claims
+	version, claimed int
+	info             membership.Info
+	claims           *membership.Claims
 }
 
 // trouble is for how long nobody answered for an address, or several did who said
@@ -101,7 +102,7 @@ func newTown(t *testing.T, nodes, addresses int) *town {
 			t.Fatal(err)
 		}
 		w.residents = append(w.residents, &resident{
-			town: w, name: name, mac: l2.MAC{2, 0, 0, 0, 0, byte(i)}, cache: cache, heard: map[string]saying{}, judged: map[string]nodeStanding{},
+			town: w, name: name, mac: l2.MAC{2, 0, 0, 0, 0, byte(i)}, cache: cache,
 		})
 	}
 	for _, r := range w.residents {
@@ -139,6 +140,7 @@ func (w *town) rest(d time.Duration) {
 	w.next()
 	time.Sleep(d)
 	synctest.Wait()
+	w.next()
 }
 
 // reaches says whether two residents hear each other. The caller holds mu.
@@ -153,7 +155,13 @@ func (r *resident) start() {
 	r.epoch++
 	r.running, r.settled, r.former = true, false, nil
 	r.changed, r.rejudged = make(chan struct{}, 1), make(chan struct{}, 1)
-	r.said = saying{info: membership.Info{}, claims: membership.NewClaims(nil)}
+	r.said = saying{claims: membership.NewClaims(nil)}
+	r.heard, r.judged = map[string]saying{}, map[string]nodeStanding{}
+	for _, o := range w.residents {
+		if o != r {
+			r.judge(o, silentDelay)
+		}
+	}
 	epoch := r.epoch
 	w.mu.Unlock()
 	announcer := newFakeAnnouncer(w.turn)
@@ -239,9 +247,7 @@ func (w *town) meetAll() {
 		defer w.mu.Unlock()
 		for _, r := range w.residents {
 			for _, o := range w.residents {
-				if r != o && r.reaches(o) && o.running {
-					r.hear(o, o.said)
-				}
+				r.exchange(o)
 			}
 		}
 	})
@@ -256,49 +262,50 @@ func (r *resident) settle(epoch int) {
 	}
 	if r.former == nil {
 		for _, o := range r.town.residents {
-			if h, knows := o.heard[r.name]; knows && o != r && r.reaches(o) && (r.former == nil || h.claims.Len() > r.former.Len()) {
+			if h, knows := o.heard[r.name]; knows && o != r && o.running && r.reaches(o) && (r.former == nil || h.claims.Len() > r.former.Len()) {
 				r.former = h.claims
 			}
 		}
 	}
 	for _, o := range r.town.residents {
-		if o == r || !r.reaches(o) {
-			continue
-		}
-		for name, h := range o.heard {
-			if name != r.name {
-				r.hear(r.town.resident(name), h)
-			}
-		}
-		if o.running {
-			r.hear(o, o.said)
-		}
+		r.exchange(o)
 	}
 	r.settled = true
 	signal(r.changed)
 }
 
-// hear takes in what another has said. The caller holds mu.
-func (r *resident) hear(o *resident, s saying) {
-	before, known := r.heard[o.name]
-	if known && before.version >= s.version {
+// exchange has the resident hear what another says and knows, if it can. The caller
+// holds mu.
+func (r *resident) exchange(o *resident) {
+	if o == r || !r.running || !o.running || !r.reaches(o) {
 		return
 	}
-	if s.claims == nil {
-		s.claims = before.claims // it has yet to say so
+	for name, h := range o.heard {
+		if name != r.name {
+			r.hear(r.town.resident(name), h)
+		}
 	}
-	r.heard[o.name] = s
-	signal(r.changed)
+	r.hear(o, o.said)
+}
+
+// hear takes in what another has said. The caller holds mu.
+func (r *resident) hear(o *resident, s saying) {
+	h := r.heard[o.name]
+	if s.version > h.version {
+		h.version, h.info = s.version, s.info
+	}
+	if s.claimed > h.claimed {
+		h.claimed, h.claims = s.claimed, s.claims
+	}
+	if before := r.heard[o.name]; h.version != before.version || h.claimed != before.claimed {
+		r.heard[o.name] = h
+		signal(r.changed)
+	}
 }
 
 // tell has all that can be reached hear what the resident says. The caller holds mu.
 func (r *resident) tell() {
-	r.version++
-	r.said.version = r.version
 	s := r.said
-	if s.info.Abstains {
-		s.claims = nil // those of its former process count
-	}
 	time.AfterFunc(newsDelay, func() {
 		r.town.mu.Lock()
 		defer r.town.mu.Unlock()
@@ -529,7 +536,8 @@ func (g townGroup) SetLocal(info membership.Info) {
 	g.r.town.mu.Lock()
 	defer g.r.town.mu.Unlock()
 	if g.r.epoch == g.epoch && !g.r.said.info.Equal(info) {
-		g.r.said.info = info
+		g.r.version++
+		g.r.said.version, g.r.said.info = g.r.version, info
 		g.r.tell()
 	}
 }
@@ -538,7 +546,8 @@ func (g townGroup) SetClaims(c map[netip.Addr]membership.Claim) {
 	g.r.town.mu.Lock()
 	defer g.r.town.mu.Unlock()
 	if g.r.epoch == g.epoch {
-		g.r.said.claims = membership.NewClaims(c)
+		g.r.version++
+		g.r.said.claimed, g.r.said.claims = g.r.version, membership.NewClaims(c)
 		g.r.tell()
 	}
 }
