@@ -280,6 +280,17 @@ func (j *judge) interfaces(addr netip.Addr) []string {
 	return j.class.nodes[j.self.Node].interfaces(addr)
 }
 
+// linked returns those of this node's interfaces that are usable.
+func (j *judge) linked(names []string) []string {
+	if j.self.Node < 0 || j.members[j.self.Node] == nil {
+		return nil
+	}
+	links := j.members[j.self.Node].Info.Links
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		return !slices.ContainsFunc(links, func(l membership.Link) bool { return l.Name == name })
+	})
+}
+
 // absence says why an eligible node cannot take an address over at present.
 func (j *judge) absence(i int) verdict {
 	switch {

@@ -23,7 +23,10 @@ const minorityHold = 3 * time.Second
 // holdings are what a speaker has told the others about the addresses it owns.
 type holdings struct {
 	// joined says that it has taken up what it claimed before it was restarted.
-	joined bool
+	joined   bool
+	joinedAt time.Time
+	// former is what it took up then, for a moment.
+	former map[netip.Addr]membership.Claim
 	claims map[netip.Addr]membership.Claim
 	// waiting says that it owns addresses that it claims as soon as it answers for
 	// them.
@@ -69,10 +72,19 @@ func (s *speaker) join(view *membership.View) {
 	p := makePlan(s.planInput(view))
 	s.claims = p.claims
 	s.members.SetClaims(maps.Clone(s.claims))
-	s.joined = true
+	s.joined, s.joinedAt, s.former = true, s.clock.Now(), s.claims
 	if former := view.Former.Len(); former > 0 {
 		level.Info(s.logger).Log("msg", "taking up what this node owned before", "claimed", former, "kept", len(s.claims))
 	}
+}
+
+// freshlyJoined says whether this speaker has only just joined the others.
+func (s *speaker) freshlyJoined() bool {
+	fresh := s.clock.Since(s.joinedAt) < restartGrace
+	if !fresh {
+		s.former = nil
+	}
+	return fresh
 }
 
 // claim tells the others what this node owns now. A new address is claimed only

@@ -227,7 +227,12 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	default:
 		interfaces := j.interfaces(place.addr)
 		if len(interfaces) == 0 {
-			interfaces = in.held[place.addr].Interfaces // it is about to give the address up
+			// It is about to give the address up. On a link that is gone it answers to
+			// nobody, and must not begin again with it should it come back.
+			interfaces = j.linked(in.held[place.addr].Interfaces)
+		}
+		if len(interfaces) == 0 {
+			break
 		}
 		p.desired[place.addr] = l2.Announcement{Interfaces: interfaces}
 		if j.policy == v1beta1.ConflictYield {
@@ -242,8 +247,8 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	}
 }
 
-func isIn(d l2.Desired, addr netip.Addr) bool {
-	_, is := d[addr]
+func isIn[V any](m map[netip.Addr]V, addr netip.Addr) bool {
+	_, is := m[addr]
 	return is
 }
 

@@ -113,7 +113,7 @@ func (r *reporter) report(p *plan, services []*service, view reportView) (again 
 		if !ok {
 			continue
 		}
-		r.tellTakeovers(p, s, object, view.held)
+		r.tellTakeovers(p, s, object, view)
 		r.tellConflicts(s, object, view.conflicts)
 		by, owned := p.reporterOf(s, live)
 		if by != r.self || !owned && !quorum {
@@ -139,6 +139,10 @@ type reportView struct {
 	speakers int
 	// held are the addresses that this node answered for before the plan.
 	held l2.Desired
+	// restarted says that this node's speaker has only just started, and former are
+	// the addresses that it took up then.
+	restarted bool
+	former    map[netip.Addr]membership.Claim
 	// conflicts are the addresses of this node that foreign hosts have been found to
 	// have since the last report, with what to tell of it.
 	conflicts map[netip.Addr]string
@@ -254,16 +258,16 @@ func writerKey(key serviceKey) k8s.Key {
 }
 
 // tellTakeovers sends an event for each address of the Service that this node
-// has just taken over. After a restart it takes up what the condition says it
-// had; that is no news.
-func (r *reporter) tellTakeovers(p *plan, s *service, object *corev1.Service, held l2.Desired) {
+// has just taken over. What it owned before a restart is no news, be it that the
+// others say so or, where there are none, the condition.
+func (r *reporter) tellTakeovers(p *plan, s *service, object *corev1.Service, view reportView) {
 	var said string
-	if c := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced); c != nil {
+	if c := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced); c != nil && view.restarted && len(view.members.Members) == 1 {
 		said = c.Message
 	}
 	for _, addr := range s.addresses {
 		announcement, have := p.desired[addr]
-		if _, had := held[addr]; !have || had || says(said, byWhom(addr, r.self, nil)) {
+		if _, had := view.held[addr]; !have || had || isIn(view.former, addr) || says(said, byWhom(addr, r.self, nil)) {
 			continue
 		}
 		r.events.Normal(object, reasonAnnounced, fmt.Sprintf("announcing %s from node %s (%s)",

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
 )
 
 // desk is an API server as far as reporters see one, and a reporter on each
@@ -32,6 +34,7 @@ type desk struct {
 	reporters map[string]*reporter
 	writers   map[string]*fakeWriter
 	held      map[string]l2.Desired
+	restarted map[string]bool // and not reported since
 	events    []string
 }
 
@@ -69,6 +72,7 @@ func newDesk(t *testing.T) *desk {
 		clock:   clocktesting.NewFakePassiveClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)),
 		objects: map[serviceKey]*corev1.Service{}, reporters: map[string]*reporter{},
 		writers: map[string]*fakeWriter{}, held: map[string]l2.Desired{},
+		restarted: map[string]bool{},
 	}
 	for _, s := range d.services {
 		d.objects[s.key] = &corev1.Service{ObjectMeta: metav1.ObjectMeta{
@@ -84,6 +88,7 @@ func newDesk(t *testing.T) *desk {
 func (d *desk) restart(node string) {
 	d.writers[node] = &fakeWriter{pending: map[k8s.Key][]byte{}}
 	d.held[node] = l2.Desired{}
+	d.restarted[node] = true
 	d.reporters[node] = newReporter(reporter{self: node, writer: d.writers[node], events: fakeEvents{d}, clock: d.clock})
 }
 
@@ -111,9 +116,20 @@ func (d *desk) report(name string) time.Time {
 	d.planInput.held = d.held[name]
 	p := d.planAs(name)
 	d.reporters[name].services = store
-	again := d.reporters[name].report(p, d.services, reportView{members: d.view, speakers: 3, held: d.held[name]})
+	again := d.reporters[name].report(p, d.services, reportView{
+		members: d.view, speakers: 3, held: d.held[name], former: d.former(name),
+	})
+	delete(d.restarted, name)
 	d.held[name], d.claimed[name] = p.desired, p.claims
 	return again
+}
+
+// former is what a speaker that was restarted takes up.
+func (d *desk) former(name string) map[netip.Addr]membership.Claim {
+	if !d.restarted[name] {
+		return nil
+	}
+	return d.claimed[name]
 }
 
 func (d *desk) all() []*corev1.Service {

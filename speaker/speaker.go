@@ -33,6 +33,8 @@ const (
 	// maxLag is how late announcements may be before the speaker calls that work
 	// that is waiting.
 	maxLag = 2 * time.Second
+	// restartGrace is how long after its start a speaker takes up what it had.
+	restartGrace = 5 * time.Second
 	// failureGrace is how long an interface may fail before that is reported.
 	failureGrace = time.Second
 )
@@ -338,7 +340,10 @@ func (s *speaker) converge() time.Duration {
 	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
 	s.again = earlier(s.again, s.claim(p))
 	if view.Settled {
-		again := s.reporter.report(p, in.services, reportView{members: view, speakers: s.speakers, held: s.held, conflicts: s.conflicts.news(s.self), failing: s.failing})
+		again := s.reporter.report(p, in.services, reportView{
+			members: view, speakers: s.speakers, held: s.held, restarted: s.freshlyJoined(), former: s.former,
+			conflicts: s.conflicts.news(s.self), failing: s.failing,
+		})
 		s.again = earlier(s.again, again)
 		s.awaitRouters()
 	} else {

@@ -89,7 +89,7 @@ func TestWhoHasAnAddress(t *testing.T) {
 		"kube-proxy unwell on all":    {unwell("a", "b", "c"), "is armed", "answers claims 3", "is armed"},
 		"kube-proxy unwell on others": {unwell("a", "c"), "is armed", "answers claims 3", "is armed"},
 		"excluded":                    {func(s *scene) { preferred(1, "name=a")(s); s.node("b").labels[corev1.LabelNodeExcludeBalancers] = "" }, "answers claims 4", "answers claims 3", "is armed"},
-		"no link any more":            {func(s *scene) { preferred(1, "name=a")(s); s.links("b") }, "answers claims 4", "answers claims 3", "is armed"},
+		"no link any more":            {func(s *scene) { preferred(1, "name=a")(s); s.links("b") }, "answers claims 4", "claims 3", "is armed"},
 		"excluded, and there is no other": {func(s *scene) {
 			s.node("b").labels[corev1.LabelNodeExcludeBalancers] = ""
 			excludeOthers(s)

@@ -38,6 +38,10 @@ func testAdvertisements(e *env) {
 	spec(v1beta1.L2AdvertisementSpec{NodeSelectors: onHosts("node-1", "node-3"), PreferredNodeSelectors: []v1beta1.PreferredNodeSelector{
 		{Weight: 10, Preference: onHosts("node-2")[0]}, {Weight: 5, Preference: onHosts("node-1")[0]},
 	}})
+	// A preference moves nothing before it is asked to.
+	e.patch("l2advertisements", e.namespace, map[string]any{"metadata": map[string]any{
+		"annotations": map[string]string{v1beta1.AnnotationRebalance: "1"},
+	}})
 	e.waitOwners(addresses, among("node-1"))
 	spec(v1beta1.L2AdvertisementSpec{NodeSelectors: onHosts("node-9")})
 	e.expectNotAnnounced("web", addresses, "NoEligibleNode", "none of 3 nodes is eligible: 3 not selected by an L2Advertisement")

@@ -196,7 +196,7 @@ func (c *chaos) settle(what string, planned bool, may mayMove) {
 			return len(wrong) == 0 && time.Since(at) > confirmation, strings.Join(wrong, "; ")
 		})
 	} else {
-		c.pauseUntil(at.Add(settleLimit+confirmation), "what happened takes effect")
+		c.takeEffect(c.looking, what)
 	}
 	end := time.Now()
 	if wrong := c.wrong(end.Add(-confirmation), end, may); len(wrong) > 0 {

@@ -28,12 +28,12 @@ func (f *fleet) change(looking *lookout, what string, do func() error, right fun
 		f.Fatal(err)
 	}
 	at := time.Now()
-	f.pauseUntil(at.Add(settleLimit+confirmation), "what happened takes effect")
+	f.takeEffect(looking, what)
 	end := time.Now()
 	owners := map[netip.Addr]string{}
 	longest := time.Duration(0)
 	for _, address := range f.addresses {
-		answering := looking.claims(address, at.Add(settleLimit), end)
+		answering := looking.claims(address, end.Add(-confirmation), end)
 		owner, only := answering.owner()
 		if !only || !right(address, owner) {
 			f.Errorf("%s: %s later %s is answered for by %v; since the change: %s", what, settleLimit, address, answering,
@@ -45,6 +45,23 @@ func (f *fleet) change(looking *lookout, what string, do func() error, right fun
 	}
 	measured.add(f.row(what+", until one node answers for each address"), longest)
 	return owners
+}
+
+// takeEffect waits for as long as what has just happened may take to be over, and
+// once more for as long if the machine itself stood still meanwhile.
+func (f *fleet) takeEffect(looking *lookout, what string) {
+	f.Helper()
+	const again = 3
+	for range again {
+		at := time.Now()
+		f.pauseUntil(at.Add(settleLimit+confirmation), "what happened takes effect")
+		stalled, busy := looking.stalledSince(at)
+		if !busy {
+			return
+		}
+		f.Logf("%s: the machine was busy with something else for %s", what, stalled)
+		f.count("stalls of the machine", 1)
+	}
 }
 
 // as accepts the owners of before, and only them.

@@ -72,6 +72,7 @@ func (f *fleet) testDeaf() {
 		}
 		f.flushNeighbors() // so that it asks, as it did some time ago
 		f.waitServedAll()
+		f.pause(settleLimit, "Linux takes an entry that is new for true, whatever it is told (locktime)")
 		f.measureGaps("node cut, "+what, unplanned, f.lost, func() {
 			if err := f.lab.Cut(f.victim); err != nil {
 				f.Fatal(err)

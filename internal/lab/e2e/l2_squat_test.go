@@ -79,6 +79,11 @@ func (f *fleet) testSquatterFirst() {
 		e.Errorf("the refusal of %s does not name %s: %s", join(taken), mac, refused.Message)
 	}
 	e.expectOnlyStranger(taken)
+	e.vacate(taken...)
+	e.waitAnnounced("asks")
+	for _, address := range taken {
+		e.waitServed(network.Client, address, servicePort, "/hostname")
+	}
 }
 
 // askBriefly asks from the client who has addresses.
@@ -213,16 +218,12 @@ func (e *env) waitConflict(node string, address netip.Addr) {
 	})
 }
 
-// waitConflictMetric returns when a speaker counts conflicts.
+// waitConflictMetric returns when a speaker counts another host that has its address.
 func (e *env) waitConflictMetric(node string) {
 	e.Helper()
-	e.waitFor("the speaker on "+node+" to count a conflict", 20*time.Second, func(ctx context.Context) (bool, string) {
+	const counter = `berth_speaker_rivals_total{who="foreign"}`
+	e.waitFor("the speaker on "+node+" to count a foreign host", 20*time.Second, func(ctx context.Context) (bool, string) {
 		values, err := e.tryMetrics(ctx, e.speakerOf(node), 7957)
-		for series, value := range values {
-			if strings.HasPrefix(series, "berth_") && strings.Contains(series, "conflict") && value > 0 {
-				return true, ""
-			}
-		}
-		return false, fmt.Sprintf("no series of berth_… with “conflict” is above 0 (error %v)", err)
+		return values[counter] > 0, fmt.Sprintf("%s is %v (error %v)", counter, values[counter], err)
 	})
 }

@@ -23,8 +23,16 @@ type lookout struct {
 
 	mu      sync.Mutex
 	answers map[netip.Addr][]answer
+	stalls  []stall
 	err     error
 }
+
+// stall is a time in which the lookout itself did not get its turn: nobody can say
+// what others did or would have done then.
+type stall struct{ from, to time.Time }
+
+// stalling is what a machine that works does not exceed.
+const stalling = 150 * time.Millisecond
 
 // lookOut starts a lookout that asks from a host for each of the addresses at every
 // interval.
@@ -44,7 +52,7 @@ func (e *env) lookOut(host string, every time.Duration, addresses ...netip.Addr)
 		}
 		w.running.Go(func() {
 			defer ear.close()
-			w.fail(ear.run(ctx, every, w.note))
+			w.fail(ear.run(ctx, every, w))
 		})
 	}
 	return w
@@ -54,6 +62,25 @@ func (w *lookout) note(address netip.Addr, a answer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.answers[address] = append(w.answers[address], a)
+}
+
+func (w *lookout) stalled(from, to time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stalls = append(w.stalls, stall{from, to})
+}
+
+// stalledSince says whether the machine stood still for a while since a moment.
+func (w *lookout) stalledSince(moment time.Time) (time.Duration, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	longest := time.Duration(0)
+	for _, s := range w.stalls {
+		if s.to.After(moment) {
+			longest = max(longest, s.to.Sub(s.from))
+		}
+	}
+	return longest, longest > 0
 }
 
 func (w *lookout) fail(err error) {
@@ -160,7 +187,7 @@ func onlyICMPv6(fd int) error {
 }
 
 // run asks until ctx ends: evenly, so that many questions are no burst.
-func (e *ear) run(ctx context.Context, every time.Duration, note func(netip.Addr, answer)) error {
+func (e *ear) run(ctx context.Context, every time.Duration, w *lookout) error {
 	order := slices.Collect(func(yield func(*asker) bool) {
 		for _, a := range e.askers {
 			if !yield(a) {
@@ -172,8 +199,12 @@ func (e *ear) run(ctx context.Context, every time.Duration, note func(netip.Addr
 	buffer := make([]byte, 2048)
 	next, nth := time.Now(), 0
 	for ctx.Err() == nil {
-		if late := time.Since(next); late > every {
-			next = next.Add(late) // what was missed is not made up for by a burst
+		now := time.Now()
+		if late := now.Sub(next); late > stalling {
+			w.stalled(next, now)
+		}
+		if now.Sub(next) > every {
+			next = now // what was missed is not made up for by a burst
 		}
 		for ; !time.Now().Before(next); nth++ {
 			if err := order[nth%len(order)].ask(); err != nil {
@@ -193,7 +224,7 @@ func (e *ear) run(ctx context.Context, every time.Duration, note func(netip.Addr
 		}
 		if a := e.askers[subject(buffer[:n], e.protocol)]; a != nil {
 			if found, ok := a.parse(buffer[:n]); ok {
-				note(a.target, found)
+				w.note(a.target, found)
 			}
 		}
 	}

@@ -26,6 +26,10 @@ import (
 // berthNamespace is where deploy/berth.yaml installs.
 const berthNamespace = "berth-system"
 
+// suffixVariable is the environment's way to give labs names that no other run has:
+// a run takes down what it finds under its own.
+const suffixVariable = "BERTH_E2E_SUFFIX"
+
 // cleanupTime is kept free before the deadline of the whole run, for labs to be
 // taken down in.
 const cleanupTime = 20 * time.Second
@@ -61,6 +65,7 @@ func startLabWith(t *testing.T, options lab.Options) *testLab {
 	if os.Geteuid() != 0 {
 		t.Fatal("end-to-end tests need root, as network namespaces do")
 	}
+	options.Name += os.Getenv(suffixVariable)
 	cluster, mine := openOrStart(t, options)
 	l := &testLab{Cluster: cluster, family: options.IPFamily}
 	if mine {
