@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 
-	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
 	"github.com/berth-lb/berth/internal/netif"
@@ -95,7 +94,7 @@ func (w witnesses) Witnesses() []watch.Target {
 		}
 		askers := w.askers(l.Name)
 		for _, a := range askers[:min(len(askers), maxWitnesses)] {
-			all = append(all, watch.Target{Interface: l.Name, Addr: a.Addr, MAC: ether.MAC(a.MAC)})
+			all = append(all, watch.Target{Interface: l.Name, Addr: a.Addr, MAC: a.MAC})
 		}
 	}
 	return all
