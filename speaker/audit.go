@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -63,15 +64,8 @@ func (a *audits) set(targets map[string][]neighbor.Target) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.targets = targets
-	for _, known := range []func(string){
-		func(n string) { delete(a.answered, n) }, func(n string) { delete(a.failures, n) },
-	} {
-		for node := range a.answered {
-			if targets[node] == nil {
-				known(node)
-			}
-		}
-	}
+	maps.DeleteFunc(a.answered, func(node string, _ bool) bool { return targets[node] == nil })
+	maps.DeleteFunc(a.failures, func(node string, _ int) bool { return targets[node] == nil })
 	a.conclude()
 }
 
