@@ -72,7 +72,7 @@ const maxWitnesses = 8
 // witnesses are the routers and the hosts that asked of late: if none of them can
 // be heard, this node is cut off.
 type witnesses struct {
-	links    *netif.Watcher
+	links    interface{ Links() []netif.Link }
 	gateways func() ([]netip.Addr, error)
 	askers   func(ifname string) []l2.Asker
 }

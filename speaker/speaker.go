@@ -205,17 +205,21 @@ func (s *speaker) run(ctx context.Context) error {
 			s.routers.look() // at once: it ends sessions
 			touched = true
 		case <-due.C():
-			rest = max(restFactor*s.converge(), quiet)
-			dirty = false
-			if !s.again.IsZero() {
-				later.Reset(max(s.again.Sub(s.clock.Now()), 0))
-			}
+			rest, dirty = max(restFactor*s.converge(), quiet), false
+			s.callAgain(later)
 		}
 		if touched && !dirty {
 			dirty = true
 			s.health.Queued()
 			due.Reset(rest)
 		}
+	}
+}
+
+// callAgain sets the timer to when there is to be another plan.
+func (s *speaker) callAgain(timer clock.Timer) {
+	if !s.again.IsZero() {
+		timer.Reset(max(s.again.Sub(s.clock.Now()), 0))
 	}
 }
 

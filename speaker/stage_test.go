@@ -319,6 +319,7 @@ func (s *stage) pass(d time.Duration) {
 	s.next()
 	time.Sleep(d)
 	synctest.Wait()
+	s.next()
 }
 
 // change changes objects and tells of one.

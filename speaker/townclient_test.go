@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/berth-lb/berth/internal/l2"
+)
+
+// trouble is for how long nobody answered for an address, or several did who said
+// not the same.
+type trouble struct {
+	none, many       time.Time // since when
+	longest, longMix time.Duration
+	// macs are all that were ever told.
+	macs []l2.MAC
+}
+
+// answer takes in what a resident answers for.
+func (w *town) answer(r *resident, epoch int, d l2.Desired) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.epoch == epoch && r.running {
+		r.answers = d
+		w.observe()
+	}
+}
+
+// observe looks at who answers for what, as a client on the first side does. The
+// caller holds mu.
+func (w *town) observe() {
+	now := time.Now()
+	for a, tr := range w.trouble {
+		macs := map[l2.MAC]bool{}
+		for _, r := range w.residents {
+			if answer, does := r.answers[a]; does && !answer.Armed && !r.off && r.side == 0 {
+				mac := r.mac
+				if answer.StandIn != nil {
+					mac = answer.StandIn["eth0"]
+				}
+				macs[mac] = true
+				if !slices.Contains(tr.macs, mac) {
+					tr.macs = append(tr.macs, mac)
+				}
+			}
+		}
+		note(&tr.none, &tr.longest, len(macs) == 0, now)
+		note(&tr.many, &tr.longMix, len(macs) > 1, now)
+	}
+}
+
+func note(since *time.Time, longest *time.Duration, is bool, now time.Time) {
+	if !since.IsZero() {
+		*longest = max(*longest, now.Sub(*since))
+	}
+	switch {
+	case !is:
+		*since = time.Time{}
+	case since.IsZero():
+		*since = now
+	}
+}
+
+// forget begins to look at troubles anew.
+func (w *town) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, tr := range w.trouble {
+		tr.longest, tr.longMix, tr.macs = 0, 0, nil
+	}
+	w.observe()
+}
+
+// wantTrouble checks that nobody answered or several did for so long at the most.
+func (w *town) wantTrouble(none, many time.Duration) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.observe()
+	for a, tr := range w.trouble {
+		if tr.longest > none || tr.longMix > many {
+			w.t.Errorf("%s: nobody for %s, several for %s; may be %s and %s", a, tr.longest, tr.longMix, none, many)
+		}
+	}
+}
+
+// wantStill checks that all clients were told the same all the time.
+func (w *town) wantStill() {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for a, tr := range w.trouble {
+		if len(tr.macs) != 1 {
+			w.t.Errorf("%s was at %v", a, tr.macs)
+		}
+	}
+}
+
+// owners returns who owns what, and checks that that is one for each address, and
+// that nobody else claims it.
+func (w *town) owners() map[netip.Addr]string {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	owners := map[netip.Addr]string{}
+	for a := range w.trouble {
+		var answer, claim []string
+		for _, r := range w.residents {
+			if announcement, does := r.answers[a]; does && announcement.StandIn == nil {
+				answer = append(answer, r.name)
+			}
+			if c, does := r.said.claims.Get(a); does && r.running {
+				claim = append(claim, fmt.Sprint(r.name, c.Term))
+				if c.Provisional || c.To != "" {
+					w.t.Errorf("%s claims %s by %+v", r.name, a, c)
+				}
+			}
+		}
+		if len(answer) != 1 || len(claim) != 1 {
+			w.t.Errorf("%s is answered for by %q and claimed by %q", a, answer, claim)
+			continue
+		}
+		owners[a] = answer[0]
+	}
+	return owners
+}
+
+func (w *town) loads() map[string]int {
+	w.t.Helper()
+	loads := map[string]int{}
+	for _, owner := range w.owners() {
+		loads[owner]++
+	}
+	return loads
+}
