@@ -81,8 +81,12 @@ func (c *contests) forget(owner ipam.Owner) {
 // ownWrite is what Berth wrote to a Service.
 type ownWrite struct {
 	ingress []corev1.LoadBalancerIngress
-	// replaced is when something else was written; zero for the newest.
+	// replaced is when something else was written instead; zero while that is what
+	// is to be written.
 	replaced time.Time
+	// shown says that the Service showed it already: then it need not be a write of
+	// Berth's that made it do so.
+	shown bool
 }
 
 // landingTime is how long after it was replaced a write may still land: one that
@@ -91,24 +95,38 @@ const landingTime = 15 * time.Second
 
 // wrote notes what Berth is about to write.
 func (c *contests) wrote(owner ipam.Owner, ingress []corev1.LoadBalancerIngress, now time.Time) {
+	c.note(owner, ownWrite{ingress: ingress}, now)
+}
+
+func (c *contests) note(owner ipam.Owner, w ownWrite, now time.Time) {
 	const remembered = 16
 	own := c.own[owner]
 	if n := len(own); n > 0 {
-		if sameIngress(own[n-1].ingress, ingress) {
+		if sameIngress(own[n-1].ingress, w.ingress) {
+			own[n-1].replaced, own[n-1].shown = time.Time{}, own[n-1].shown && w.shown
 			return
 		}
-		own[n-1].replaced = now
+		c.overtaken(owner, now)
 	}
-	own = append(own, ownWrite{ingress: ingress})
+	own = append(own, w)
 	c.own[owner] = own[max(0, len(own)-remembered):]
 }
 
+// overtaken notes that what was to be written last is not written any more.
+func (c *contests) overtaken(owner ipam.Owner, now time.Time) {
+	own := c.own[owner]
+	if n := len(own); n > 0 && own[n-1].replaced.IsZero() {
+		own[n-1].replaced = now
+	}
+}
+
 // saw notes what a Service shows. The writes of one object are in order: what was
-// written before that cannot land any more.
+// written before that cannot land any more. Of several writes of the same it may
+// be any.
 func (c *contests) saw(svc *corev1.Service) {
 	own := c.own[ownerOf(svc)]
-	for i := len(own) - 1; i > 0; i-- {
-		if sameIngress(own[i].ingress, svc.Status.LoadBalancer.Ingress) {
+	for i := range own {
+		if !own[i].shown && sameIngress(own[i].ingress, svc.Status.LoadBalancer.Ingress) {
 			c.own[ownerOf(svc)] = own[i:]
 			return
 		}
@@ -140,7 +158,7 @@ func (c *contests) judge(svc *corev1.Service, want []corev1.LoadBalancerIngress,
 	open = c.open[owner]
 	if sameIngress(has, want) {
 		if n := len(c.own[owner]); n > 0 && !sameIngress(c.own[owner][n-1].ingress, want) {
-			c.wrote(owner, want, now) // what was to be written last is not any more
+			c.note(owner, ownWrite{ingress: want, shown: true}, now) // what was to be written last is not any more
 		}
 		c.confirmed[owner] = want
 		return open, false, false

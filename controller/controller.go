@@ -67,6 +67,8 @@ type controller struct {
 	// waiting are Services that lack something, to be tried again when
 	// something becomes free.
 	waiting map[ipam.Owner]bool
+	// names is the pool that each Service names which names one.
+	names map[ipam.Owner]string
 	// lost is why a Service could not keep an address at the start.
 	lost map[ipam.Owner]error
 	// renewed is the last value of berth.dev/renew that was acted on, where the
@@ -100,6 +102,7 @@ func newController(c controller) *controller {
 	c.snapshot = &config.Snapshot{}
 	c.told = map[ipam.Owner]string{}
 	c.waiting = map[ipam.Owner]bool{}
+	c.names = map[ipam.Owner]string{}
 	c.lost = map[ipam.Owner]error{}
 	c.renewed = map[ipam.Owner]string{}
 	c.contests = newContests()
@@ -168,6 +171,7 @@ func (c *controller) handle(key k8s.Key) error {
 	case k8s.KindNamespace:
 		c.waitingDirty = true // its labels may open a pool to its Services
 		c.wakeSharers(key.Name)
+		c.wakeNamingIn(key.Name)
 	case kindTick:
 		return c.tick()
 	}
@@ -230,6 +234,7 @@ func (c *controller) configure() error {
 	if !reflect.DeepEqual(verdicts.IPAddressPools, c.verdicts.IPAddressPools) {
 		c.waitingDirty = true // it is part of what those are told who wait
 	}
+	c.wakeNaming(snapshot, verdicts)
 	c.verdicts = verdicts
 	if reflect.DeepEqual(snapshot, c.snapshot) {
 		return nil // only a status changed, most likely by our own hand
@@ -334,6 +339,10 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 	req, err := newRequest(svc, ns, c.snapshot, c.verdicts, c.allocator.Allocation(owner))
 	var result ipam.Result
 	delete(c.stranded, owner)
+	c.names[owner] = req.named
+	if req.named == "" {
+		delete(c.names, owner)
+	}
 	if err == nil {
 		req.Renew = c.renew(req)
 		result, err = c.allocator.Allocate(req.Request)
@@ -369,6 +378,7 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service) error {
 	released := c.allocator.Release(owner)
 	delete(c.waiting, owner)
+	delete(c.names, owner)
 	delete(c.told, owner)
 	delete(c.lost, owner)
 	delete(c.renewed, owner)
@@ -440,6 +450,9 @@ func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error 
 	}
 	if leave && contest.answering(c.clock.Now()) {
 		return nil
+	}
+	if leave {
+		c.contests.overtaken(ownerOf(svc), c.clock.Now())
 	}
 	patch, err := patchFor(svc, o, leave, metav1.NewTime(c.clock.Now()))
 	if err != nil {

@@ -229,11 +229,11 @@ func (c *controller) restoreRests() {
 func (c *controller) reservationStatus(object *v1beta1.IPReservation) v1beta1.IPReservationStatus {
 	verdict := c.verdicts.IPReservations[object.Name]
 	status := v1beta1.IPReservationStatus{}
+	result := c.reserved[object.Name] // one whose pool is away still holds what comes back with it
+	for _, r := range result.Held {
+		status.Addresses = append(status.Addresses, r.String())
+	}
 	if verdict.Accepted {
-		result := c.reserved[object.Name]
-		for _, r := range result.Held {
-			status.Addresses = append(status.Addresses, r.String())
-		}
 		var conflict *ipam.ReservationConflictError
 		switch {
 		case errors.As(result.Err, &conflict):

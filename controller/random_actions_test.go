@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -108,9 +107,11 @@ func (c *chaos) editService(t *rapid.T) {
 	if oneIn(t, 15, "replaced") {
 		maps.DeleteFunc(svc.Annotations, func(name, _ string) bool { return written[name] })
 		what += ", replaced by what is in a file"
+		c.lifeOf(svc).replaced = true
 	}
-	if oneIn(t, 15, "type") && (!known("R15b") || c.replica == nil || c.replica.status.sent[key] == nil) {
+	if oneIn(t, 15, "type") {
 		what = "another type"
+		c.lifeOf(svc).changedType = true
 		drawType(t, svc)
 	}
 	if what != "" {
@@ -282,7 +283,7 @@ func (c *chaos) putReservation(t *rapid.T) {
 		Namespace: v1beta1.ObjectName(rapid.SampledFrom(namespaces).Draw(t, "namespace")),
 		Service:   v1beta1.ObjectName(rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "service")),
 	}}
-	if rapid.Bool().Draw(t, "a count") && !known("R24") {
+	if rapid.Bool().Draw(t, "a count") {
 		spec.Count = ptr.To(rapid.Int32Range(1, 2).Draw(t, "count"))
 		spec.Pool = v1beta1.ObjectName(rapid.SampledFrom(poolNames).Draw(t, "pool"))
 		spec.Family = rapid.SampledFrom([]string{"", "IPv4", "IPv6"}).Draw(t, "family")
@@ -351,6 +352,9 @@ func (c *chaos) hearHosts(t *rapid.T) {
 	var conflicts []v1beta1.AddressConflict
 	for range rapid.IntRange(0, 2).Draw(t, "hosts") {
 		addr := rapid.SampledFrom(addresses).Draw(t, "address")
+		if shown := c.shown(); len(shown) > 0 && rapid.Bool().Draw(t, "a Service's") {
+			addr = rapid.SampledFrom(shown).Draw(t, "shown")
+		}
 		conflicts = append(conflicts, v1beta1.AddressConflict{
 			Address: addr, MAC: rapid.SampledFrom([]string{"02:00:00:00:00:01", "02:00:00:00:00:02"}).Draw(t, "mac"),
 			Since: metav1.NewTime(c.clock.Now()), LastSeen: metav1.NewTime(c.clock.Now()), BeforeUse: !oneIn(t, 4, "after use"),
@@ -365,6 +369,20 @@ func (c *chaos) hearHosts(t *rapid.T) {
 		return
 	}
 	c.api.create(key, &v1beta1.NodeState{Status: status})
+}
+
+// shown are the addresses of pools that Services show, as often as they are shown:
+// what several share is in it more often.
+func (c *chaos) shown() []string {
+	var shown []string
+	for _, svc := range c.all() {
+		for _, addr := range ips(svc) {
+			if !c.foreign[addr] {
+				shown = append(shown, addr)
+			}
+		}
+	}
+	return shown
 }
 
 // foreignWrite lets another controller write the status of a Service.
@@ -385,8 +403,3 @@ func (c *chaos) foreignWrite(t *rapid.T) {
 	l := c.lifeOf(svc)
 	l.foreign, l.fooled = true, true
 }
-
-// openBugs are known.
-const openBugs = "R24 R15c R9 R15b R25 R26"
-
-func known(bug string) bool { return slices.Contains(strings.Fields(openBugs), bug) }

@@ -29,8 +29,11 @@ func (c *chaos) changed(key k8s.Key, before, after object) {
 		c.ranges[o.Name] = append(c.ranges[o.Name], o.Spec.Addresses...)
 		c.recent = append(c.recent, o.Spec.Addresses...)
 	case *v1beta1.IPReservation:
-		if old, found := before.(*v1beta1.IPReservation); found && old.Generation != o.Generation {
-			delete(c.held, o.Name)
+		if old, found := before.(*v1beta1.IPReservation); !found || old.Generation != o.Generation {
+			// It may be older than others, by its name if not by its age.
+			maps.DeleteFunc(c.held, func(name string, r *v1beta1.IPReservation) bool {
+				return name == o.Name || overlap(r.Status.Addresses, o.Spec.Addresses)
+			})
 		}
 	case *v1beta1.NodeState:
 		c.heard()
@@ -125,6 +128,16 @@ func (c *chaos) reassigns(addrs []string) bool {
 	return false
 }
 
+func overlap[S, T ~string](some []S, others []T) bool {
+	return slices.ContainsFunc(some, func(a S) bool {
+		r, err := ipam.ParseRange(string(a))
+		return err == nil && slices.ContainsFunc(others, func(b T) bool {
+			other, err := ipam.ParseRange(string(b))
+			return err == nil && r.Overlaps(other)
+		})
+	})
+}
+
 func within[T ~string](addr string, ranges []T) bool {
 	a := netip.MustParseAddr(addr)
 	return slices.ContainsFunc(ranges, func(text T) bool {
@@ -136,7 +149,7 @@ func within[T ~string](addr string, ranges []T) bool {
 // checkDouble checks that all that show an address may share it.
 func (c *chaos) checkDouble(svc *corev1.Service, addr string) {
 	for _, other := range c.all() {
-		if other.UID == svc.UID || !ours.Owns(other) || c.lifeOf(other).foreign || c.foreign[addr] || !slices.Contains(ips(other), addr) {
+		if other.UID == svc.UID || !ours.Owns(other) || !slices.Contains(ips(other), addr) || c.foreign[addr] || c.lifeOf(other).unsure() {
 			continue
 		}
 		mine, theirs := svc.Annotations[v1beta1.AnnotationSharedIPKey], other.Annotations[v1beta1.AnnotationSharedIPKey]
@@ -151,11 +164,6 @@ func (c *chaos) checkDouble(svc *corev1.Service, addr string) {
 func (c *chaos) checkGiven(svc *corev1.Service, addr string) {
 	if !within(addr, c.recent) {
 		c.fatalf("%s/%s is given %s, which is in no pool", svc.Namespace, svc.Name, addr)
-	}
-	for _, r := range ofKind[*v1beta1.IPReservation](c.api.objects) {
-		if forService(r, svc) && within(addr, r.Spec.Addresses) {
-			return // it may be older than what another held before it was edited
-		}
 	}
 	for _, r := range c.held {
 		if r.Spec.Until != nil && !c.clock.Now().Before(r.Spec.Until.Time) || forService(r, svc) {
@@ -196,7 +204,7 @@ func (c *chaos) checkRest() {
 	}
 	c.checkSharing()
 	c.checkNothingToDo()
-	if len(c.replica.controller.contests.open) == 0 && (!known("R15c") || !c.anyLeaving()) {
+	if len(c.replica.controller.contests.open) == 0 {
 		c.checkSuccessor()
 	}
 	c.noteQuarantine()
@@ -246,9 +254,6 @@ func (c *chaos) checkService(svc *corev1.Service) {
 		c.fatalf("%s is told nothing", owner)
 	}
 	if ctl.contests.open[owner] != nil {
-		return
-	}
-	if condition.Reason == reasonAddressLeaving && known("R15c") {
 		return
 	}
 	if condition.Reason == reasonAddressLeaving {
@@ -303,7 +308,7 @@ func (c *chaos) checkNothingToDo() {
 	if more := surprising(r.writes[writes:]); len(more) > 0 {
 		c.fatalf("dealing with all again brought these writes:\n%s", strings.Join(more, "\n"))
 	}
-	if more := r.events[events:]; len(more) > len(r.writes)-writes && !known("R9") {
+	if more := r.events[events:]; len(more) > len(r.writes)-writes {
 		c.fatalf("dealing with all again brought these events:\n%s", strings.Join(more, "\n"))
 	}
 }
@@ -312,10 +317,8 @@ func (c *chaos) checkNothingToDo() {
 // it waits now: that is looked at again only when something becomes free.
 func surprising(writes []string) []string {
 	refusal := regexp.MustCompile(`^Service [^{]*\{"metadata":\{"uid":"[^"]*"\},"status":\{"conditions":\[\{"type":"berth.dev/AddressAllocated","status":"False",` +
-		`"lastTransitionTime":"[^"]*","reason":"(` + map[bool]string{true: "UnknownPool|PoolNotAllowed|"}[known("R9")] + `PoolExhausted|NoPool|Address[A-Z][a-zA-Z]*|QuotaExceeded|PoolDisabled)","message":"([^"\\]|\\.)*"\}\]\}\}$`)
-	return slices.DeleteFunc(slices.Clone(writes), func(w string) bool {
-		return known("R25") && strings.Contains(w, "resting\":[") || known("R26") && strings.Contains(w, "Contested") || refusal.MatchString(w) || known("R19") && strings.HasPrefix(w, "IPAddressPool") || known("R18") && strings.Contains(w, "shared-ip-key") || known("R18") && strings.HasPrefix(w, "IPReservation")
-	})
+		`"lastTransitionTime":"[^"]*","reason":"(PoolExhausted|NoPool|Address[A-Z][a-zA-Z]*|QuotaExceeded|PoolDisabled)","message":"([^"\\]|\\.)*"\}\]\}\}$`)
+	return slices.DeleteFunc(slices.Clone(writes), refusal.MatchString)
 }
 
 // checkSuccessor starts another controller over what the API server has: it must

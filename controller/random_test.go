@@ -88,9 +88,17 @@ type life struct {
 	foreign bool
 	// fooled says that another controller has ever written to it.
 	fooled bool
+	// changedType says that it was something else than a LoadBalancer for a while:
+	// a write on its way cannot tell.
+	changedType bool
+	// replaced says that a user has dropped the annotations that Berth wrote.
+	replaced bool
 	// had are all addresses that Berth has ever shown for it.
 	had map[string]bool
 }
+
+// unsure says that nobody can hold Berth to what the Service shows.
+func (l *life) unsure() bool { return l.foreign || l.changedType || l.replaced }
 
 func newChaos(t *rapid.T) *chaos {
 	c := &chaos{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/go-kit/log/level"
 	corev1 "k8s.io/api/core/v1"
@@ -18,8 +19,8 @@ import (
 
 // restore records every existing allocation before the first is made, the
 // oldest Service first: of two that claim one address the older keeps it. Those
-// that share an address and ask for something that was refused come last,
-// because what they have was granted by what they asked for before.
+// that share an address and ask for something that was refused come last, because
+// what they have was granted by what they asked for before: see refusedSharer.
 func (c *controller) restore() error {
 	began := c.clock.Now()
 	if err := c.configure(); err != nil {
@@ -28,7 +29,7 @@ func (c *controller) restore() error {
 	services := c.cache.Services.List()
 	slices.SortFunc(services, func(a, b *corev1.Service) int {
 		return cmp.Or(
-			compareBools(refusedSharer(a), refusedSharer(b)),
+			cmp.Compare(refusedSharer(a), refusedSharer(b)),
 			a.CreationTimestamp.Compare(b.CreationTimestamp.Time), ownerOf(a).Compare(ownerOf(b)),
 		)
 	})
@@ -42,7 +43,7 @@ func (c *controller) restore() error {
 			c.told[owner] = news(condition.Message)
 		}
 		addrs := c.restorable(svc)
-		c.renewed[owner] = svc.Annotations[v1beta1.AnnotationRenewed]
+		c.renewed[owner] = renewedOf(svc)
 		c.contests.uids[owner] = svc.UID
 		if len(addrs) == 0 {
 			continue
@@ -67,18 +68,35 @@ func (c *controller) restore() error {
 	return nil
 }
 
-func refusedSharer(svc *corev1.Service) bool {
-	return svc.Annotations[v1beta1.AnnotationSharedIPKey] != "" &&
-		meta.IsStatusConditionFalse(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
+// renewedOf returns the value of berth.dev/renew that was acted on before. Where a
+// user has replaced the Service by what is in a file, that is what it says there.
+func renewedOf(svc *corev1.Service) string {
+	if replacedByFile(svc) {
+		return strings.TrimSpace(svc.Annotations[v1beta1.AnnotationRenew])
+	}
+	return svc.Annotations[v1beta1.AnnotationRenewed]
 }
 
-// compareBools orders false before true.
-func compareBools(a, b bool) int {
-	switch {
-	case a == b:
+// replacedByFile says that a Service was given addresses and has none of the
+// annotations that Berth writes.
+func replacedByFile(svc *corev1.Service) bool {
+	noted := svc.Annotations[v1beta1.AnnotationRenewed] + svc.Annotations[v1beta1.AnnotationSharedIPKey] +
+		svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]
+	return noted == "" && len(grantedTo(svc)) > 0
+}
+
+// refusedSharer returns 0 unless a Service shares an address and asks for something
+// that was refused: then 2 if that is for its ports or Pods, which others that
+// share the address stand against and have a right to keep, otherwise 1.
+func refusedSharer(svc *corev1.Service) int {
+	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
+	condition := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated)
+	if granted == "" || condition == nil || condition.Status != metav1.ConditionFalse {
 		return 0
-	case b:
-		return -1
+	}
+	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP)
+	if condition.Reason == reasonAddressInUse && wishes.SharingKey == granted {
+		return 2
 	}
 	return 1
 }
@@ -108,6 +126,9 @@ func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned, join
 	owner := ownerOf(svc)
 	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
 	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP) // the key is there also if the rest is wrong
+	if replacedByFile(svc) {
+		granted = wishes.SharingKey
+	}
 	// Writes of different Services are not ordered: one that has joined another
 	// shows that the other was granted its key, also if it does not say so yet.
 	isJoined := slices.ContainsFunc(addrs, func(a ipam.Assigned) bool { return joined[sharedAddress{a.Address, wishes.SharingKey}] })

@@ -304,14 +304,16 @@ func (c *controller) followRetained(key k8s.Key) error {
 	if !named {
 		return nil
 	}
+	if !found {
+		delete(c.retaining, owner) // deleted when its time was over, or by a user who wants the address back
+	}
 	svc, lives := c.cache.Services.Get(owner.Namespace, owner.Name)
 	switch {
 	case lives && c.class.Owns(svc):
 		c.cache.Add(keyOf(owner)) // to see first what it has
 		return nil
 	case !found:
-		delete(c.retaining, owner)
-		return nil // deleted when its time was over, or by a user who wants the address back
+		return nil
 	}
 	return c.retain(owner, nil)
 }

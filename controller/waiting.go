@@ -2,11 +2,13 @@ package main
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/ipam"
 	"github.com/berth-lb/berth/internal/k8s"
 )
@@ -50,6 +52,28 @@ func (c *controller) wakeSharers(namespace string) {
 	for _, svc := range c.cache.Services.List() {
 		if svc.Namespace == namespace && svc.Annotations[v1beta1.AnnotationSharedIPKey] != "" {
 			c.cache.Add(keyOf(ownerOf(svc)))
+		}
+	}
+}
+
+// wakeNaming has Services dealt with again that name a pool about which something
+// else is said than so far: what they have may be what they ask for no more, or
+// again.
+func (c *controller) wakeNaming(snapshot *config.Snapshot, verdicts config.Verdicts) {
+	for owner, name := range c.names {
+		before, _ := c.snapshot.Pool(name)
+		after, _ := snapshot.Pool(name)
+		if c.verdicts.IPAddressPools[name] != verdicts.IPAddressPools[name] || !reflect.DeepEqual(before, after) {
+			c.cache.Add(keyOf(owner))
+		}
+	}
+}
+
+// wakeNamingIn does that with those of a namespace, whose labels have changed.
+func (c *controller) wakeNamingIn(namespace string) {
+	for owner := range c.names {
+		if owner.Namespace == namespace {
+			c.cache.Add(keyOf(owner))
 		}
 	}
 }

@@ -287,7 +287,7 @@ func (m *model) heldBefore(r Reservation, known modelCount) Reservation {
 	_, exists := m.pool(r.Pool)
 	for _, a := range before {
 		_, reserved := m.reservedFor(a)
-		if len(r.Held) < r.Count && FamilyOf(a) == r.Family && !slices.Contains(r.Held, a) && !reserved && (!exists || m.poolOf(a) == r.Pool) {
+		if len(r.Held) < r.Count && FamilyOf(a) == r.Family && !slices.Contains(r.Held, a) && !reserved && (!exists && m.poolOf(a) == "" || m.poolOf(a) == r.Pool) {
 			r.Held = append(r.Held, a)
 		}
 	}

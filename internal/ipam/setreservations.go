@@ -99,7 +99,8 @@ func (s *reserving) check(r *reservation, spec *Reservation) error {
 }
 
 // bookHeld books what a reservation that counts held before: what is known here, else what the caller knows. An address
-// that the pool no longer has is given up for another; but while there is no such pool, it may come back with it.
+// that the pool no longer has is given up for another; but while there is no such pool, it may come back with it, unless
+// another pool has it by then.
 func (s *reserving) bookHeld(r *reservation, spec *Reservation) {
 	c := counted{pool: spec.Pool, family: spec.Family}
 	before := spec.Held
@@ -114,7 +115,7 @@ func (s *reserving) bookHeld(r *reservation, spec *Reservation) {
 		if checkAddr(addr) != nil || FamilyOf(addr) != spec.Family || slices.Contains(c.held, addr) {
 			continue
 		}
-		if pool, _ := s.a.PoolOf(addr); exists && pool != spec.Pool {
+		if pool, covered := s.a.PoolOf(addr); pool != spec.Pool && (exists || covered) {
 			continue
 		}
 		if !s.bookings.free(spec.Family, number(addr)) {
