@@ -25,6 +25,7 @@ func newCommand(o *options) *cobra.Command {
 	o.addFlags(root)
 	root.AddCommand(
 		newVersion(o),
+		newStatus(o),
 		o.newReport("pools", "IPAddressPools: how full they are, and which addresses other hosts have",
 			func(c *cli.Cluster) cli.Report { return cli.ReportPools(c) }),
 		o.newReport("services", "Services of Berth's: their addresses, who announces them, or why nobody does",
@@ -66,6 +67,28 @@ func newVersion(o *options) *cobra.Command {
 		Use: "version", Short: "Version of this plugin", Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(*cobra.Command, []string) error {
 			return o.write(cli.Version{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH})
+		},
+	}
+}
+
+func newStatus(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Whether all is well, what is not, and why; exit status 1 if something is wrong",
+		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.load(cmd.Context(), o.namespace())
+			if err != nil {
+				return err
+			}
+			o.warnUnread(c)
+			status := cli.ReportStatus(c)
+			if err := o.write(status); err != nil {
+				return err
+			}
+			if !status.Healthy {
+				return errUnhealthy
+			}
+			return nil
 		},
 	}
 }

@@ -172,3 +172,10 @@ func TestNotInstalled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestStatusFails(t *testing.T) {
+	out, _, err := (&apiServer{}).run(t, "status")
+	if !errors.Is(err, errUnhealthy) || !strings.Contains(out, "not healthy") {
+		t.Errorf("got %v, %s", err, out)
+	}
+}

@@ -134,3 +134,19 @@ func few(texts []string, most int) string {
 	}
 	return strings.Join(texts, ", ")
 }
+
+func (p *Printer) bold(text string) string {
+	if !p.colour {
+		return text
+	}
+	return "\x1b[1m" + text + "\x1b[0m"
+}
+
+// mark is the sign of a state at the beginning of a line.
+func (p *Printer) mark(state State) string {
+	sign := map[State]string{StateOK: "ok  ", StateUnknown: "?   ", StateWarning: "warn", StateError: "FAIL"}[state]
+	if sign == "" {
+		sign = "    "
+	}
+	return p.paint(state, sign)
+}
