@@ -26,6 +26,7 @@ func newCommand(o *options) *cobra.Command {
 	root.AddCommand(
 		newVersion(o),
 		newStatus(o),
+		newExplain(o),
 		o.newReport("pools", "IPAddressPools: how full they are, and which addresses other hosts have",
 			func(c *cli.Cluster) cli.Report { return cli.ReportPools(c) }),
 		o.newReport("services", "Services of Berth's: their addresses, who announces them, or why nobody does",

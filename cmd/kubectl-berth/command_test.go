@@ -179,3 +179,25 @@ func TestStatusFails(t *testing.T) {
 		t.Errorf("got %v, %s", err, out)
 	}
 }
+
+func TestExplainCommand(t *testing.T) {
+	s := &apiServer{lists: map[string][]any{
+		pathServices:                       {aService("shop", "web", "192.0.2.1")},
+		"/api/v1/namespaces/shop/services": {aService("shop", "web", "192.0.2.1")},
+	}}
+	for _, subject := range []string{"svc/web", "ip/192.0.2.1"} {
+		out, _, err := s.run(t, "explain", subject)
+		if err != nil || !strings.Contains(out, "shop/web") || !strings.Contains(out, "Fix:") {
+			t.Errorf("%s: %v, %s", subject, err, out)
+		}
+	}
+	for _, subject := range []string{"web", "pod/web", "svc/nobody", "ip/x"} {
+		if _, _, err := s.run(t, "explain", subject); err == nil {
+			t.Errorf("%s was explained", subject)
+		}
+	}
+	out, _, err := s.run(t, "__complete", "explain", "")
+	if err != nil || !strings.Contains(out, "svc/web") {
+		t.Errorf("the completion is %q, %v", out, err)
+	}
+}

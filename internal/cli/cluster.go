@@ -252,3 +252,7 @@ func drained(n *corev1.Node) bool {
 	_, drained := n.Annotations[v1beta1.AnnotationDrain]
 	return drained
 }
+
+func (c *Cluster) service(namespace, name string) *corev1.Service {
+	return find(c.Services, namespace, name)
+}

@@ -110,3 +110,23 @@ func (c *Cluster) servedAt(addr netip.Addr, services []*corev1.Service) served {
 func (s *served) on(node string) bool {
 	return s.anywhere && !slices.ContainsFunc(s.local, func(e endpoints) bool { return !e.on(node) })
 }
+
+// nodesIn returns the names of the nodes of some endpoints, in order.
+func nodesIn(counts map[string]int) []string {
+	var names []string
+	for name := range counts {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func sum(counts map[string]int) int {
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	return total
+}

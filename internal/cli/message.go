@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,3 +81,16 @@ func (a *Announcement) short() string {
 	}
 	return strings.Join(parts, " + ")
 }
+
+// announcementOf returns what is said of one address, nothing if that is nothing.
+func announcementOf(svc *corev1.Service, addr netip.Addr) Announcement {
+	all := announcements(svc)
+	i := slices.IndexFunc(all, func(a Announcement) bool { return a.Address == addr.String() })
+	if i < 0 {
+		return Announcement{}
+	}
+	return all[i]
+}
+
+// isAnnounced says whether anybody announces the address.
+func (a *Announcement) isAnnounced() bool { return a.Node != "" || a.BGPNodes > 0 }

@@ -119,10 +119,10 @@ func checkSpeakers(c *Cluster) Check {
 	ready := 0
 	for _, n := range ReportNodes(c).Nodes {
 		object := "Node " + n.Name
-		switch {
-		case n.SpeakerState == "ready":
+		switch n.SpeakerState {
+		case "ready":
 			ready++
-		case n.SpeakerState == "none":
+		case "none":
 			check.find(StateError, object, "no speaker runs here")
 		default:
 			check.find(StateError, object, "speaker %s: %s", n.Speaker, n.SpeakerState)
