@@ -201,3 +201,52 @@ func TestExplainCommand(t *testing.T) {
 		t.Errorf("the completion is %q, %v", out, err)
 	}
 }
+
+func TestDrainAndUndrain(t *testing.T) {
+	s := &apiServer{lists: map[string][]any{pathStates: {aNodeState("node-1", 1)}}}
+	s.patched = func(string, map[string]any) { s.lists[pathStates] = []any{aNodeState("node-1", 0)} }
+	out, _, err := s.run(t, "drain", "node-1")
+	if err != nil || !strings.Contains(out, "is drained") {
+		t.Errorf("got %v, %s", err, out)
+	}
+	if _, _, err := s.run(t, "undrain", "node-1"); err != nil {
+		t.Error(err)
+	}
+	want := []string{
+		pathNodes + `/node-1 {"metadata":{"annotations":{"berth.dev/drain":"kubectl-berth"}}}`,
+		pathNodes + `/node-1 {"metadata":{"annotations":{"berth.dev/drain":null}}}`,
+	}
+	if strings.Join(s.patches, "\n") != strings.Join(want, "\n") {
+		t.Errorf("patched %v", s.patches)
+	}
+}
+
+func TestDrainGivesUp(t *testing.T) {
+	s := &apiServer{lists: map[string][]any{pathStates: {aNodeState("node-1", 1)}}}
+	_, _, err := s.run(t, "drain", "node-1", "--timeout", "200ms")
+	if err == nil || !strings.Contains(err.Error(), "owns 1 address") {
+		t.Errorf("got %v", err)
+	}
+	if _, _, err = s.run(t, "drain", "node-2"); err == nil || !strings.Contains(err.Error(), "reports nothing") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestRebalance(t *testing.T) {
+	const path = "/apis/berth.dev/v1beta1/l2advertisements"
+	s := &apiServer{lists: map[string][]any{
+		pathStates: {aNodeState("node-1", 2), aNodeState("node-2", 0)},
+		path:       {&v1beta1.L2Advertisement{ObjectMeta: metav1.ObjectMeta{Name: "ethernet"}}},
+	}}
+	s.patched = func(string, map[string]any) {
+		s.lists[pathStates] = []any{aNodeState("node-1", 1), aNodeState("node-2", 1)}
+	}
+	out, _, err := s.run(t, "rebalance", "-o", "json")
+	if err != nil || !strings.Contains(out, `"before": 2`) || len(s.patches) != 1 || !strings.Contains(s.patches[0], path+`/ethernet {"metadata":{"annotations":{"berth.dev/rebalance":"20`) {
+		t.Errorf("got %v, %s, %v", err, out, s.patches)
+	}
+	delete(s.lists, path)
+	if _, _, err := s.run(t, "rebalance"); err == nil {
+		t.Error("nothing was rebalanced without an error")
+	}
+}

@@ -24,6 +24,8 @@ type scope struct {
 	berth string
 	// services is the namespace of the Services that matter, "" for all.
 	services string
+	// watching leaves out what nobody looks at who waits for nodes.
+	watching bool
 }
 
 // errNotInstalled says that the cluster does not know Berth's kinds.
@@ -40,6 +42,11 @@ type listing struct {
 func load(ctx context.Context, clients *k8s.Clients, s scope) (*cli.Cluster, error) {
 	c := &cli.Cluster{Now: time.Now(), Namespace: s.berth}
 	listings := listingsOf(c, clients, s)
+	if s.watching {
+		listings = slices.DeleteFunc(listings, func(l listing) bool {
+			return !slices.Contains([]string{"services", "l2advertisements", "nodestates"}, l.kind)
+		})
+	}
 	failures := make([]error, len(listings))
 	var group errgroup.Group
 	for i, l := range listings {
