@@ -13,7 +13,7 @@ KUBE_LDFLAGS := -s -w -X $(KUBE_VERSION).gitVersion=$(KUBERNETES) -X $(KUBE_VERS
 # Tools come from internal/tools/go.mod, at the versions it pins.
 TOOL := go tool -modfile=internal/tools/go.mod
 
-PRODUCT := bin/controller bin/speaker
+PRODUCT := bin/controller bin/speaker bin/kubectl-berth
 LAB := bin/lab bin/kube bin/agnhost
 LAB_MODULE := internal/lab
 
@@ -26,9 +26,12 @@ PROGRESS := awk -v what="$$WHAT" '/^[a-zA-Z0-9._~\/-]+$$/ { n++; if (n % 100 == 
 .PHONY: build
 build: $(PRODUCT) $(LAB) ## Build Berth and the lab into bin/.
 
-bin/controller bin/speaker: $(GO_FILES) go.mod go.sum
+bin/controller: MAIN := ./controller
+bin/speaker: MAIN := ./speaker
+bin/kubectl-berth: MAIN := ./cmd/kubectl-berth
+$(PRODUCT): $(GO_FILES) go.mod go.sum
 	@# The tag keeps html/template out, which GoBGP brings in and which keeps the linker from leaving out what is not used.
-	CGO_ENABLED=0 go build -o $@ -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)' ./$(@F)
+	CGO_ENABLED=0 go build -o $@ -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)' $(MAIN)
 	@test $$(stat -c %s $@) -lt 45000000 || { echo "$@ is larger than 45 MB"; exit 1; }
 
 bin/lab: $(LAB_FILES) $(GO_FILES) $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum

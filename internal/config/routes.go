@@ -95,18 +95,36 @@ func (s *Snapshot) BGPAdvertisementsFor(svc Announced, addr netip.Addr) []*BGPAd
 	return all
 }
 
+// L2AdvertisementsFor returns the L2Advertisements that are for an address of a
+// Service, on whatever nodes.
+func (s *Snapshot) L2AdvertisementsFor(svc Announced, addr netip.Addr) []*L2Advertisement {
+	pool, _ := s.PoolOf(addr)
+	var all []*L2Advertisement
+	for _, a := range s.L2Advertisements {
+		selection := PoolSelection{AllPools: a.AllPools, Pools: a.Pools, Selects: a.Selects, Existing: a.Existing}
+		if selection.selects(svc, pool, a.ServiceSelectors) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+func (a *BGPAdvertisement) selects(svc Announced, pool *Pool) bool {
+	return a.PoolSelection.selects(svc, pool, a.ServiceSelectors)
+}
+
 // selects says whether an advertisement is for an address of a Service, which is
 // in pool, or in none if that is nil. An edit of pools silences nobody: an
 // address that its pool has lost, be it to another pool, is announced as those of
 // that pool are.
-func (a *BGPAdvertisement) selects(svc Announced, pool *Pool) bool {
-	if !MatchesAny(a.ServiceSelectors, svc.Labels) {
+func (p *PoolSelection) selects(svc Announced, pool *Pool, serviceSelectors []labels.Selector) bool {
+	if !MatchesAny(serviceSelectors, svc.Labels) {
 		return false
 	}
-	if pool != nil && (a.SelectsPool(pool.Name) || slices.Contains(svc.Pools, pool.Name)) {
-		return a.SelectsPool(pool.Name)
+	if pool != nil && (p.SelectsPool(pool.Name) || slices.Contains(svc.Pools, pool.Name)) {
+		return p.SelectsPool(pool.Name)
 	}
-	return a.AllPools || slices.ContainsFunc(svc.Pools, a.SelectsPool)
+	return p.AllPools || slices.ContainsFunc(svc.Pools, p.SelectsPool)
 }
 
 // claims are the indexes of the advertisements that announce each prefix.

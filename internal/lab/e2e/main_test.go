@@ -85,6 +85,7 @@ func testCases() []testCase {
 		{name: "LeaderHandsOver", run: testLeaderHandsOver, alone: true, dualOnly: true},
 		{name: "StandbyTakesOver", run: testStandbyTakesOver, alone: true, dualOnly: true},
 		{name: "NodeNotReady", run: testNodeNotReady, alone: true, dualOnly: true},
+		{name: "Plugin", run: testPlugin, alone: true, dualOnly: true},
 		{name: "Service", run: testService},
 		{name: "AllPods", run: testAllPods},
 		{name: "ManyAddresses", run: testManyAddresses},
