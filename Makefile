@@ -26,9 +26,12 @@ PROGRESS := awk -v what="$$WHAT" '/^[a-zA-Z0-9._~\/-]+$$/ { n++; if (n % 100 == 
 .PHONY: build
 build: $(PRODUCT) $(LAB) ## Build Berth and the lab into bin/.
 
+# How both programs are built, wherever: the tag keeps html/template out, which GoBGP
+# brings in and which keeps the linker from leaving out what is not used.
+PRODUCT_FLAGS := -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)'
+
 bin/controller bin/speaker: $(GO_FILES) go.mod go.sum
-	@# The tag keeps html/template out, which GoBGP brings in and which keeps the linker from leaving out what is not used.
-	CGO_ENABLED=0 go build -o $@ -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)' ./$(@F)
+	CGO_ENABLED=0 go build -o $@ $(PRODUCT_FLAGS) ./$(@F)
 	@test $$(stat -c %s $@) -lt 45000000 || { echo "$@ is larger than 45 MB"; exit 1; }
 
 bin/lab: $(LAB_FILES) $(GO_FILES) $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
@@ -40,6 +43,15 @@ bin/kube: $(LAB_MODULE)/cmd/kube/main.go $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.s
 
 bin/agnhost: $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
 	@export WHAT=agnhost; CGO_ENABLED=0 go build -C $(LAB_MODULE) -v -o ../../$@ -ldflags '-s -w' k8s.io/kubernetes/test/images/agnhost 2>&1 | $(PROGRESS)
+
+IMAGE_ARCHITECTURES := amd64 arm64
+
+.PHONY: images
+images: ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same bytes each time.
+	for arch in $(IMAGE_ARCHITECTURES); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -buildvcs=false -o bin/images/$$arch/ $(PRODUCT_FLAGS) ./controller ./speaker || exit 1; \
+	done
+	go run -C internal/packaging ./cmd/images -version $(VERSION) -folder ../../bin/images $(IMAGE_ARCHITECTURES)
 
 .PHONY: demo
 demo: packages build ## Show Berth at work in a cluster of network namespaces (root).
