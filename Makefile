@@ -17,7 +17,7 @@ PRODUCT := bin/controller bin/speaker bin/kubectl-berth
 LAB := bin/lab bin/kube bin/agnhost
 LAB_MODULE := internal/lab
 
-GO_FILES := $(shell find api controller speaker internal cmd -name '*.go' -not -path '$(LAB_MODULE)/*' 2>/dev/null)
+GO_FILES := $(shell find api controller speaker internal cmd -name '*.go' -not -path '$(LAB_MODULE)/*' -not -path 'internal/packaging/*' 2>/dev/null)
 LAB_FILES := $(shell find $(LAB_MODULE) -name '*.go')
 
 # Prints how far a long compilation is instead of a line per package.
@@ -26,12 +26,15 @@ PROGRESS := awk -v what="$$WHAT" '/^[a-zA-Z0-9._~\/-]+$$/ { n++; if (n % 100 == 
 .PHONY: build
 build: $(PRODUCT) $(LAB) ## Build Berth and the lab into bin/.
 
+# How all programs are built, wherever: the tag keeps html/template out, which GoBGP
+# brings in and which keeps the linker from leaving out what is not used.
+PRODUCT_FLAGS := -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)'
+
 bin/controller: MAIN := ./controller
 bin/speaker: MAIN := ./speaker
 bin/kubectl-berth: MAIN := ./cmd/kubectl-berth
 $(PRODUCT): $(GO_FILES) go.mod go.sum
-	@# The tag keeps html/template out, which GoBGP brings in and which keeps the linker from leaving out what is not used.
-	CGO_ENABLED=0 go build -o $@ -trimpath -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)' $(MAIN)
+	CGO_ENABLED=0 go build -o $@ $(PRODUCT_FLAGS) $(MAIN)
 	@test $$(stat -c %s $@) -lt 45000000 || { echo "$@ is larger than 45 MB"; exit 1; }
 
 bin/lab: $(LAB_FILES) $(GO_FILES) $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
@@ -43,6 +46,15 @@ bin/kube: $(LAB_MODULE)/cmd/kube/main.go $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.s
 
 bin/agnhost: $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
 	@export WHAT=agnhost; CGO_ENABLED=0 go build -C $(LAB_MODULE) -v -o ../../$@ -ldflags '-s -w' k8s.io/kubernetes/test/images/agnhost 2>&1 | $(PROGRESS)
+
+IMAGE_ARCHITECTURES := amd64 arm64
+
+.PHONY: images
+images: ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same bytes each time.
+	for arch in $(IMAGE_ARCHITECTURES); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -buildvcs=false -o bin/images/$$arch/ $(PRODUCT_FLAGS) ./controller ./speaker || exit 1; \
+	done
+	go run -C internal/packaging ./cmd/images -version $(VERSION) -folder ../../bin/images $(IMAGE_ARCHITECTURES)
 
 .PHONY: demo
 demo: packages build ## Show Berth at work in a cluster of network namespaces (root).
@@ -58,6 +70,7 @@ test: lint test-unit test-lab ## Everything: lint, unit tests with -race, lab te
 .PHONY: test-unit
 test-unit: packages build ## Unit tests of Berth and of the lab, with -race.
 	go test -race ./...
+	go test -C internal/packaging ./...
 	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v -e /e2e -e /cmd/kube)
 
 .PHONY: test-lab
@@ -67,14 +80,22 @@ test-lab: packages build ## End-to-end tests in the lab (root). RUN=regexp choos
 .PHONY: lint
 lint: check-generated ## Vet, import rules and style.
 	$(TOOL) golangci-lint run ./...
+	cd internal/packaging && go tool -modfile=../tools/go.mod golangci-lint run --config ../../.golangci.yaml ./...
 	cd $(LAB_MODULE) && go tool -modfile=../tools/go.mod golangci-lint run --config ../../.golangci.yaml ./...
 
 .PHONY: generate
-generate: ## Deepcopy, CRDs, RBAC and deploy/berth.yaml from their sources.
+generate: ## Deepcopy, CRDs, RBAC and deploy/ from their sources.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd
 	$(TOOL) controller-gen rbac:roleName=berth-controller paths=./controller/... output:rbac:dir=config/rbac/controller
 	$(TOOL) controller-gen rbac:roleName=berth-speaker paths=./speaker/... output:rbac:dir=config/rbac/speaker
 	$(TOOL) kustomize build config/default > deploy/berth.yaml
+	@# What the chart takes as it is; its templates add labels and namespace.
+	rm -rf deploy/chart/files && mkdir -p $(addprefix deploy/chart/files/,admission controller crd namespace rbac)
+	cp config/crd/berth.dev_*.yaml deploy/chart/files/crd
+	cp config/admission/nodestates.yaml config/admission/services.yaml deploy/chart/files/admission
+	cp config/controller/networkpolicy.yaml config/controller/poddisruptionbudget.yaml deploy/chart/files/controller
+	cp config/namespace/namespace.yaml deploy/chart/files/namespace
+	for role in controller speaker; do cat config/rbac/$$role/bindings.yaml config/rbac/$$role/role.yaml > deploy/chart/files/rbac/$$role.yaml; done
 
 # Generates in a copy, so that neither edits under way nor files that git does
 # not know yet confuse it.

@@ -43,6 +43,10 @@ type testLab struct {
 	berth *rest.RESTClient
 	// slots counts the parts of the free address range that tests were given.
 	slots atomic.Int64
+	// refused is how many writes tests have tried that the policies must deny, and
+	// deniedBefore how many those had denied when the test began.
+	refused      atomic.Int64
+	deniedBefore int64
 }
 
 // startLab returns a lab of the family that is taken down when the test ends,
@@ -92,7 +96,13 @@ func startLabWith(t *testing.T, options lab.Options) *testLab {
 	if l.berth, err = berthClient(config); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.checkLogs(t) }) // while the lab is still there
+	if l.deniedBefore, err = l.policyDenials(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // while the lab is still there
+		l.checkLogs(t)
+		l.checkDenials(t)
+	})
 	return l
 }
 

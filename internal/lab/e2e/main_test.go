@@ -105,6 +105,7 @@ func testCases() []testCase {
 		{name: "Rights", run: testRights, dualOnly: true},
 		{name: "Privileges", run: testPrivileges, dualOnly: true},
 		{name: "Token", run: testToken, dualOnly: true},
+		{name: "Confined", run: testConfined, dualOnly: true},
 		{name: "InvalidObjects", run: testInvalidObjects, dualOnly: true},
 	}
 }
