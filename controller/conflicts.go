@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-kit/log/level"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -127,6 +128,9 @@ func (c *controller) replace(addr netip.Addr) (why string) {
 			return "it is what the Service asks for"
 		case c.asksFor(req, addr):
 			return fmt.Sprintf("it is what Service %s asks for", owner)
+		case c.announced(owner, addr):
+			// Who reports the other host may be the one who does not know who has what.
+			return "a node announces it"
 		}
 		requests = append(requests, req.Request)
 	}
@@ -149,6 +153,25 @@ func (c *controller) replace(addr netip.Addr) (why string) {
 	c.wake(owners)
 	c.waitingDirty, c.poolsDirty = true, true
 	return ""
+}
+
+// announced says whether the speakers say that a node announces the address of the
+// Service.
+func (c *controller) announced(owner ipam.Owner, addr netip.Addr) bool {
+	svc, found := c.cache.Services.Get(owner.Namespace, owner.Name)
+	if !found {
+		return false
+	}
+	said := meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAnnounced)
+	if said == nil {
+		return false
+	}
+	for sentence := range strings.SplitSeq(said.Message, "; ") {
+		if strings.HasPrefix(sentence, addr.String()+" by ") {
+			return true
+		}
+	}
+	return false
 }
 
 // requestOf reads what a Service asks for that has an address; false if it is not

@@ -45,12 +45,16 @@ type detector interface {
 // conflicts looks after the addresses of this node that a foreign host has. Its
 // fields but what mu guards belong to the speaker's loop.
 type conflicts struct {
-	// detector is nil if addresses are taken unseen.
 	detector detector
-	clock    clock.PassiveClock
-	logger   log.Logger
+	// probes says whether addresses are looked at before their first use.
+	probes bool
+	clock  clock.PassiveClock
+	logger log.Logger
 
 	changed chan struct{}
+	// unsure says that this node may not know who has which address, so that what it
+	// hears another say may be right.
+	unsure  bool
 	known   map[netip.Addr]*conflict
 	checked map[netip.Addr]bool // to be free, before their first use
 
@@ -68,9 +72,12 @@ type conflict struct {
 	since, lastSeen time.Time
 	// beforeUse says that it had the address before any node announced it.
 	beforeUse bool
+	// unused says that this node has not announced the address.
+	unused bool
 	// yields says that this node does not answer for the address meanwhile.
 	yields   bool
 	told     bool      // that users know
+	toldAt   time.Time // when there was last something to tell
 	checked  time.Time // when it was last looked for
 	defended time.Time
 }
@@ -93,9 +100,9 @@ type finding struct {
 	err    error
 }
 
-func newConflicts(d detector, clk clock.PassiveClock, logger log.Logger) *conflicts {
+func newConflicts(d detector, probes bool, clk clock.PassiveClock, logger log.Logger) *conflicts {
 	return &conflicts{
-		detector: d, clock: clk, logger: logger, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		detector: d, probes: probes, clock: clk, logger: logger, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		known: map[netip.Addr]*conflict{}, checked: map[netip.Addr]bool{}, pending: map[netip.Addr]bool{},
 	}
 }
@@ -178,7 +185,7 @@ func (c *conflicts) conclude(f finding) {
 	switch {
 	case k == nil && !f.first: // nobody needs to know any more
 	case f.ifname != "" && k == nil:
-		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, beforeUse: true, yields: true, checked: now}
+		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, beforeUse: !c.unsure, yields: true, checked: now, unused: true}
 		level.Warn(c.logger).Log("msg", "another host has an address that was about to be announced; it is not announced", "address", f.addr, "mac", f.rival, "interface", f.ifname)
 	case f.ifname != "":
 		k.mac, k.ifname, k.lastSeen, k.checked = f.rival, f.ifname, now, now
@@ -202,6 +209,7 @@ func (c *conflicts) conclude(f finding) {
 // returns when it wants to be called again; zero for never.
 func (s *speaker) withhold(p *plan) (again time.Time) {
 	c := s.conflicts
+	c.unsure = p.minority || s.clock.Since(s.minorityAt) < minorityHold
 	c.take()
 	for addr := range c.checked {
 		if !p.first[addr] {
@@ -211,7 +219,7 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 	for addr, k := range c.known {
 		again = earlier(again, s.follow(p, addr, k))
 	}
-	if c.detector == nil {
+	if !c.probes {
 		return again
 	}
 	for addr := range p.first {
@@ -238,8 +246,8 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 		delete(c.known, addr)
 		return time.Time{}
 	}
-	if owned && !k.beforeUse {
-		k.yields = p.yields[addr] && c.detector != nil // users may change their minds
+	if owned && !k.unused {
+		k.yields = p.yields[addr] // users may change their minds
 	}
 	if !k.yields {
 		due := k.lastSeen.Add(conflictMemory)
@@ -257,7 +265,7 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 		announcement.Interfaces = []string{k.ifname}
 	}
 	due := k.checked.Add(conflictRecheck)
-	if !s.clock.Now().Before(due) && c.detector != nil {
+	if !s.clock.Now().Before(due) {
 		c.order(s.orderFor(addr, announcement.Interfaces))
 		return time.Time{} // the finding will call
 	}
@@ -301,13 +309,16 @@ func (s *speaker) meetRival(r l2.Rival) bool {
 	c, now := s.conflicts, s.clock.Now()
 	k := c.known[r.Addr]
 	if k == nil {
-		k = &conflict{since: now, checked: now, yields: s.yields[r.Addr] && c.detector != nil}
+		k = &conflict{since: now, checked: now, yields: s.yields[r.Addr]}
 		c.known[r.Addr] = k
 		level.Warn(s.logger).Log("msg", "another host speaks for an address of this node", "address", r.Addr, "mac", r.MAC,
 			"interface", r.Interface, "yields", k.yields)
 	}
-	fresh := k.lastSeen.IsZero() || k.mac != r.MAC
-	k.told = k.told && k.mac == r.MAC
+	// One who forges packets from ever other stations is told of every now and then.
+	fresh := k.lastSeen.IsZero() || k.mac != r.MAC && now.Sub(k.toldAt) >= defendInterval
+	if fresh {
+		k.told, k.toldAt = false, now
+	}
 	k.mac, k.ifname, k.lastSeen = r.MAC, r.Interface, now
 	if !k.yields && now.Sub(k.defended) >= defendInterval {
 		k.defended = now

@@ -57,7 +57,7 @@ func (d *fakeDetector) questions() []string {
 // detectors gives a stage one that has not started a detector.
 func (s *stage) detectors() *fakeDetector {
 	d := &fakeDetector{hosts: map[netip.Addr]ether.MAC{}}
-	s.speaker.conflicts = newConflicts(d, clock.RealClock{}, log.NewNopLogger())
+	s.speaker.conflicts = newConflicts(d, true, clock.RealClock{}, log.NewNopLogger())
 	return d
 }
 
@@ -232,17 +232,25 @@ func TestFirstUseOvertaken(t *testing.T) {
 	})
 }
 
-func TestWithoutADetector(t *testing.T) {
+// Without a look before the first use, an address is given up all the same to who
+// comes later.
+func TestWithoutProbes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
+		d := s.detectors()
+		s.speaker.conflicts.probes = false
 		s.group.view.Settled = true
 		s.objects.adverts[0].Spec.OnConflict = v1beta1.ConflictYield
 		s.start()
 		s.wantOwned(v4, v6)
+		if got := d.questions(); len(got) > 0 {
+			t.Errorf("looked for %q", got)
+		}
 		s.hear(v4, foreign)
-		s.wantOwned(v4, v6) // it would never learn when to answer again
-		s.wantAnnounced(v4)
+		s.wantOwned(v6)
+		s.pass(2 * conflictRecheck) // nobody has it
+		s.wantOwned(v4, v6)
 	})
 }
 
@@ -316,7 +324,7 @@ func TestYields(t *testing.T) {
 		s.hear(v4, foreign)
 		s.wantOwned(v6)
 		s.wantAnnounced()
-		s.wantClaims(claims{addr(v4): {Term: 1}, addr(v6): {Term: 1}}) // so that nobody else takes it
+		s.wantClaims(claims{addr(v4): {Term: 1, To: "a"}, addr(v6): {Term: 1}}) // so that nobody else takes it
 		s.wantSaid(`"reason":"PartlyAnnounced"`, v4+" is not announced: another host has it")
 		s.wantConflicts(v4 + " " + foreign.String() + " eth0")
 		s.pass(10 * conflictRecheck)

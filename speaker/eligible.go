@@ -100,6 +100,11 @@ const (
 // is more than any sum of weights (1–100) of preferredNodeSelectors.
 const youngPenalty = 1 << 24
 
+// formerBonus puts the node that a Service's condition names as the one that
+// announces its address before all others, where no speaker knows of an owner: all
+// of them have been restarted at once.
+const formerBonus = 1 << 26
+
 // standing is what this node thinks of the others, beside what the membership
 // says.
 type standing struct {
@@ -178,7 +183,7 @@ func newJudge(in planInput) *judge {
 			j.self.Node = i
 		}
 	}
-	j.minority = in.standing.isolated || minority(in, j.judged, seen)
+	j.minority = in.standing.isolated || deaf(in, j.judged) || minority(in, j.judged, seen)
 	j.self.Minority, j.self.Unsure = j.minority, in.wasMinority
 	j.roles = standInRoles(in, j.judged)
 	j.book = ownership.NewBook(j.judged)
@@ -224,6 +229,22 @@ func goneMember(view *membership.View, name string) *membership.Member {
 		return nil
 	}
 	return &view.Gone[i].Member
+}
+
+// deaf says whether the speakers of all other nodes, several, are gone though the
+// nodes are there. Then it is rather this node that does not hear them.
+func deaf(in planInput, judged []ownership.Node) bool {
+	orphans := 0
+	for i, n := range in.nodes {
+		switch {
+		case n.name == in.self || judged[i].State == ownership.Down && goneMember(in.view, n.name) == nil:
+		case judged[i].State == ownership.Orphaned:
+			orphans++
+		default:
+			return false
+		}
+	}
+	return orphans > 1
 }
 
 // minority says whether this node sees less than half of the speakers; exactly
@@ -280,14 +301,14 @@ func (j *judge) interfaces(addr netip.Addr) []string {
 	return j.class.nodes[j.self.Node].interfaces(addr)
 }
 
-// linked returns those of this node's interfaces that are usable.
-func (j *judge) linked(names []string) []string {
+// linked returns those of this node's interfaces that are usable for the address.
+func (j *judge) linked(addr netip.Addr, names []string) []string {
 	if j.self.Node < 0 || j.members[j.self.Node] == nil {
 		return nil
 	}
 	links := j.members[j.self.Node].Info.Links
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		return !slices.ContainsFunc(links, func(l membership.Link) bool { return l.Name == name })
+		return !slices.ContainsFunc(links, func(l membership.Link) bool { return l.Name == name && l.Speaks(addr) })
 	})
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -15,6 +14,10 @@ import (
 // offerPatience is how long an address is offered to another node before that is
 // given up.
 const offerPatience = 3 * time.Second
+
+// resumePatience is how long a speaker waits until it answers for what it took up
+// before it says that it is back.
+const resumePatience = 2 * time.Second
 
 // minorityHold is for how long what a node claims counts as a minority's once it
 // is not one any more: the others have to be heard first.
@@ -78,6 +81,21 @@ func (s *speaker) join(view *membership.View) {
 	}
 }
 
+// resuming says whether this speaker does not answer yet for all that it took up
+// when it joined. Until it does, or cannot for long, others stand in for it.
+func (s *speaker) resuming() bool {
+	if s.clock.Since(s.joinedAt) >= resumePatience {
+		return false
+	}
+	answered := s.announcer.Applied().Addresses
+	for addr := range s.former {
+		if isIn(s.held, addr) && len(answered[addr]) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // freshlyJoined says whether this speaker has only just joined the others.
 func (s *speaker) freshlyJoined() bool {
 	fresh := s.clock.Since(s.joinedAt) < restartGrace
@@ -92,7 +110,7 @@ func (s *speaker) freshlyJoined() bool {
 // returns when it wants to be called again, if nothing else happens; zero for
 // never.
 func (s *speaker) claim(p *plan) (again time.Time) {
-	s.waiting = false
+	s.waiting = s.resuming()
 	if !s.joined {
 		return time.Time{}
 	}
@@ -104,10 +122,14 @@ func (s *speaker) claim(p *plan) (again time.Time) {
 			s.waiting = s.waiting || answering
 			continue
 		}
-		next[addr] = s.endOffer(addr, c)
+		c = s.endOffer(addr, c)
+		if c.To == "" || c.To == s.self {
+			c.To = map[bool]string{true: s.self}[isIn(p.withheld, addr)]
+		}
+		next[addr] = c
 	}
 	for addr := range s.offered {
-		if next[addr].To == "" {
+		if to := next[addr].To; to == "" || to == s.self {
 			delete(s.offered, addr)
 		}
 	}
@@ -118,7 +140,6 @@ func (s *speaker) claim(p *plan) (again time.Time) {
 		again = earlier(again, due)
 	}
 	if !maps.Equal(next, s.claims) {
-		level.Debug(s.logger).Log("msg", "claims", "was", len(s.claims), "now", len(next), "all", fmt.Sprint(next))
 		s.claims = next
 		s.members.SetClaims(maps.Clone(next))
 	}
@@ -127,7 +148,7 @@ func (s *speaker) claim(p *plan) (again time.Time) {
 
 // endOffer takes an offer back that nobody has taken for long.
 func (s *speaker) endOffer(addr netip.Addr, c membership.Claim) membership.Claim {
-	if c.To != "" && s.clock.Since(s.offered[addr]) >= offerPatience {
+	if c.To != "" && c.To != s.self && s.clock.Since(s.offered[addr]) >= offerPatience {
 		if s.rebalancing.refused != nil {
 			s.rebalancing.refused[c.To] = true
 		}

@@ -25,6 +25,9 @@ const (
 	proxySettle = time.Second
 	// proxyPatience is how long it may take before that is worth a warning.
 	proxyPatience = 30 * time.Second
+	// proxyStartGrace is how long after the start of the speaker kube-proxy may be
+	// unwell: what this node owned before is not to move for a hiccup.
+	proxyStartGrace = 3 * time.Second
 	// proxyGrace is how long a kube-proxy that has been healthy may be unwell.
 	proxyGrace = 10 * time.Second
 )
@@ -92,7 +95,7 @@ func (p *proxyHealth) await(ctx context.Context) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		p.say(err != nil, err)
+		p.say(err != nil && time.Since(began) >= proxyStartGrace, err)
 		if err == nil {
 			return true
 		}

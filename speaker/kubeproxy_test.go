@@ -88,6 +88,8 @@ func TestProxyHealth(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			p := watchProxy(t, refused)
+			p.expect(false, false, false)
+			time.Sleep(proxyStartGrace + proxyInterval)
 			p.expect(true, false, true)
 			time.Sleep(time.Hour)
 			p.expect(true, false, false)

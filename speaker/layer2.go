@@ -50,13 +50,9 @@ func newLayer2(d deps, members *membership.Membership, m *metrics) (*layer2, err
 	if err != nil {
 		return nil, err
 	}
-	var detects detector
-	if o.conflictProbe {
-		detects = prober
-	}
 	l := &layer2{
 		links: links, announcer: announcer, members: loopGroup{members, news.to[0]}, others: nodeWatch{nodes},
-		conflicts: newConflicts(detects, clock.RealClock{}, d.logger),
+		conflicts: newConflicts(prober, o.conflictProbe, clock.RealClock{}, d.logger),
 		audits:    newAudits(prober, d.logger, m.unheard.Inc),
 	}
 	l.tasks = []daemon.Task{

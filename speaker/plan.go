@@ -35,8 +35,11 @@ type service struct {
 	local bool
 	// pools are those that its addresses came from. They matter once a pool no
 	// longer contains an address that it gave, even if another pool now does.
-	pools    []string
-	backends [families]*backends
+	pools []string
+	// announcers are the nodes that its condition says announce its addresses. They
+	// matter where no speaker knows any more who does.
+	announcers map[netip.Addr]string
+	backends   [families]*backends
 }
 
 // node is what matters of a Node.
@@ -120,6 +123,12 @@ type placement struct {
 	owner int
 	// interfaces are those of the owner to announce on, sorted.
 	interfaces []string
+}
+
+// announcedBy says whether the condition of one of its Services says that the node
+// announces the address.
+func (p *placement) announcedBy(node string) bool {
+	return slices.ContainsFunc(p.services, func(s *service) bool { return s.announcers[p.addr] == node })
 }
 
 // plan is who answers for which address. All speakers that know the same make
@@ -219,7 +228,7 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	}
 	switch {
 	case !d.Answer:
-		if place.owner >= 0 && place.owner != j.self.Node {
+		if place.owner >= 0 && place.owner != j.self.Node && !j.book.Silent(place.addr) {
 			j.standIn(place, in, p.standIns)
 		}
 	case in.joining: // until then others stand in
@@ -229,7 +238,7 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 		if len(interfaces) == 0 {
 			// It is about to give the address up. On a link that is gone it answers to
 			// nobody, and must not begin again with it should it come back.
-			interfaces = j.linked(in.held[place.addr].Interfaces)
+			interfaces = j.linked(place.addr, in.held[place.addr].Interfaces)
 		}
 		if len(interfaces) == 0 {
 			break
@@ -239,7 +248,7 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 			p.yields[place.addr] = true
 		}
 	}
-	if d.First {
+	if d.First && !place.announcedBy(in.self) {
 		p.first[place.addr] = true
 	}
 	if j.better >= 0 {
@@ -266,7 +275,7 @@ func (j *judge) place(p *placement) ownership.Decision {
 	default:
 		j.class = j.classFor(advertisements, familyOf(p.addr))
 		for i := range j.nodes {
-			p.verdicts[i] = j.consider(p.addr, local, i)
+			p.verdicts[i] = j.consider(p, local, i)
 		}
 	}
 	if j.rebalances(advertisements) {
@@ -292,8 +301,8 @@ func (j *judge) place(p *placement) ownership.Decision {
 
 // consider judges a node for an address and makes it a candidate if it is
 // eligible.
-func (j *judge) consider(addr netip.Addr, local []*backends, i int) verdict {
-	preference, v := j.class.nodes[i].judge(addr)
+func (j *judge) consider(place *placement, local []*backends, i int) verdict {
+	preference, v := j.class.nodes[i].judge(place.addr)
 	if v != eligible {
 		return v
 	}
@@ -317,6 +326,9 @@ func (j *judge) consider(addr netip.Addr, local []*backends, i int) verdict {
 		for _, b := range local {
 			j.due = earlier(j.due, b.grownUp(n.name, j.now))
 		}
+	}
+	if place.announcedBy(n.name) && !j.book.Known(place.addr) {
+		preference += formerBonus
 	}
 	j.candidates = append(j.candidates, ownership.Candidate{Node: i, Tier: tier, Preference: preference})
 	return eligible

@@ -306,6 +306,24 @@ func byWhom(addr netip.Addr, node string, interfaces []string) string {
 	return text + "(" + strings.Join(interfaces, ", ") + ")"
 }
 
+// announcersIn reads which nodes the message of a condition says announce the
+// addresses: what byWhom renders.
+func announcersIn(message string, addresses []netip.Addr) map[netip.Addr]string {
+	var announcers map[netip.Addr]string
+	for sentence := range strings.SplitSeq(message, sentenceEnd) {
+		for _, addr := range addresses {
+			rest, found := strings.CutPrefix(sentence, byWhom(addr, "", nil)[:len(byWhom(addr, "", nil))-1])
+			if node, _, named := strings.Cut(rest, " "); found && named {
+				if announcers == nil {
+					announcers = map[netip.Addr]string{}
+				}
+				announcers[addr] = node
+			}
+		}
+	}
+	return announcers
+}
+
 // reporterOf returns the name of the node that reports on the Service, and
 // whether that is because it owns an address. An owner whose speaker is away
 // reports nothing.

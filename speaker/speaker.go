@@ -162,12 +162,10 @@ func (s *speaker) run(ctx context.Context) error {
 	later := s.clock.NewTimer(checkInterval)
 	defer later.Stop()
 
-	ready := s.routers.ready
-
 	s.world.load()
 	s.lookAtLinks()
 	s.lookAtPeers()
-	dirty, rest := true, quiet
+	ready, dirty, rest := s.routers.ready, true, quiet
 	for {
 		touched := false
 		select {
@@ -270,7 +268,7 @@ func (s *speaker) tellOthers(view *membership.View) {
 	tell.Sessions, tell.Mute = s.routers.established(), s.audits.found()
 	tell.ProxyDown, tell.WatchPort = s.proxy.down(), s.watchPort
 	switch {
-	case !s.joined:
+	case !s.joined || s.resuming():
 		tell.Abstains = true
 	case view.Settled:
 	case len(s.held) == 0:
@@ -326,11 +324,13 @@ func (s *speaker) checkLag() {
 func (s *speaker) converge() time.Duration {
 	start := s.clock.Now()
 	view := s.members.View()
-	if !s.joined && view.Settled {
-		s.join(view)
+	switch {
+	case !s.joined && view.Settled:
+		s.join(view) // and says so once it answers for what it took up
+	default:
+		s.tellOthers(view)
+		view = s.members.View() // with what was just told
 	}
-	s.tellOthers(view)
-	view = s.members.View() // with what was just told
 	in := s.planInput(view)
 	p := makePlan(in)
 	again := s.withhold(p)
@@ -357,6 +357,12 @@ func (s *speaker) converge() time.Duration {
 		}
 	}
 	s.held = p.desired
+	if s.told.Abstains {
+		s.tellOthers(view) // it may answer by now for what it took up
+		if !s.told.Abstains {
+			s.again = s.clock.Now() // to plan as one of them
+		}
+	}
 	s.checkLag()
 	return s.clock.Since(start)
 }
@@ -401,7 +407,8 @@ func (s *speaker) apply(p *plan, view *membership.View) {
 	}
 	if gained && len(kept) > 0 {
 		s.announcer.Announce(kept...)
-	} else if disputed := s.disputes(p); len(disputed) > 0 {
+	}
+	if disputed := s.disputes(p); len(disputed) > 0 {
 		s.announcer.Announce(disputed...)
 	}
 	s.metrics.owned.WithLabelValues("ipv4").Set(float64(owned[ipv4]))
@@ -428,6 +435,12 @@ func (s *speaker) meetReturned(view *membership.View) bool {
 		if s.present != nil && !s.present[name] && name != s.self {
 			gained = true
 			s.members.Meet(name)
+		}
+	}
+	for i := range view.Gone {
+		// A speaker that returns to its node has missed nothing that matters to others.
+		if name := view.Gone[i].Node; standing.of(name, false).state == ownership.Orphaned {
+			present[name] = true
 		}
 	}
 	s.present = present

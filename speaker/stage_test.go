@@ -278,7 +278,7 @@ func withDefaults(s speaker, cache *k8s.Cache, writer *fakeWriter) speaker {
 	clk, logger := clock.RealClock{}, log.NewNopLogger()
 	s.changes, s.world = cache, newWorld(cache, k8s.Class{Default: true}, 7956, clk)
 	s.standIns, s.watchPort = true, 7955
-	s.conflicts = newConflicts(nil, clk, logger)
+	s.conflicts = newConflicts(nil, false, clk, logger)
 	s.audits = newAudits(nil, logger, func() {})
 	s.reporter = newReporter(reporter{self: s.self, services: cache.Services, writer: writer, events: fakeEvents{&desk{}}, clock: clk})
 	s.routers = newRouters(routers{

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/clock"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -141,6 +142,9 @@ func newService(key serviceKey, object *corev1.Service) *service {
 		if addr = addr.Unmap().WithZone(""); !slices.Contains(s.addresses, addr) {
 			s.addresses = append(s.addresses, addr)
 		}
+	}
+	if c := meta.FindStatusCondition(object.Status.Conditions, v1beta1.ConditionAnnounced); c != nil {
+		s.announcers = announcersIn(c.Message, s.addresses)
 	}
 	for name := range strings.SplitSeq(object.Annotations[v1beta1.AnnotationIPAllocatedFromPool], ",") {
 		if name = strings.TrimSpace(name); name != "" {

@@ -14,7 +14,8 @@ type Claim struct {
 	Term uint64
 	// Provisional says that the claim was made without knowing of most speakers; it gives way to one that is not.
 	Provisional bool
-	// To is the node that the address is offered to, in a planned move; empty otherwise.
+	// To is the node that the address is offered to, in a planned move; empty otherwise. The node's own name says that it
+	// holds the address and does not answer for it, because a foreign host has it.
 	To string
 }
 

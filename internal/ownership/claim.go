@@ -14,7 +14,8 @@ type Claim struct {
 	// Provisional says that the node sees but a minority of the speakers: on the other side of a partition there may be
 	// an owner for more.
 	Provisional bool
-	// To names the node that the address is offered to, as in a rebalance; "" if to nobody.
+	// To names the node that the address is offered to, as in a rebalance; "" if to nobody. An owner that does not answer,
+	// because a foreign host has the address, offers it to itself.
 	To string
 }
 
@@ -141,6 +142,15 @@ func (b *Book) look(addr netip.Addr) (entry, candidacy) {
 		e = unknown
 	}
 	return e, e.holder()
+}
+
+// Known reports whether anybody is known to have claimed addr.
+func (b *Book) Known(addr netip.Addr) bool { return b.entries[addr].term > 0 }
+
+// Silent reports whether the holder of addr says that it does not answer for it.
+func (b *Book) Silent(addr netip.Addr) bool {
+	_, h := b.look(addr)
+	return h.node >= 0 && h.To == b.nodes[h.node].Key.Name()
 }
 
 // Holder returns the index of the node whose claim of addr is the best, or -1, and whether others claim it too.

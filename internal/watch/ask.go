@@ -114,6 +114,11 @@ func (m *machine) setReply(now time.Time, id uint64, name string, r reply) {
 		m.metrics.confirmed(a.why, "late")
 		a.repeats++
 		m.order(now, n)
+	case late(now, a.started, a.tries, a.every):
+		// Whoever hears nothing for want of time has found out nothing.
+		m.metrics.confirmed(a.why, "late")
+		n.ask = nil
+		m.judge(now, n)
 	default:
 		m.metrics.confirmed(a.why, "silent")
 		n.unable = 0

@@ -44,14 +44,27 @@ func (m *machine) stateOf(now time.Time, n *node) (State, string) {
 	case !n.Left && (len(n.targets) == 0 && len(m.links) > 0 || n.unable >= unableLimit):
 		// Without own links this process has only just started, and does not know yet whom it can ask.
 		return Down, "its speaker failed and its kernel cannot be asked"
-	case n.proxy == proxyUnhealthy, n.proxy == proxySilent:
+	case n.proxy != proxyHealthy && n.proxy != proxyUnknown && now.Sub(n.proxyWell) >= proxyPatience:
 		return Down, "its speaker is gone and its kube-proxy does not work"
-	case now.Sub(n.goneSince) >= m.limit:
+	case now.Sub(n.goneSince) >= m.limit && !m.deaf():
 		return Down, "its speaker did not return in time"
 	case n.Left:
 		return Orphaned, "its speaker left and will return"
 	}
 	return Orphaned, "its speaker failed"
+}
+
+// deaf reports whether all other speakers, several, are gone though their nodes are there. Then it is rather this one that
+// does not hear them, and what they do meanwhile is not known here.
+func (m *machine) deaf() bool {
+	gone := 0
+	for _, n := range m.list {
+		if !n.Gone || n.silent {
+			return false
+		}
+		gone++
+	}
+	return gone > 1
 }
 
 // isolated reports whether this node seems to be the one that is cut off.

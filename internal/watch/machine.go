@@ -72,6 +72,7 @@ type node struct {
 	goneSince time.Time
 	proxy     proxyState
 	proxyAt   time.Time // when it was last asked
+	proxyWell time.Time // when it last was healthy, or first asked
 	proxyID   uint64    // of the question that is under way
 }
 
@@ -215,7 +216,7 @@ func (m *machine) follow(now time.Time, n *node, was Node, fresh bool) {
 			n.goneSince = n.Since
 		}
 		n.connected, n.ended = false, false
-		n.proxy, n.proxyAt, n.proxyID = proxyUnknown, time.Time{}, 0
+		n.proxy, n.proxyAt, n.proxyWell, n.proxyID = proxyUnknown, time.Time{}, time.Time{}, 0
 		if !n.mine || !n.fresh(now) {
 			m.put(now, n, becauseGone, confirmTries)
 		}
@@ -262,6 +263,9 @@ func (m *machine) setProxy(now time.Time, id uint64, name string, state proxySta
 		return
 	}
 	n.proxy = state
+	if state == proxyHealthy || n.proxyWell.IsZero() {
+		n.proxyWell = now
+	}
 	m.judge(now, n)
 	m.reorder(now)
 }

@@ -214,7 +214,18 @@ func TestJudgement(t *testing.T) {
 			r.proxy("x", proxyHealthy)
 			r.pass(proxyEvery, "x", "y")
 			r.proxy("x", proxyUnhealthy)
+			r.want("x", Orphaned, true) // it may be being restarted too
+			r.pass(proxyPatience, "x", "y")
+			r.proxy("x", proxyUnhealthy)
 			r.want("x", Down, true)
+		}},
+		{"its kube-proxy is restarted too", func(r *rig) {
+			r.leave("x")
+			for _, state := range []proxyState{proxyUnhealthy, proxyUnhealthy, proxyHealthy, proxyUnhealthy} {
+				r.proxy("x", state)
+				r.pass(proxyEvery, "x", "y")
+				r.want("x", Orphaned, true)
+			}
 		}},
 		{"its kube-proxy is silent, but so is everybody", func(r *rig) {
 			r.pass(300 * ms)
@@ -225,6 +236,9 @@ func TestJudgement(t *testing.T) {
 			r.want("x", Orphaned, true)
 			r.m.tick(r.now)
 			r.pass(time.Second, "y")
+			r.proxy("x", proxySilent)
+			r.want("x", Orphaned, true)
+			r.pass(proxyPatience, "y")
 			r.proxy("x", proxySilent)
 			r.want("x", Down, true)
 		}},

@@ -32,6 +32,8 @@ const (
 	// lost. Together with proxyEvery it is what an orphaned node costs everybody.
 	orphanEvery = time.Second
 	proxyEvery  = 2 * time.Second
+	// proxyPatience is for how long the kube-proxy of a node whose speaker is gone may be unwell: it may be restarted too.
+	proxyPatience = 5 * time.Second
 	// unableEvery is the time between attempts to ask when asking itself fails, and after unableLimit of them a failed
 	// speaker's node is taken for one that cannot be asked.
 	unableEvery = 200 * time.Millisecond
