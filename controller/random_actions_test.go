@@ -352,6 +352,9 @@ func (c *chaos) hearHosts(t *rapid.T) {
 	var conflicts []v1beta1.AddressConflict
 	for range rapid.IntRange(0, 2).Draw(t, "hosts") {
 		addr := rapid.SampledFrom(addresses).Draw(t, "address")
+		if shown := c.shown(); len(shown) > 0 && rapid.Bool().Draw(t, "a Service's") {
+			addr = rapid.SampledFrom(shown).Draw(t, "shown")
+		}
 		conflicts = append(conflicts, v1beta1.AddressConflict{
 			Address: addr, MAC: rapid.SampledFrom([]string{"02:00:00:00:00:01", "02:00:00:00:00:02"}).Draw(t, "mac"),
 			Since: metav1.NewTime(c.clock.Now()), LastSeen: metav1.NewTime(c.clock.Now()), BeforeUse: !oneIn(t, 4, "after use"),
@@ -366,6 +369,20 @@ func (c *chaos) hearHosts(t *rapid.T) {
 		return
 	}
 	c.api.create(key, &v1beta1.NodeState{Status: status})
+}
+
+// shown are the addresses of pools that Services show, as often as they are shown:
+// what several share is in it more often.
+func (c *chaos) shown() []string {
+	var shown []string
+	for _, svc := range c.all() {
+		for _, addr := range ips(svc) {
+			if !c.foreign[addr] {
+				shown = append(shown, addr)
+			}
+		}
+	}
+	return shown
 }
 
 // foreignWrite lets another controller write the status of a Service.

@@ -68,15 +68,21 @@ func (c *controller) restore() error {
 	return nil
 }
 
-// renewedOf returns the value of berth.dev/renew that was acted on before. Where
-// all is gone that Berth notes in annotations, a user has replaced the Service by
-// what is in a file: then what it says there is what it said before.
+// renewedOf returns the value of berth.dev/renew that was acted on before. Where a
+// user has replaced the Service by what is in a file, that is what it says there.
 func renewedOf(svc *corev1.Service) string {
-	noted := svc.Annotations[v1beta1.AnnotationRenewed] + svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]
-	if noted == "" && len(grantedTo(svc)) > 0 {
+	if replacedByFile(svc) {
 		return strings.TrimSpace(svc.Annotations[v1beta1.AnnotationRenew])
 	}
 	return svc.Annotations[v1beta1.AnnotationRenewed]
+}
+
+// replacedByFile says that a Service was given addresses and has none of the
+// annotations that Berth writes.
+func replacedByFile(svc *corev1.Service) bool {
+	noted := svc.Annotations[v1beta1.AnnotationRenewed] + svc.Annotations[v1beta1.AnnotationSharedIPKey] +
+		svc.Annotations[v1beta1.AnnotationIPAllocatedFromPool]
+	return noted == "" && len(grantedTo(svc)) > 0
 }
 
 // refusedSharer returns 0 unless a Service shares an address and asks for something
@@ -120,6 +126,9 @@ func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned, join
 	owner := ownerOf(svc)
 	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
 	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP) // the key is there also if the rest is wrong
+	if replacedByFile(svc) {
+		granted = wishes.SharingKey
+	}
 	// Writes of different Services are not ordered: one that has joined another
 	// shows that the other was granted its key, also if it does not say so yet.
 	isJoined := slices.ContainsFunc(addrs, func(a ipam.Assigned) bool { return joined[sharedAddress{a.Address, wishes.SharingKey}] })

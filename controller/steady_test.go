@@ -106,6 +106,24 @@ func TestReplacedByFile(t *testing.T) {
 	c.want("a", "192.0.2.1", reasonAllocated, "")
 }
 
+// TestSharerReplacedByFile: the same for one that shares an address. A port that
+// another uses does not cost it the address.
+func TestSharerReplacedByFile(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	shared := annotate(v1beta1.AnnotationAllowSharedIP, "k")
+	c.pool("p", "192.0.2.1")
+	c.service("a", shared, port(1))
+	c.service("b", shared, port(2))
+	replaced := c.get("b").DeepCopy()
+	replaced.Annotations = map[string]string{v1beta1.AnnotationAllowSharedIP: "k"}
+	port(1)(replaced)
+	c.services[ownerOf(replaced)] = replaced
+	c.restart()
+	c.want("b", "192.0.2.1", reasonAddressInUse, "TCP port 1")
+	c.want("a", "192.0.2.1", reasonAllocated, "")
+}
+
 // TestRetainedDeletedWhileServiceLives: what a user deletes is not kept for a Service
 // that waits for something else.
 func TestRetainedDeletedWhileServiceLives(t *testing.T) {

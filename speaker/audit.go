@@ -64,9 +64,8 @@ func (a *audits) set(targets map[string][]neighbor.Target) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.targets = targets
-	gone := func(node string) bool { return targets[node] == nil }
-	maps.DeleteFunc(a.answered, func(node string, _ bool) bool { return gone(node) })
-	maps.DeleteFunc(a.failures, func(node string, _ int) bool { return gone(node) })
+	maps.DeleteFunc(a.answered, func(node string, _ bool) bool { return targets[node] == nil })
+	maps.DeleteFunc(a.failures, func(node string, _ int) bool { return targets[node] == nil })
 	a.conclude()
 }
 

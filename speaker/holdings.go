@@ -21,7 +21,7 @@ const resumePatience = 2 * time.Second
 
 // minorityHold is for how long what a node claims counts as a minority's once it
 // is not one any more: the others have to be heard first.
-const minorityHold = 3 * time.Second
+const minorityHold = time.Second
 
 // holdings are what a speaker has told the others about the addresses it owns.
 type holdings struct {

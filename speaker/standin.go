@@ -31,7 +31,7 @@ const armedSpeakers = 2
 // standInRoles says what this node does for each of the nodes.
 func standInRoles(in planInput, judged []ownership.Node) []standInRole {
 	roles := make([]standInRole, len(in.nodes))
-	if !in.standIns || in.standing.ring == nil || deaf(in, judged) {
+	if !in.standIns || in.standing.ring == nil {
 		return roles
 	}
 	for i, n := range in.nodes {

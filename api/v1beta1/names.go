@@ -33,12 +33,13 @@ const (
 // its Services share addresses with those of other namespaces that have it too.
 const AnnotationShareAcrossNamespaces = "berth.dev/share-across-namespaces"
 
-// AnnotationDrain on a Node takes its routes back from routers, without a failed
-// connection, until it is removed. Its value is yours.
+// AnnotationDrain on a Node moves its addresses to other nodes and takes its routes
+// back from routers until it is removed. No new connection fails by it. Its value
+// is yours.
 const AnnotationDrain = "berth.dev/drain"
 
 // AnnotationRebalance on an L2Advertisement spreads its addresses over the nodes
-// anew, once for each new value. No connection breaks by it.
+// anew, once for each new value. No new connection fails by it.
 const AnnotationRebalance = "berth.dev/rebalance"
 
 // LabelRetained marks the IPReservations that Berth makes for Services with

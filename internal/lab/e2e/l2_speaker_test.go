@@ -81,6 +81,7 @@ func (f *fleet) testRollingUpdate() {
 	daemonSets := f.lab.kube.AppsV1().DaemonSets(berthNamespace)
 	for range runs() {
 		f.arrange(faultNode)
+		before := f.speakerUIDs()
 		f.undisturbed(what, func() {
 			patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"restarted":%q}}}}}`, time.Now().Format(time.RFC3339Nano))
 			began := time.Now()
@@ -100,6 +101,21 @@ func (f *fleet) testRollingUpdate() {
 			measured.add(f.row(what+", until done"), time.Since(began))
 			f.waitReturned()
 		})
+		for node, uid := range f.speakerUIDs() {
+			if uid == before[node] {
+				f.Errorf("%s: that on %s is the same as before", what, node)
+			}
+		}
 		f.expectUnmoved(what, f.addresses...)
 	}
+}
+
+// speakerUIDs identify the speakers' Pods, by node.
+func (e *env) speakerUIDs() map[string]types.UID {
+	e.Helper()
+	uids := map[string]types.UID{}
+	for _, node := range e.lab.otherNodes() {
+		uids[node] = e.speakerOf(node).UID
+	}
+	return uids
 }
