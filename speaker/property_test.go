@@ -230,7 +230,8 @@ func hasLinkFor(adv *config.L2Advertisement, m *membership.Member, a netip.Addr)
 
 // ownerIsAway says whether the address belongs to a node whose speaker is away.
 func (s *scene) ownerIsAway(a netip.Addr) bool {
-	p := s.planAs(s.view.Members[0].Node)
+	i := slices.IndexFunc(s.view.Members, func(m membership.Member) bool { return !m.Info.Abstains })
+	p := s.planAs(s.view.Members[i].Node)
 	m := s.view.Member(p.ownerOf(p.placements[a]))
 	return m == nil || m.Info.Abstains
 }
