@@ -367,12 +367,21 @@ func TestClaimsSettle(t *testing.T) {
 }
 
 // BenchmarkPlan is a cluster of 100 nodes with 4,000 Services: half of them
-// dual-stack, a quarter with externalTrafficPolicy Local.
+// dual-stack, a quarter with externalTrafficPolicy Local. Their addresses are all
+// new, or owned as usual.
 func BenchmarkPlan(b *testing.B) {
-	s := bigScene(100, 4000)
-	b.ReportAllocs()
-	for b.Loop() {
-		makePlan(s.planInput)
+	for name, owned := range map[string]bool{"new": false, "owned": true} {
+		b.Run(name, func(b *testing.B) {
+			s := bigScene(100, 4000)
+			if owned {
+				s.round()
+			}
+			in := s.inputAs("node-0")
+			b.ReportAllocs()
+			for b.Loop() {
+				makePlan(in)
+			}
+		})
 	}
 }
 
