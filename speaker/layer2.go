@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net/netip"
 
 	"k8s.io/utils/clock"
@@ -65,4 +66,17 @@ func newLayer2(d deps, members *membership.Membership, m *metrics) (*layer2, err
 		{Name: "audits", Run: l.audits.run},
 	}
 	return l, nil
+}
+
+// join takes part in the membership. The first that is told of this speaker says
+// how its node can be asked and that it takes nothing yet: what its former process
+// said is gone with that, and others must be able to see that the node is there.
+func (l *layer2) join(ctx context.Context, members *membership.Membership, watchPort uint16) error {
+	select {
+	case <-l.links.Synced():
+	case <-ctx.Done():
+		return nil
+	}
+	members.SetLocal(membership.Info{Links: linksToTell(l.links.Links()), Abstains: true, WatchPort: watchPort})
+	return members.Run(ctx)
 }

@@ -26,6 +26,23 @@ type linkUse struct {
 // usable since the last look: then speakers may be reachable that were not, and
 // the view has to be settled anew.
 func (w *linkWatch) look(links []netif.Link, matters relevance) (info membership.Info, regained bool) {
+	info.Links = linksToTell(links)
+	if w.before != nil { // at the start the view is in doubt anyway
+		// What mattered before is judged anew: an edit of a pool brings no link back.
+		had := matters.uses(w.before)
+		for use, changes := range matters.uses(links) {
+			if before, ok := had[use]; !ok || before != changes {
+				regained = true
+			}
+		}
+	}
+	w.before = append([]netif.Link{}, links...)
+	return info, regained
+}
+
+// linksToTell returns what the others need to know of links.
+func linksToTell(links []netif.Link) []membership.Link {
+	var all []membership.Link
 	for i := range links {
 		l := &links[i]
 		told := membership.Link{Name: l.Name, ARP: l.CanARP() == nil, NDP: l.CanNDP() == nil, Addr6: l.LinkLocal}
@@ -44,19 +61,9 @@ func (w *linkWatch) look(links []netif.Link, matters relevance) (info membership
 				told.Prefixes = append(told.Prefixes, netip.PrefixFrom(p.Addr(), p.Bits()).Masked())
 			}
 		}
-		info.Links = append(info.Links, told)
+		all = append(all, told)
 	}
-	if w.before != nil { // at the start the view is in doubt anyway
-		// What mattered before is judged anew: an edit of a pool brings no link back.
-		had := matters.uses(w.before)
-		for use, changes := range matters.uses(links) {
-			if before, ok := had[use]; !ok || before != changes {
-				regained = true
-			}
-		}
-	}
-	w.before = append([]netif.Link{}, links...)
-	return info, regained
+	return all
 }
 
 // relevance says which links may have to do with who owns an address. Others come

@@ -191,7 +191,7 @@ func speak(asked, working context.Context, d deps) error {
 	working, stop := context.WithCancel(working)
 	defer stop()
 	return daemon.Run(working, append(network.tasks, []daemon.Task{
-		{Name: "membership", Run: group.Run},
+		{Name: "membership", Run: func(ctx context.Context) error { return network.join(ctx, group, d.options.layer2.watchPort) }},
 		{Name: "membership key", Run: func(ctx context.Context) error { return d.keys.follow(ctx, group) }},
 		{Name: "cache", Run: cache.Run},
 		{Name: "writer", Run: writer.Run},

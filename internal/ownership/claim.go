@@ -113,9 +113,9 @@ func (b *Book) Add(node int, addr netip.Addr, c Claim) {
 }
 
 // holder returns the best claim. A speaker that is away cannot give up what another has taken from it meanwhile, so its
-// claim counts only where nobody else has one and no later term is known.
+// claim counts only where no term as late is known.
 func (e *entry) holder() candidacy {
-	if e.best.node < 0 && e.absent.node >= 0 && e.absent.Term == e.term {
+	if e.absent.node >= 0 && e.absent.Term == e.term && (e.best.node < 0 || e.absent.Term > e.best.Term) {
 		return e.absent
 	}
 	return e.best

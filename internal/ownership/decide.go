@@ -52,8 +52,8 @@ func (b *Book) Decide(addr netip.Addr, candidates []Candidate, self Self) Decisi
 	case holder.node == self.Node:
 		d.Claims, d.Claim = true, holder.Claim
 		d.Claim.Provisional = self.Minority || self.Unsure && d.Claim.Provisional
-		if e.term > d.Claim.Term && !self.Minority {
-			// Somebody who is down or sees a minority has been thought its owner meanwhile.
+		if (e.term > d.Claim.Term || e.absent.node >= 0 && e.absent.Term == e.term && e.absent.node != self.Node) && !self.Minority {
+			// Somebody who is down, away or sees a minority has been thought its owner meanwhile.
 			d.Claim.Term = e.term + 1
 		}
 		// With nobody to take over, a node that may own the address no more falls silent.
