@@ -110,7 +110,7 @@ func (s *speaker) freshlyJoined() bool {
 // returns when it wants to be called again, if nothing else happens; zero for
 // never.
 func (s *speaker) claim(p *plan) (again time.Time) {
-	s.waiting = s.resuming()
+	s.waiting = false
 	if !s.joined {
 		return time.Time{}
 	}

@@ -97,6 +97,44 @@ func (s *stage) wantOwned(addresses ...string) {
 	}
 }
 
+// Others stand in for a speaker until it answers for what it has resumed, or cannot
+// for long.
+func TestAbstainsUntilItAnswers(t *testing.T) {
+	t.Parallel()
+	for name, answers := range map[string]bool{"answers": true, "cannot": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				s.join("b", nil)
+				s.group.view.Former = membership.NewClaims(claims{addr(v4): {Term: 3}})
+				s.group.view.Settled = true
+				s.l2.waits = true
+				s.start()
+				expect := func(want ...string) {
+					t.Helper()
+					if !slices.Equal(s.group.said, want) {
+						t.Errorf("said %q, want %q", s.group.said, want)
+					}
+				}
+				expect("abstains", "claims")
+				s.pass(resumePatience - 200*time.Millisecond)
+				expect("abstains", "claims")
+				if answers {
+					s.l2.finish()
+					s.idle()
+				} else {
+					s.pass(checkInterval)
+				}
+				if said := s.group.said; len(said) < 3 || said[2] != "takes" {
+					t.Errorf("said %q", said)
+				}
+				s.wantOwned(v4) // b was here for the other one
+			})
+		})
+	}
+}
+
 // Until this node answers, its predecessor does, and must not be told to stop.
 func TestClaimsWhatItAnswersFor(t *testing.T) {
 	t.Parallel()

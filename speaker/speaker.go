@@ -359,8 +359,11 @@ func (s *speaker) converge() time.Duration {
 	s.held = p.desired
 	if s.told.Abstains {
 		s.tellOthers(view) // it may answer by now for what it took up
-		if !s.told.Abstains {
+		switch {
+		case !s.told.Abstains:
 			s.again = s.clock.Now() // to plan as one of them
+		case s.resuming():
+			s.waiting, s.again = true, earlier(s.again, s.joinedAt.Add(resumePatience))
 		}
 	}
 	s.checkLag()

@@ -110,6 +110,26 @@ func TestWhoHasAnAddress(t *testing.T) {
 		},
 
 		// Nobody knows yet.
+		"first, and its condition names one": {
+			func(s *scene) {
+				preferred(100, "name=a")(s)
+				clear(s.claimed)
+				s.get("web").announcers = map[netip.Addr]string{addr(v4): "c"}
+			}, "is armed", "is armed", "answers claims 1",
+		},
+		"owned, and its condition names another": {
+			func(s *scene) { s.get("web").announcers = map[netip.Addr]string{addr(v4): "c"} }, "is armed", "answers claims 3", "is armed",
+		},
+		"down, and its condition names another": {
+			func(s *scene) {
+				preferred(1, "name=a")(s)
+				s.lose("b")
+				s.get("web").announcers = map[netip.Addr]string{addr(v4): "c"}
+			}, "answers claims 4", "", "is armed",
+		},
+		"silent because of a foreign host": {
+			func(s *scene) { offeredTo("b")(s); s.orphan("b") }, "", "", "",
+		},
 		"first": {func(s *scene) { preferred(1, "name=a")(s); clear(s.claimed) }, "answers claims 1 first", "is armed", "is armed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -262,18 +282,19 @@ func TestMinority(t *testing.T) {
 		change   func(s *scene)
 		minority string // the nodes that are one, of those that live
 	}{
-		"all there":                   {known: 3},
-		"two of three":                {known: 3, lost: []string{"c"}},
-		"one of three":                {known: 3, lost: []string{"a", "b"}, minority: "c"},
-		"the first of two":            {known: 2, lost: []string{"b", "c"}},
-		"the last of two":             {known: 2, lost: []string{"a", "b"}, change: forget("a"), minority: "c"},
-		"speakers never seen":         {known: 7, minority: "abc"},
-		"half, with the first":        {known: 4, lost: []string{"b"}},
-		"half, without the first":     {known: 4, lost: []string{"a"}, minority: "bc"},
-		"an orphan is seen":           {known: 3, lost: []string{"a"}, change: func(s *scene) { s.orphan("b") }},
-		"half, the first an orphan":   {known: 4, lost: []string{"c"}, change: func(s *scene) { s.orphan("a") }},
-		"more than are known of":      {known: 1},
-		"silent members do not count": {known: 3, change: func(s *scene) { silent("a")(s); silent("b")(s) }, minority: "c"},
+		"all there":                                   {known: 3},
+		"two of three":                                {known: 3, lost: []string{"c"}},
+		"one of three":                                {known: 3, lost: []string{"a", "b"}, minority: "c"},
+		"the first of two":                            {known: 2, lost: []string{"b", "c"}},
+		"the last of two":                             {known: 2, lost: []string{"a", "b"}, change: forget("a"), minority: "c"},
+		"speakers never seen":                         {known: 7, minority: "abc"},
+		"half, with the first":                        {known: 4, lost: []string{"b"}},
+		"half, without the first":                     {known: 4, lost: []string{"a"}, minority: "bc"},
+		"an orphan is seen":                           {known: 3, lost: []string{"a"}, change: func(s *scene) { s.orphan("b") }},
+		"half, the first an orphan":                   {known: 4, lost: []string{"c"}, change: func(s *scene) { s.orphan("a") }},
+		"hears no speaker though the nodes are there": {known: 3, change: func(s *scene) { s.orphan("b"); s.orphan("c") }, minority: "a"},
+		"more than are known of":                      {known: 1},
+		"silent members do not count":                 {known: 3, change: func(s *scene) { silent("a")(s); silent("b")(s) }, minority: "c"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

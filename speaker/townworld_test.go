@@ -342,8 +342,10 @@ func (r *resident) judge(o *resident, delay time.Duration) {
 	}
 }
 
-// change changes objects and tells all speakers of one.
+// change changes objects and tells all speakers of one, when they have dealt with
+// the last.
 func (w *town) change(key k8s.Key, change func(o *apiObjects)) {
+	w.rest(4 * quiet)
 	change(w.objects)
 	for _, r := range w.residents {
 		w.objects.fill(w.t, r.cache)
