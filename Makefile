@@ -75,7 +75,7 @@ test-unit: packages build ## Unit tests of Berth and of the lab, with -race.
 
 .PHONY: test-lab
 test-lab: packages build ## End-to-end tests in the lab (root). RUN=regexp chooses some.
-	go test -C $(LAB_MODULE) -count=1 -timeout 30m -p 1 $(if $(RUN),-run '$(RUN)' -v) ./e2e/...
+	go test -C $(LAB_MODULE) -count=1 -timeout 45m -p 1 $(if $(RUN),-run '$(RUN)' -v) ./e2e/...
 
 .PHONY: lint
 lint: check-generated ## Vet, import rules and style.

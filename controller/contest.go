@@ -30,6 +30,7 @@ type contest struct {
 	strikes  int       // how often it was rewritten
 	last     time.Time // when it was rewritten last
 	answered time.Time // when Berth wrote its addresses back last
+	held     bool      // that something else was not written meanwhile
 	message  string
 }
 
@@ -198,8 +199,8 @@ func (c *contest) answering(now time.Time) bool {
 	return now.Before(c.answered.Add(contestAnswer))
 }
 
-// due returns the Services whose contest wants attention: time to write again,
-// or to call it over.
+// due returns the Services whose contest wants attention: time to write again, or
+// what was held back, or to call it over.
 func (c *contests) due(now time.Time) []ipam.Owner {
 	var owners []ipam.Owner
 	for owner, open := range c.open {
@@ -207,6 +208,8 @@ func (c *contests) due(now time.Time) []ipam.Owner {
 		switch {
 		case settled && now.Sub(open.last) >= contestQuiet:
 			delete(c.open, owner)
+		case open.held && !open.answering(now):
+			open.held = false
 		case settled || now.Before(open.answered.Add(open.wait())):
 			continue
 		}

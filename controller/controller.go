@@ -364,7 +364,7 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 	}
 	c.poolsDirty = true
 	if err != nil {
-		if c.allocator.Reshare(owner, req.Sharing) {
+		if held := c.allocator.SharingOf(owner); held != nil && c.allocator.Reshare(owner, sharingOf(svc, ns, held.Key)) {
 			c.waitingDirty = true
 		}
 		refused := c.explainQuarantine(explain(err, req, c.snapshot, c.verdicts), err)
@@ -449,6 +449,7 @@ func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error 
 		c.events.Warning(svc, eventContested, contest.message)
 	}
 	if leave && contest.answering(c.clock.Now()) {
+		contest.held = true
 		return nil
 	}
 	if leave {

@@ -153,6 +153,9 @@ func (c *chaos) checkDouble(svc *corev1.Service, addr string) {
 			continue
 		}
 		mine, theirs := svc.Annotations[v1beta1.AnnotationSharedIPKey], other.Annotations[v1beta1.AnnotationSharedIPKey]
+		if mine == "" && c.lifeOf(svc).replaced {
+			continue // the write was on its way when a user dropped the key
+		}
 		// What was granted may still have to be written.
 		if mine == "" || mine != theirs && mine != other.Annotations[v1beta1.AnnotationAllowSharedIP] {
 			c.fatalf("%s/%s (key %q) is given %s, which %s/%s (key %q) shows", svc.Namespace, svc.Name, mine, addr, other.Namespace, other.Name, theirs)
@@ -169,7 +172,7 @@ func (c *chaos) checkGiven(svc *corev1.Service, addr string) {
 		if r.Spec.Until != nil && !c.clock.Now().Before(r.Spec.Until.Time) || forService(r, svc) {
 			continue
 		}
-		if within(addr, r.Status.Addresses) && !c.sharesWithTarget(r, svc, addr) {
+		if within(addr, r.Status.Addresses) && !c.lifeOf(svc).joined[addr] && !c.sharesWithTarget(r, svc, addr) {
 			c.fatalf("%s/%s is given %s, which reservation %s holds for %v", svc.Namespace, svc.Name, addr, r.Name, r.Spec.For)
 		}
 	}
@@ -189,6 +192,14 @@ func (c *chaos) sharesWithTarget(r *v1beta1.IPReservation, svc *corev1.Service, 
 // told checks the events that nothing should ever bring about.
 func (c *chaos) told(svc *corev1.Service, reason, message string) {
 	c.note("  event %s for %s/%s: %s", reason, svc.Namespace, svc.Name, message)
+	if c.replica != nil {
+		allocator := c.replica.controller.allocator
+		for _, a := range allocator.Allocation(ownerOf(svc)) {
+			if len(allocator.Owners(a.Address)) > 1 {
+				c.lifeOf(svc).joined[a.Address.String()] = true
+			}
+		}
+	}
 	switch {
 	case reason == eventLost && len(c.foreign) == 0:
 		c.fatalf("%s/%s is told that %s", svc.Namespace, svc.Name, message)

@@ -93,8 +93,9 @@ type life struct {
 	changedType bool
 	// replaced says that a user has dropped the annotations that Berth wrote.
 	replaced bool
-	// had are all addresses that Berth has ever shown for it.
-	had map[string]bool
+	// had are all addresses that Berth has ever shown for it; joined are those that
+	// it was given to share.
+	had, joined map[string]bool
 }
 
 // unsure says that nobody can hold Berth to what the Service shows.
@@ -255,9 +256,12 @@ func (c *chaos) pass(d time.Duration) {
 func (c *chaos) rest() {
 	c.replica.rest()
 	if c.anyLeaving() {
-		// An address may be held back for a write that was overtaken and may land yet.
-		c.pass(landingTime)
-		c.replica.rest()
+		// An address may be held back for an answer to another controller, which is
+		// then overtaken, and may land yet.
+		for _, wait := range []time.Duration{contestAnswer, landingTime} {
+			c.pass(wait)
+			c.replica.rest()
+		}
 	}
 	c.note("all is at rest")
 	c.checkRest()
@@ -284,7 +288,7 @@ func (c *chaos) all() []*corev1.Service { return ofKind[*corev1.Service](c.api.o
 func (c *chaos) lifeOf(svc *corev1.Service) *life {
 	l := c.services[svc.UID]
 	if l == nil {
-		l = &life{had: map[string]bool{}}
+		l = &life{had: map[string]bool{}, joined: map[string]bool{}}
 		c.services[svc.UID] = l
 	}
 	return l

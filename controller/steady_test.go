@@ -124,6 +124,26 @@ func TestSharerReplacedByFile(t *testing.T) {
 	c.want("a", "192.0.2.1", reasonAllocated, "")
 }
 
+// TestPortOfRefusedSharer: a port that a Service has no more is free for others, also
+// if what it asks for is refused and it would not share any more.
+func TestPortOfRefusedSharer(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	shared := annotate(v1beta1.AnnotationAllowSharedIP, "k")
+	c.pool("p", "192.0.2.1")
+	c.service("a", shared, port(1))
+	c.edit("a", func(s *corev1.Service) {
+		delete(s.Annotations, v1beta1.AnnotationAllowSharedIP)
+		asksFor("198.51.100.1")(s)
+		port(2)(s)
+	})
+	c.want("a", "192.0.2.1", reasonAddressNotInPool, "")
+	c.service("b", shared, port(1))
+	c.want("b", "192.0.2.1", reasonAllocated, "")
+	c.restart()
+	c.wantQuiet()
+}
+
 // TestRetainedDeletedWhileServiceLives: what a user deletes is not kept for a Service
 // that waits for something else.
 func TestRetainedDeletedWhileServiceLives(t *testing.T) {
@@ -164,6 +184,30 @@ func TestRestartOfSharersThatDisagree(t *testing.T) {
 		c.want("older", "192.0.2.1", reasonAddressInUse, "TCP port 2")
 		c.restart()
 		c.wantQuiet()
+	}
+}
+
+// TestContestHoldsBack: what is not written while an answer may be on its way is
+// written after that.
+func TestContestHoldsBack(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.pool("p", "192.0.2.1")
+	c.service("a")
+	overwrite := func() {
+		c.edit("a", func(s *corev1.Service) {
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "10.0.0.1"}}
+		})
+	}
+	overwrite()
+	overwrite()
+	c.edit("a", annotate(v1beta1.AnnotationAllowSharedIP, "k"))
+	if key := c.get("a").Annotations[v1beta1.AnnotationSharedIPKey]; key != "" {
+		t.Fatalf("key %q is written while an answer may be on its way", key)
+	}
+	c.pass(contestAnswer)
+	if key := c.get("a").Annotations[v1beta1.AnnotationSharedIPKey]; key != "k" {
+		t.Errorf("key %q is written, want k", key)
 	}
 }
 
