@@ -348,16 +348,23 @@ type arrivals struct {
 
 func watchArrivals(e *env) *arrivals {
 	e.Helper()
-	watching, err := e.lab.kube.CoreV1().Services(e.namespace).Watch(e.ctx, listAll)
+	ctx, cancel := context.WithCancel(e.ctx)
+	e.Cleanup(cancel)
+	watching, err := e.lab.kube.CoreV1().Services(e.namespace).Watch(ctx, listAll)
 	if err != nil {
 		e.Fatal(err)
 	}
-	e.Cleanup(watching.Stop)
 	a := &arrivals{seen: map[string]time.Time{}, at: map[string]time.Time{}}
 	go func() {
-		for event := range watching.ResultChan() {
-			if service, ok := event.Object.(*corev1.Service); ok && event.Type != watch.Deleted {
-				a.note(service, time.Now())
+		for {
+			for event := range watching.ResultChan() {
+				if service, ok := event.Object.(*corev1.Service); ok && event.Type != watch.Deleted {
+					a.note(service, time.Now())
+				}
+			}
+			// The API server ends a watch that cannot keep up; another begins with all there is.
+			if watching, err = e.lab.kube.CoreV1().Services(e.namespace).Watch(ctx, listAll); err != nil {
+				return // the test ends, or what waits will say how far this has come
 			}
 		}
 	}()
