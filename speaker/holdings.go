@@ -124,7 +124,10 @@ func (s *speaker) claim(p *plan) (again time.Time) {
 		}
 		c = s.endOffer(addr, c)
 		if c.To == "" || c.To == s.self {
-			c.To = map[bool]string{true: s.self}[isIn(p.withheld, addr)]
+			c.To = ""
+			if isIn(p.withheld, addr) {
+				c.To = s.self
+			}
 		}
 		next[addr] = c
 	}

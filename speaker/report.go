@@ -312,7 +312,7 @@ func announcersIn(message string, addresses []netip.Addr) map[netip.Addr]string 
 	var announcers map[netip.Addr]string
 	for sentence := range strings.SplitSeq(message, sentenceEnd) {
 		for _, addr := range addresses {
-			rest, found := strings.CutPrefix(sentence, byWhom(addr, "", nil)[:len(byWhom(addr, "", nil))-1])
+			rest, found := strings.CutPrefix(sentence, strings.TrimSuffix(byWhom(addr, "", nil), " "))
 			if node, _, named := strings.Cut(rest, " "); found && named {
 				if announcers == nil {
 					announcers = map[netip.Addr]string{}
