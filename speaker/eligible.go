@@ -148,7 +148,10 @@ type judge struct {
 	// minority says that this node sees less than half of the speakers, or hears
 	// nobody at all.
 	minority bool
-	classes  map[string]*class
+	// forming says that the speakers have all just started, and that some are still
+	// missing; see forming.
+	forming bool
+	classes map[string]*class
 	// rebalance are the names of the advertisements to rebalance.
 	rebalance map[string]bool
 
@@ -190,7 +193,27 @@ func newJudge(in planInput) *judge {
 	for i, n := range in.nodes {
 		j.enter(in, i, n.name)
 	}
+	if j.forming = j.missesSpeakers(in); j.forming {
+		j.due = in.formingUntil
+	}
 	return j
+}
+
+// missesSpeakers says whether nobody has claimed anything yet and speakers that the
+// API knows of are still to come: of those that start together the first would
+// otherwise take everything. What this node announced before all were restarted, it
+// takes at once.
+func (j *judge) missesSpeakers(in planInput) bool {
+	if !in.now.Before(in.formingUntil) || !j.book.Empty() {
+		return false
+	}
+	ready := 0
+	for i := range j.judged {
+		if j.members[i] != nil && j.judged[i].State == ownership.Up && !j.judged[i].Joining {
+			ready++
+		}
+	}
+	return ready < in.view.Known
 }
 
 // judgeSpeaker says what becomes of the addresses of a node as far as its speaker

@@ -15,6 +15,10 @@ import (
 // given up.
 const offerPatience = 3 * time.Second
 
+// formingPatience is how long a speaker waits for the others that the API knows of,
+// where nobody claims anything because all have just started.
+const formingPatience = 5 * time.Second
+
 // resumePatience is how long a speaker waits until it answers for what it took up
 // before it says that it is back.
 const resumePatience = 2 * time.Second
@@ -34,7 +38,9 @@ type holdings struct {
 	// waiting says that it owns addresses that it claims as soon as it answers for
 	// them.
 	waiting bool
-	// minorityAt is when this node last saw a minority of the speakers.
+	// minority says that the last plan saw a minority of the speakers, and minorityAt
+	// when one did last, or had just ceased to.
+	minority   bool
 	minorityAt time.Time
 	// disputed are the addresses it owns that others claimed too.
 	disputed map[netip.Addr]bool
@@ -62,9 +68,10 @@ func (s *speaker) planInput(view *membership.View) planInput {
 	return planInput{
 		self: s.self, config: s.world.config, services: s.world.servicesInOrder(), nodes: s.world.nodesInOrder(),
 		now: s.clock.Now(), view: view, standing: s.others.standing(),
-		rebalance:   s.rebalancing.active(s.world.config.L2Advertisements, s.clock.Now()),
-		wasMinority: s.clock.Since(s.minorityAt) < minorityHold,
-		joining:     !s.joined, claims: s.claims, held: s.held, standIns: s.standIns,
+		rebalance:    s.rebalancing.active(s.world.config.L2Advertisements, s.clock.Now()),
+		wasMinority:  s.minority || s.clock.Since(s.minorityAt) < minorityHold,
+		formingUntil: s.joinedAt.Add(formingPatience),
+		joining:      !s.joined, claims: s.claims, held: s.held, standIns: s.standIns,
 	}
 }
 
@@ -137,16 +144,26 @@ func (s *speaker) claim(p *plan) (again time.Time) {
 		}
 	}
 	again = s.offer(p, next)
-	if now := s.clock.Now(); p.minority {
-		s.minorityAt = now
-	} else if due := s.minorityAt.Add(minorityHold); now.Before(due) {
-		again = earlier(again, due)
-	}
+	again = earlier(again, s.leaveMinority(p.minority))
 	if !maps.Equal(next, s.claims) {
 		s.claims = next
 		s.members.SetClaims(maps.Clone(next))
 	}
 	return again
+}
+
+// leaveMinority notes whether this node sees a minority, and returns when what it
+// claims may cease to be provisional; zero if it need not wait for that.
+func (s *speaker) leaveMinority(minority bool) (due time.Time) {
+	now := s.clock.Now()
+	if minority || s.minority {
+		s.minorityAt = now
+	}
+	s.minority = minority
+	if due = s.minorityAt.Add(minorityHold); minority || !now.Before(due) {
+		return time.Time{}
+	}
+	return due
 }
 
 // endOffer takes an offer back that nobody has taken for long.

@@ -222,6 +222,8 @@ func TestMinorityHold(t *testing.T) {
 		s := newStage(t)
 		s.group.view.Settled, s.group.view.Known = true, 3
 		s.start()
+		s.wantClaims(claims{})
+		s.pass(formingPatience) // for the others
 		provisional := claims{addr(v4): {Term: 1, Provisional: true}, addr(v6): {Term: 1, Provisional: true}}
 		s.wantClaims(provisional)
 		s.pass(time.Minute)

@@ -68,6 +68,9 @@ type planInput struct {
 	// joining says that this node has yet to take up what it claimed before it was
 	// restarted.
 	joining bool
+	// formingUntil is how long this node, which has just started, waits for the other
+	// speakers where nobody claims anything.
+	formingUntil time.Time
 	// wasMinority says that this node saw a minority of the speakers a moment ago:
 	// it may not have heard yet what the others have done meanwhile.
 	wasMinority bool
@@ -282,6 +285,9 @@ func (j *judge) place(p *placement) ownership.Decision {
 		j.better = j.book.Better(p.addr, j.candidates, j.self)
 	}
 	d := j.book.Decide(p.addr, j.candidates, j.self)
+	if j.forming && d.First && !p.announcedBy(j.nodes[j.self.Node].name) {
+		d.Answer, d.Claims, d.First = false, false, false
+	}
 	if j.class == nil {
 		return d
 	}

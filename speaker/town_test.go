@@ -39,6 +39,43 @@ func TestTownSpreads(t *testing.T) {
 	})
 }
 
+// Speakers that all have lost everything wait for each other, so that the first takes
+// no more than its share, but not for ever.
+func TestTownStartsCold(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		starters string
+		first    int
+	}{{"abc", 10}, {"ab", 15}, {"a", 30}} {
+		t.Run(c.starters, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newTown(t, 3, 30)
+				for _, r := range w.residents {
+					r.kill()
+				}
+				w.rest(time.Second)
+				for _, n := range c.starters {
+					w.resident(string(n)).start()
+					w.rest(time.Second)
+				}
+				w.rest(formingPatience)
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				owned := 0
+				for _, a := range w.resident("a").answers {
+					if a.StandIn == nil {
+						owned++
+					}
+				}
+				if owned != c.first {
+					t.Errorf("the first has %d addresses, want %d", owned, c.first)
+				}
+			})
+		})
+	}
+}
+
 // A node that fails loses its addresses and gets none back; the others keep theirs.
 func TestTownLosesANode(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,9 @@ import (
 // townSeeds is how many random histories a test run has.
 const townSeeds = 40
 
+// atRest is how long after the last thing that happened all has come to rest.
+const atRest = formingPatience + minorityHold
+
 // Whatever becomes of nodes and speakers: when it has come to rest, one and only one
 // answers a client for each address as long as there is anybody who can; and when
 // all is well again, each address has one owner.
@@ -47,7 +50,7 @@ func (f *faults) run() {
 			f.step()
 			f.rest(time.Duration(f.rng.IntN(500)) * time.Millisecond)
 		}
-		f.rest(minorityHold + 2*time.Second)
+		f.rest(atRest)
 		f.check()
 	}
 	f.split()
@@ -58,7 +61,7 @@ func (f *faults) run() {
 		}
 	}
 	f.log("all is well")
-	f.rest(minorityHold + 2*time.Second)
+	f.rest(atRest)
 	f.check()
 	f.owners()
 	if f.t.Failed() {

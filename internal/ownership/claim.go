@@ -144,6 +144,9 @@ func (b *Book) look(addr netip.Addr) (entry, candidacy) {
 	return e, e.holder()
 }
 
+// Empty reports whether nobody is known to have claimed anything.
+func (b *Book) Empty() bool { return len(b.entries) == 0 }
+
 // Known reports whether anybody is known to have claimed addr.
 func (b *Book) Known(addr netip.Addr) bool { return b.entries[addr].term > 0 }
 
