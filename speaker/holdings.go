@@ -198,10 +198,11 @@ func (s *speaker) disputes(p *plan) []netip.Addr {
 
 // returns says whether this speaker, asked to stop, counts on being back soon, and
 // which node then stands in for it. Where none can, the others had better take
-// over.
+// over, as they had where the Node was deleted, for then the speaker is not coming
+// back.
 func (s *speaker) returns() (returns bool, standIn string) {
 	ring := s.others.standing().ring(s.self)
-	if !s.standIns || len(ring) == 0 {
+	if !s.standIns || len(ring) == 0 || s.world.nodes[s.self] == nil {
 		return false, ""
 	}
 	return true, ring[0]

@@ -309,6 +309,7 @@ func TestReturns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
+		s.speaker.world.load()
 		expect := func(want bool, standIn string) {
 			t.Helper()
 			if returns, by := s.speaker.returns(); returns != want || by != standIn {
@@ -320,7 +321,31 @@ func TestReturns(t *testing.T) {
 		expect(true, "b")
 		s.speaker.standIns = false
 		expect(false, "")
+		s.speaker.standIns = true
+		delete(s.speaker.world.nodes, s.speaker.self)
+		expect(false, "")
 	})
+}
+
+func TestStandInLimit(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		standIn bool
+		limit   time.Duration
+		valid   bool
+	}{
+		{true, time.Second, true},
+		{true, membership.RememberGone, true},
+		{true, membership.RememberGone + 1, false},
+		{true, 0, false},
+		{true, -time.Second, false},
+		{false, 0, true},
+	} {
+		o := layer2Options{standIn: c.standIn, standInLimit: c.limit}
+		if err := o.check(); (err == nil) != c.valid {
+			t.Errorf("stand-in %v, limit %s: %v", c.standIn, c.limit, err)
+		}
+	}
 }
 
 // crowdedStage has a own six addresses, and b none.

@@ -80,7 +80,17 @@ func main() {
 	os.Exit(daemon.Main(cmd))
 }
 
+func (o *layer2Options) check() error {
+	if o.standIn && (o.standInLimit <= 0 || o.standInLimit > membership.RememberGone) {
+		return fmt.Errorf("--stand-in-limit is %s and must be above 0 and at most %s; to have nobody stand in set --stand-in=false", o.standInLimit, membership.RememberGone)
+	}
+	return nil
+}
+
 func run(ctx context.Context, o options) error {
+	if err := o.layer2.check(); err != nil {
+		return err
+	}
 	if o.node == "" || o.namespace == "" {
 		return errors.New("--node-name and --namespace (or $NODE_NAME and $POD_NAMESPACE) must be set")
 	}

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// keepGone is how long a speaker that failed or left is remembered as such. It is forgotten everywhere at about the
+	// RememberGone is how long a speaker that failed or left is remembered as such. It is forgotten everywhere at about the
 	// same moment, since how long ago it was is told along.
-	keepGone = 10 * time.Minute
+	RememberGone = 10 * time.Minute
 	// keepForgotten is how long one that was forgotten is not taken for another when an echo of it is heard.
 	keepForgotten = 10 * time.Minute
 )
@@ -42,7 +42,7 @@ func (m *Membership) departed(node string) bool {
 
 // isGone reports whether node failed or left and neither came back nor is to be forgotten. The caller holds mu.
 func (m *Membership) isGone(node string, d *departure, now time.Time) bool {
-	if _, alive := m.alive[node]; alive && !m.departed(node) || now.Sub(d.at) > keepGone {
+	if _, alive := m.alive[node]; alive && !m.departed(node) || now.Sub(d.at) > RememberGone {
 		return false
 	}
 	// For a moment also one that the API has dropped already is remembered, or nobody would know what it leaves behind.
@@ -67,7 +67,7 @@ func (m *Membership) heardOf(node string, epoch uint64) {
 		return
 	}
 	now := m.cfg.Clock.Now()
-	if d, ok := m.gone[node]; ok && (epoch <= d.epoch || now.Sub(d.at) <= keepGone) {
+	if d, ok := m.gone[node]; ok && (epoch <= d.epoch || now.Sub(d.at) <= RememberGone) {
 		return
 	}
 	m.gone[node] = &departure{epoch: epoch, at: now}
@@ -101,7 +101,7 @@ func (m *Membership) receiveLeave(n notice) bool {
 // receiveDeparture takes in what another speaker knows about one that is gone: whoever comes later learns so how long it
 // has been, and whether it means to return. The caller holds mu.
 func (m *Membership) receiveDeparture(n notice) bool {
-	if n.node == m.cfg.Node || n.age > keepGone || m.store.epoch(n.node) > n.epoch {
+	if n.node == m.cfg.Node || n.age > RememberGone || m.store.epoch(n.node) > n.epoch {
 		return false
 	}
 	_, alive := m.alive[n.node]
@@ -144,7 +144,7 @@ func (m *Membership) state() [][]byte {
 func (m *Membership) tidy() {
 	now := m.cfg.Clock.Now()
 	for node, d := range m.gone {
-		if now.Sub(d.at) > keepGone+keepForgotten {
+		if now.Sub(d.at) > RememberGone+keepForgotten {
 			delete(m.gone, node)
 		}
 	}
@@ -205,8 +205,8 @@ func decodeDeparture(b []byte) (*notice, error) {
 	n := &notice{node: d.string(maxNodeName), epoch: d.uint()}
 	n.decodeRest(&d)
 	age := d.uint()
-	if d.err == nil && age > uint64((keepGone+keepForgotten).Milliseconds()) {
-		age = uint64((keepGone + keepForgotten).Milliseconds())
+	if d.err == nil && age > uint64((RememberGone+keepForgotten).Milliseconds()) {
+		age = uint64((RememberGone + keepForgotten).Milliseconds())
 	}
 	if d.err != nil {
 		return nil, fmt.Errorf("decoding departure: %w", d.err)

@@ -124,7 +124,7 @@ func TestGoneSpeakersAreForgotten(t *testing.T) {
 	awaitGone(t, "node-1", speakers[1:]...)
 
 	// A speaker that comes in between does not begin to count anew.
-	clock.SetTime(clock.Now().Add(keepGone - time.Second))
+	clock.SetTime(clock.Now().Add(RememberGone - time.Second))
 	late := n.start(t, "node-4", newBind(), func(c *Config) { c.Clock = clock })
 	late.SetPeers(peersOf(speakers[1:]))
 	awaitMutual(t, append(speakers[1:], late)...)
@@ -140,7 +140,7 @@ func TestGoneSpeakersAreForgotten(t *testing.T) {
 			t.Errorf("%s was reminded of who is forgotten", s.name)
 		}
 	}
-	clock.SetTime(clock.Now().Add(keepGone + keepForgotten))
+	clock.SetTime(clock.Now().Add(RememberGone + keepForgotten))
 	for _, s := range rest {
 		await(t, s.name+" keeps nothing of it", func() bool {
 			s.mu.Lock()
@@ -203,7 +203,7 @@ func TestStaleDeparturesAreIgnored(t *testing.T) {
 		"failed, as others think":        {node: "node-1", epoch: epoch},
 		"this speaker itself":            {node: "node-2", epoch: epoch * 2, left: true},
 		"nobody":                         {node: "nobody", epoch: 1},
-		"too long ago":                   {node: "nobody", epoch: 1, left: true, age: keepGone + time.Second},
+		"too long ago":                   {node: "nobody", epoch: 1, left: true, age: RememberGone + time.Second},
 	} {
 		s.receive(stateMessage(departureItem(n)))
 		if v := s.View(); len(v.Gone) > 0 || len(v.Members) != 2 {
