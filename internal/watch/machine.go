@@ -317,9 +317,11 @@ func (m *machine) reorder(now time.Time) {
 		return
 	}
 	m.dirty, m.todo.touched = false, true
+	m.spot.links = m.links
 	spots := []spot{m.spot}
 	for _, n := range m.list {
 		if n.standing.State != Down {
+			n.spot.links = n.Links
 			n.spot.living = n.standing.State == Up && !n.standing.SpeakerGone
 			spots = append(spots, n.spot)
 		}

@@ -15,6 +15,7 @@ type spot struct {
 	name string
 	// living says that there is a speaker on the node that can watch and stand in.
 	living bool
+	links  []Link
 }
 
 func newSpot(name string, living bool) spot {
@@ -41,17 +42,23 @@ func newRing(spots []spot) ring {
 	return spots
 }
 
-// behind returns the next up to three living speakers behind the named node, which need not be in the ring itself.
+// behind returns the next up to three living speakers behind the named node, which need not be in the ring itself. Those
+// that share a network with the node come first: the others can neither ask its kernel nor answer for it.
 func (r ring) behind(name string) []string {
-	var found []string
-	at, _ := slices.BinarySearchFunc(r, newSpot(name, false), spot.compare)
+	at, known := slices.BinarySearchFunc(r, newSpot(name, false), spot.compare)
+	var near, far []string
 	for i := range r {
-		s := r[(at+i)%len(r)]
-		if s.living && s.name != name {
-			if found = append(found, s.name); len(found) == watchers {
-				break
+		s := &r[(at+i)%len(r)]
+		switch {
+		case !s.living || s.name == name:
+		case known && len(targetsOf(s.links, r[at].links)) > 0:
+			if near = append(near, s.name); len(near) == watchers {
+				return near
 			}
+		case len(far) < watchers:
+			far = append(far, s.name)
 		}
 	}
-	return found
+	all := append(near, far...)
+	return all[:min(len(all), watchers)]
 }

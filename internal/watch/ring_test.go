@@ -35,6 +35,35 @@ func TestRingGolden(t *testing.T) {
 	}
 }
 
+// Who shares no network with a node comes last.
+func TestRingPrefersNeighbors(t *testing.T) {
+	t.Parallel()
+	link := func(host byte, rack byte) []Link {
+		a := netip.AddrFrom4([4]byte{10, 0, rack, host})
+		return []Link{
+			{Name: "eth0", MAC: [6]byte{host}, Addr4: a, Prefixes: []netip.Prefix{netip.PrefixFrom(a, 24).Masked()}},
+			{Name: "docker0", MAC: [6]byte{200}, Addr4: netip.MustParseAddr("172.17.0.1"), Prefixes: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}},
+		}
+	}
+	var spots []spot
+	for i, rack := range []byte{1, 2, 1, 2, 2} { // in the ring: 1 2 5 4 3, and around
+		s := newSpot(fmt.Sprint("node-", i+1), true)
+		s.links = link(byte(i+1), rack)
+		spots = append(spots, s)
+	}
+	r := newRing(spots)
+	for name, want := range map[string][]string{
+		"node-1":  {"node-3", "node-2", "node-5"},
+		"node-3":  {"node-1", "node-4", "node-2"},
+		"node-2":  {"node-5", "node-4", "node-3"},
+		"unknown": {"node-4", "node-1", "node-2"},
+	} {
+		if got := r.behind(name); !slices.Equal(got, want) {
+			t.Errorf("behind %s: %q, want %q", name, got, want)
+		}
+	}
+}
+
 func TestRing(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
