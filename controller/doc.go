@@ -1,8 +1,7 @@
 // Command controller gives Services of type LoadBalancer their external
 // addresses. One replica at a time, the holder of a Lease, watches Services,
-// Namespaces and Berth's custom resources; a single loop (controller.go) asks
-// internal/ipam for addresses and leaves writing to the background. Nothing
-// here announces addresses: that is the speakers' part.
+// Namespaces and Berth's custom resources. What it then does is in
+// internal/allocation.
 //
 // +kubebuilder:rbac:groups="",resources=services;namespaces;nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=services/status,verbs=patch

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/utils/clock"
 
+	"github.com/berth-lb/berth/internal/allocation"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/k8s"
 )
@@ -59,7 +60,7 @@ func run(ctx context.Context, o options) error {
 	}
 	l := leadership{
 		clients: clients, logger: base.Logger, health: base.Health, options: o,
-		metrics: newMetrics(base.Registry), writerMetrics: k8s.NewWriterMetrics(base.Registry),
+		metrics: allocation.NewMetrics(base.Registry), writerMetrics: k8s.NewWriterMetrics(base.Registry),
 	}
 	return daemon.Run(ctx, base.Serving, daemon.Task{Name: "leadership", Run: l.run})
 }
@@ -69,7 +70,7 @@ type leadership struct {
 	clients       *k8s.Clients
 	logger        log.Logger
 	health        *daemon.Health
-	metrics       *metrics
+	metrics       *allocation.Metrics
 	writerMetrics *k8s.WriterMetrics
 	options       options
 }
@@ -96,16 +97,16 @@ func (l *leadership) lead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cache, err := k8s.NewCache(k8s.CacheConfig{Clients: l.clients, Kinds: append(kinds, bgpKinds()...), SecretNamespace: l.options.namespace})
+	cache, err := k8s.NewCache(k8s.CacheConfig{Clients: l.clients, Kinds: kinds, SecretNamespace: l.options.namespace})
 	if err != nil {
 		return err
 	}
 	writer := k8s.NewWriter(k8s.PatchStatus(l.clients), l.logger, l.writerMetrics)
 	reservations := k8s.NewWriter(k8s.ApplyReservation(l.clients, "berth-controller"), l.logger, l.writerMetrics)
 	events := k8s.NewEvents(l.clients.Kube, "berth-controller", l.logger)
-	c := newController(controller{
-		cache: cache, writer: writer, reservations: reservations, events: events, class: l.options.k8s.Class,
-		clock: clock.RealClock{}, logger: l.logger, health: l.health, metrics: l.metrics,
+	c := allocation.New(allocation.Config{
+		Cache: cache, Writer: writer, Reservations: reservations, Events: events, Class: l.options.k8s.Class,
+		Clock: clock.RealClock{}, Logger: l.logger, Health: l.health, Metrics: l.metrics,
 	})
 
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
@@ -113,8 +114,8 @@ func (l *leadership) lead(ctx context.Context) error {
 	work := func(ctx context.Context) error {
 		err := daemon.Run(ctx,
 			daemon.Task{Name: "cache", Run: cache.Run},
-			daemon.Task{Name: "controller", Run: c.run},
-			daemon.Task{Name: "reminder", Run: func(ctx context.Context) error { return tick(ctx, cache) }},
+			daemon.Task{Name: "controller", Run: c.Run},
+			daemon.Task{Name: "reminder", Run: func(ctx context.Context) error { return allocation.Tick(ctx, cache) }},
 			daemon.Task{Name: "membership key", Run: func(ctx context.Context) error {
 				return keepMembershipKey(ctx, l.clients.Kube, l.options.namespace, l.logger)
 			}},
@@ -122,7 +123,7 @@ func (l *leadership) lead(ctx context.Context) error {
 		if !errors.Is(context.Cause(ctx), k8s.ErrLeaseLost) {
 			flushing, cancel := context.WithTimeout(writing, flushTimeout)
 			defer cancel()
-			err = errors.Join(err, c.finish(), writer.Flush(flushing), reservations.Flush(flushing))
+			err = errors.Join(err, c.Finish(), writer.Flush(flushing), reservations.Flush(flushing))
 		}
 		stopWriting()
 		return err
@@ -139,10 +140,7 @@ func (l *leadership) lead(ctx context.Context) error {
 // Kubernetes 1.33; on older clusters a pool that covers the Service CIDR is not
 // noticed.
 func (l *leadership) kinds() ([]k8s.Kind, error) {
-	kinds := []k8s.Kind{
-		k8s.KindService, k8s.KindNamespace, k8s.KindNode,
-		k8s.KindIPAddressPool, k8s.KindIPReservation, k8s.KindL2Advertisement, k8s.KindNodeState,
-	}
+	kinds := allocation.Kinds()
 	served, err := l.clients.Serves("networking.k8s.io/v1", "servicecidrs")
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"context"
@@ -25,8 +25,9 @@ import (
 // time, however many Services come and go.
 const poolStatusInterval = time.Second
 
-// tick reminds the loop to report, until ctx is done.
-func tick(ctx context.Context, cache *k8s.Cache) error {
+// Tick reminds the controller of a cache of what is due by the clock, until ctx is
+// done.
+func Tick(ctx context.Context, cache *k8s.Cache) error {
 	ticker := time.NewTicker(poolStatusInterval)
 	defer ticker.Stop()
 	for {
@@ -41,7 +42,7 @@ func tick(ctx context.Context, cache *k8s.Cache) error {
 
 // reportConfiguration writes the status of every custom resource whose status
 // says something else than it should.
-func (c *controller) reportConfiguration() error {
+func (c *Controller) reportConfiguration() error {
 	if !c.poolsDirty {
 		return nil
 	}
@@ -79,9 +80,9 @@ func (c *controller) reportConfiguration() error {
 	return c.reportBGP()
 }
 
-// finish writes what the next leader is to know of the last second: which
+// Finish writes what the next leader is to know of the last second: which
 // addresses rest.
-func (c *controller) finish() error {
+func (c *Controller) Finish() error {
 	if !c.restored {
 		return nil
 	}
@@ -89,7 +90,7 @@ func (c *controller) finish() error {
 }
 
 // report writes a status unless the object has it already.
-func (c *controller) report(kind k8s.Kind, name string, has, want any) error {
+func (c *Controller) report(kind k8s.Kind, name string, has, want any) error {
 	key := k8s.Key{Kind: kind, Name: name}
 	if equality.Semantic.DeepEqual(has, want) {
 		c.writer.Set(key, nil)
@@ -133,7 +134,7 @@ func fieldsOf(status any) (map[string]json.RawMessage, error) {
 	return fields, err
 }
 
-func (c *controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddressPoolStatus {
+func (c *Controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddressPoolStatus {
 	stats, found := c.allocator.StatsOf(object.Name)
 	if !found {
 		stats = c.keptOf(object.Name) // it is not in force
@@ -152,7 +153,7 @@ func (c *controller) poolStatus(object *v1beta1.IPAddressPool) v1beta1.IPAddress
 }
 
 // keptOf counts what is kept of a pool that is not in force.
-func (c *controller) keptOf(pool string) ipam.PoolStats {
+func (c *Controller) keptOf(pool string) ipam.PoolStats {
 	var stats ipam.PoolStats
 	for _, a := range c.allocator.OutOfPoolAddresses() {
 		switch {
@@ -178,7 +179,7 @@ func familyStatus(s ipam.FamilyStats) *v1beta1.PoolFamilyStatus {
 
 // outOfPool returns the addresses that are kept out of each pool, as many as a
 // status lists.
-func (c *controller) outOfPool() map[string][]v1beta1.OutOfPoolAddress {
+func (c *Controller) outOfPool() map[string][]v1beta1.OutOfPoolAddress {
 	const listed = 32
 	kept := map[string][]v1beta1.OutOfPoolAddress{}
 	for _, a := range c.allocator.OutOfPoolAddresses() {
@@ -196,7 +197,7 @@ func (c *controller) outOfPool() map[string][]v1beta1.OutOfPoolAddress {
 
 // resting returns the addresses of each pool that rest, the latest first, as
 // many as a status lists.
-func (c *controller) resting() map[string][]v1beta1.RestingAddress {
+func (c *Controller) resting() map[string][]v1beta1.RestingAddress {
 	const listed = 256
 	rests := c.allocator.Rests()
 	slices.SortStableFunc(rests, func(a, b ipam.Rest) int { return b.Since.Truncate(time.Second).Compare(a.Since.Truncate(time.Second)) })
@@ -214,7 +215,7 @@ func (c *controller) resting() map[string][]v1beta1.RestingAddress {
 }
 
 // restoreRests lets addresses rest on that did when the last controller ended.
-func (c *controller) restoreRests() {
+func (c *Controller) restoreRests() {
 	for _, object := range c.cache.IPAddressPools.List() {
 		for _, r := range object.Status.Resting {
 			namespace, name, _ := strings.Cut(r.Service, "/")
@@ -226,7 +227,7 @@ func (c *controller) restoreRests() {
 }
 
 // reservationStatus says what a reservation holds, and what stands against it.
-func (c *controller) reservationStatus(object *v1beta1.IPReservation) v1beta1.IPReservationStatus {
+func (c *Controller) reservationStatus(object *v1beta1.IPReservation) v1beta1.IPReservationStatus {
 	verdict := c.verdicts.IPReservations[object.Name]
 	status := v1beta1.IPReservationStatus{}
 	result := c.reserved[object.Name] // one whose pool is away still holds what comes back with it
@@ -249,7 +250,7 @@ func (c *controller) reservationStatus(object *v1beta1.IPReservation) v1beta1.IP
 }
 
 // notInPool adds to the message about a reservation that it is of no use yet.
-func (c *controller) notInPool(held []ipam.Range) string {
+func (c *Controller) notInPool(held []ipam.Range) string {
 	for _, r := range held {
 		for _, end := range []netip.Addr{r.From, r.To} {
 			if _, found := c.allocator.PoolOf(end); !found {
@@ -261,7 +262,7 @@ func (c *controller) notInPool(held []ipam.Range) string {
 }
 
 // acceptance returns the conditions of an object with the verdict about it.
-func (c *controller) acceptance(before []metav1.Condition, generation int64, v config.Verdict) []metav1.Condition {
+func (c *Controller) acceptance(before []metav1.Condition, generation int64, v config.Verdict) []metav1.Condition {
 	conditions := append([]metav1.Condition(nil), before...)
 	status := metav1.ConditionFalse
 	if v.Accepted {

@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"cmp"
@@ -21,7 +21,7 @@ import (
 // oldest Service first: of two that claim one address the older keeps it. Those
 // that share an address and ask for something that was refused come last, because
 // what they have was granted by what they asked for before: see refusedSharer.
-func (c *controller) restore() error {
+func (c *Controller) restore() error {
 	began := c.clock.Now()
 	if err := c.configure(); err != nil {
 		return err
@@ -122,7 +122,7 @@ func joinedUnder(services []*corev1.Service) map[sharedAddress]bool {
 // restoreOne records the addresses of one Service. What it was granted may be
 // other than what it asks for by now, and counts: Services that had an address
 // together keep it together, and what was refused is not granted by a restart.
-func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned, joined map[sharedAddress]bool) error {
+func (c *Controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned, joined map[sharedAddress]bool) error {
 	owner := ownerOf(svc)
 	granted := svc.Annotations[v1beta1.AnnotationSharedIPKey]
 	wishes, _ := config.ReadWishes(svc.Annotations, svc.Spec.LoadBalancerIP) // the key is there also if the rest is wrong
@@ -152,7 +152,7 @@ func (c *controller) restoreOne(svc *corev1.Service, addrs []ipam.Assigned, join
 // says Berth has given it, which only who may write statuses can change, and not
 // what the status shows: others write there too. Where Berth has said nothing yet,
 // those of a pool, and those that MetalLB has marked.
-func (c *controller) restorable(svc *corev1.Service) []ipam.Assigned {
+func (c *Controller) restorable(svc *corev1.Service) []ipam.Assigned {
 	if meta.FindStatusCondition(svc.Status.Conditions, v1beta1.ConditionAddressAllocated) != nil {
 		granted := grantedTo(svc)
 		for i, a := range granted {

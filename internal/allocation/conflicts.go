@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"cmp"
@@ -64,7 +64,7 @@ func conflictsIn(states []*v1beta1.NodeState) map[netip.Addr]conflict {
 }
 
 // quarantine reads what the NodeStates say of other hosts.
-func (c *controller) quarantine() {
+func (c *Controller) quarantine() {
 	c.conflictsDirty = false
 	before, found := c.conflicts, conflictsIn(c.cache.NodeStates.List())
 	if maps.EqualFunc(before, found, conflict.equal) {
@@ -89,7 +89,7 @@ func (c *controller) quarantine() {
 
 // leaveConflicts gives a Service whose request was met other addresses than those
 // that other hosts have. It says whether any is another now.
-func (c *controller) leaveConflicts(owner ipam.Owner) (moved bool) {
+func (c *Controller) leaveConflicts(owner ipam.Owner) (moved bool) {
 	if len(c.conflicts) == 0 {
 		return false
 	}
@@ -107,7 +107,7 @@ func (c *controller) leaveConflicts(owner ipam.Owner) (moved bool) {
 }
 
 // strand notes why a Service keeps an address that another host has.
-func (c *controller) strand(owner ipam.Owner, addr netip.Addr, why string) {
+func (c *Controller) strand(owner ipam.Owner, addr netip.Addr, why string) {
 	if c.stranded[owner] == nil {
 		c.stranded[owner] = map[netip.Addr]string{}
 	}
@@ -116,7 +116,7 @@ func (c *controller) strand(owner ipam.Owner, addr netip.Addr, why string) {
 
 // replace gives all Services that have an address another in its place, or says
 // why they keep it. They stay together, because they share it.
-func (c *controller) replace(addr netip.Addr) (why string) {
+func (c *Controller) replace(addr netip.Addr) (why string) {
 	owners := c.allocator.Owners(addr)
 	requests := make([]ipam.Request, 0, len(owners))
 	for _, owner := range owners {
@@ -157,7 +157,7 @@ func (c *controller) replace(addr netip.Addr) (why string) {
 
 // announced says whether the speakers say that a node announces the address of the
 // Service.
-func (c *controller) announced(owner ipam.Owner, addr netip.Addr) bool {
+func (c *Controller) announced(owner ipam.Owner, addr netip.Addr) bool {
 	svc, found := c.cache.Services.Get(owner.Namespace, owner.Name)
 	if !found {
 		return false
@@ -176,7 +176,7 @@ func (c *controller) announced(owner ipam.Owner, addr netip.Addr) bool {
 
 // requestOf reads what a Service asks for that has an address; false if it is not
 // to be dealt with as that.
-func (c *controller) requestOf(owner ipam.Owner) (request, bool) {
+func (c *Controller) requestOf(owner ipam.Owner) (request, bool) {
 	svc, found := c.cache.Services.Get(owner.Namespace, owner.Name)
 	if !found || !c.class.Owns(svc) {
 		return request{}, false
@@ -192,7 +192,7 @@ func (c *controller) requestOf(owner ipam.Owner) (request, bool) {
 // asksFor says whether a Service wants to have just this address: by what it says
 // itself, or by a reservation that somebody made for it and that names addresses.
 // What Berth keeps for a Service to come back is no wish.
-func (c *controller) asksFor(req request, addr netip.Addr) bool {
+func (c *Controller) asksFor(req request, addr netip.Addr) bool {
 	if slices.Contains(req.Addresses, addr) {
 		return true
 	}
@@ -214,7 +214,7 @@ func (c *controller) asksFor(req request, addr netip.Addr) bool {
 
 // foreignTo describes the hosts that have addresses which a Service has too, "" if
 // there are none.
-func (c *controller) foreignTo(owner ipam.Owner, addresses []ipam.Assigned) string {
+func (c *Controller) foreignTo(owner ipam.Owner, addresses []ipam.Assigned) string {
 	var texts []string
 	for _, a := range addresses {
 		other, found := c.conflicts[a.Address]
@@ -231,7 +231,7 @@ func (c *controller) foreignTo(owner ipam.Owner, addresses []ipam.Assigned) stri
 }
 
 // explainQuarantine adds to a refusal who has the address.
-func (c *controller) explainQuarantine(refused *refusal, err error) *refusal {
+func (c *Controller) explainQuarantine(refused *refusal, err error) *refusal {
 	var foreign *ipam.QuarantinedError
 	if errors.As(err, &foreign) {
 		refused.message += fmt.Sprintf(", %s; the Service gets it once no node hears that host any more", c.conflicts[foreign.Address])
@@ -241,7 +241,7 @@ func (c *controller) explainQuarantine(refused *refusal, err error) *refusal {
 
 // quarantined returns the addresses of each pool that other hosts have, as many as
 // a status lists, and how many there are.
-func (c *controller) quarantined() (listed map[string][]v1beta1.QuarantinedAddress, count map[string]int32) {
+func (c *Controller) quarantined() (listed map[string][]v1beta1.QuarantinedAddress, count map[string]int32) {
 	const most = 256
 	listed, count = map[string][]v1beta1.QuarantinedAddress{}, map[string]int32{}
 	for _, addr := range slices.SortedFunc(maps.Keys(c.conflicts), netip.Addr.Compare) {

@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"encoding/json"

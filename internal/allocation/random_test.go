@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"flag"
@@ -149,7 +149,7 @@ func (c *chaos) start(t *rapid.T) {
 func (c *chaos) restart(t *rapid.T) {
 	if rapid.Bool().Draw(t, "in good order") {
 		c.note("the controller ends and writes what it has decided")
-		if err := c.replica.controller.finish(); err != nil {
+		if err := c.replica.controller.Finish(); err != nil {
 			c.fatalf("finishing: %v", err)
 		}
 		c.replica.flush()

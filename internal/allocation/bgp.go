@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"errors"
@@ -10,14 +10,19 @@ import (
 	"github.com/berth-lb/berth/internal/k8s"
 )
 
-// bgpKinds are what the controller judges of BGP, and what that depends on.
-func bgpKinds() []k8s.Kind {
-	return []k8s.Kind{k8s.KindBGPPeer, k8s.KindBGPAdvertisement, k8s.KindCommunity, k8s.KindBFDProfile, k8s.KindSecret}
+// Kinds are the kinds of objects that a Controller reads, beside ServiceCIDRs, which
+// older clusters do not have.
+func Kinds() []k8s.Kind {
+	return []k8s.Kind{
+		k8s.KindService, k8s.KindNamespace, k8s.KindNode,
+		k8s.KindIPAddressPool, k8s.KindIPReservation, k8s.KindL2Advertisement, k8s.KindNodeState,
+		k8s.KindBGPPeer, k8s.KindBGPAdvertisement, k8s.KindCommunity, k8s.KindBFDProfile, k8s.KindSecret,
+	}
 }
 
 // addBGP adds what the configuration of BGP is made of. The controller speaks to
 // no peer: it only says what is wrong with the objects.
-func (c *controller) addBGP(objects *config.Objects) {
+func (c *Controller) addBGP(objects *config.Objects) {
 	objects.BGPPeers = c.cache.BGPPeers.List()
 	objects.BGPAdvertisements = c.cache.BGPAdvertisements.List()
 	objects.Communities = c.cache.Communities.List()
@@ -33,7 +38,7 @@ func (c *controller) addBGP(objects *config.Objects) {
 
 // reportBGP writes the status of every object of BGP whose status says something
 // else than it should.
-func (c *controller) reportBGP() error {
+func (c *Controller) reportBGP() error {
 	var errs []error
 	for _, o := range c.cache.BGPPeers.List() {
 		errs = append(errs, c.reportVerdict(k8s.KindBGPPeer, &o.ObjectMeta, c.verdicts.BGPPeers, o.Status.Conditions,
@@ -56,7 +61,7 @@ func (c *controller) reportBGP() error {
 
 // reportVerdict writes the verdict about an object whose status, which statusOf
 // makes, is its conditions.
-func (c *controller) reportVerdict(kind k8s.Kind, object *metav1.ObjectMeta, verdicts map[string]config.Verdict, before []metav1.Condition, statusOf func([]metav1.Condition) any) error {
+func (c *Controller) reportVerdict(kind k8s.Kind, object *metav1.ObjectMeta, verdicts map[string]config.Verdict, before []metav1.Condition, statusOf func([]metav1.Condition) any) error {
 	verdict, judged := verdicts[object.Name]
 	if !judged {
 		return nil // it came just now: its event is on its way

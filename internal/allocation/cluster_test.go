@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"bytes"
@@ -28,7 +28,7 @@ import (
 // tells of changes, applies status patches as the real one does, and counts.
 type cluster struct {
 	t          *testing.T
-	controller *controller
+	controller *Controller
 	clock      *clocktesting.FakePassiveClock
 	services   map[ipam.Owner]*corev1.Service
 	namespaces map[string]*corev1.Namespace
@@ -73,10 +73,10 @@ func (c *cluster) restart() {
 	}
 	c.pending, c.writes, c.events = map[k8s.Key][]byte{}, map[k8s.Key]int{}, nil
 	c.applied = reservationWriter{}
-	c.controller = newController(controller{
-		cache: cache, writer: c, reservations: c.applied, events: c, clock: c.clock, logger: log.NewNopLogger(),
-		class:  k8s.Class{Name: v1beta1.LoadBalancerClass, Default: true},
-		health: daemon.NewHealth(c.clock, time.Minute), metrics: newMetrics(prometheus.NewRegistry()),
+	c.controller = New(Config{
+		Cache: cache, Writer: c, Reservations: c.applied, Events: c, Clock: c.clock, Logger: log.NewNopLogger(),
+		Class:  k8s.Class{Name: v1beta1.LoadBalancerClass, Default: true},
+		Health: daemon.NewHealth(c.clock, time.Minute), Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	c.refresh()
 	if err := c.controller.restore(); err != nil {
@@ -401,8 +401,8 @@ func (c *cluster) wantQuiet() {
 }
 
 var _ interface {
-	statusWriter
-	eventSender
+	StatusWriter
+	EventSender
 } = &cluster{}
 
 // TestRunStops: the loop ends when the cache does.
@@ -414,7 +414,7 @@ func TestRunStops(t *testing.T) {
 	if err := c.controller.cache.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.controller.run(ctx); err != nil {
+	if err := c.controller.Run(ctx); err != nil {
 		t.Errorf("run: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -6,7 +6,8 @@ import (
 	"github.com/berth-lb/berth/internal/ipam"
 )
 
-type metrics struct {
+// Metrics tell how pools are filled and how allocation goes.
+type Metrics struct {
 	addresses *prometheus.GaugeVec   // by pool, family, state
 	failures  *prometheus.CounterVec // by reason
 	latency   prometheus.Histogram
@@ -20,8 +21,9 @@ type poolFamily struct {
 	family ipam.Family
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
-	m := &metrics{
+// NewMetrics registers the metrics on reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
 		addresses: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "berth_pool_addresses",
 			Help: "Addresses of a pool, by family and state: assigned, reserved, resting, quarantined, available or out_of_pool.",
@@ -44,9 +46,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) refused(reason string) { m.failures.WithLabelValues(reason).Inc() }
+func (m *Metrics) refused(reason string) { m.failures.WithLabelValues(reason).Inc() }
 
-func (m *metrics) observe(a *ipam.Allocator) {
+func (m *Metrics) observe(a *ipam.Allocator) {
 	gone := m.pools
 	m.pools = map[poolFamily]bool{}
 	for _, pool := range a.Stats() {

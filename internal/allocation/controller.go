@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"context"
@@ -20,13 +20,14 @@ import (
 	"github.com/berth-lb/berth/internal/k8s"
 )
 
-// statusWriter sends the latest status patch of an object in the background.
-type statusWriter interface {
+// StatusWriter sends the latest status patch of an object in the background;
+// k8s.Writer is one.
+type StatusWriter interface {
 	Set(key k8s.Key, patch []byte)
 }
 
-// eventSender tells users of transitions.
-type eventSender interface {
+// EventSender tells users of transitions; k8s.Events is one.
+type EventSender interface {
 	Normal(svc *corev1.Service, reason, message string)
 	Warning(svc *corev1.Service, reason, message string)
 }
@@ -46,18 +47,31 @@ const (
 // pool statuses.
 const kindTick k8s.Kind = "Tick"
 
-// controller owns who has which address. All its methods run in one loop.
-type controller struct {
-	cache  *k8s.Cache
-	writer statusWriter
-	// reservations writes and deletes the IPReservations of retained Services.
-	reservations statusWriter
-	events       eventSender
+// Config is what a Controller works with.
+type Config struct {
+	Cache  *k8s.Cache
+	Writer StatusWriter
+	// Reservations writes and deletes the IPReservations of retained Services.
+	Reservations StatusWriter
+	Events       EventSender
+	Class        k8s.Class
+	Clock        clock.PassiveClock
+	Logger       log.Logger
+	Health       *daemon.Health
+	Metrics      *Metrics
+}
+
+// Controller owns who has which address. All its methods run in one loop.
+type Controller struct {
+	cache        *k8s.Cache
+	writer       StatusWriter
+	reservations StatusWriter
+	events       EventSender
 	class        k8s.Class
 	clock        clock.PassiveClock
 	logger       log.Logger
 	health       *daemon.Health
-	metrics      *metrics
+	metrics      *Metrics
 
 	allocator *ipam.Allocator
 	snapshot  *config.Snapshot
@@ -97,24 +111,28 @@ type controller struct {
 	restored bool
 }
 
-func newController(c controller) *controller {
-	c.allocator = ipam.New()
-	c.snapshot = &config.Snapshot{}
-	c.told = map[ipam.Owner]string{}
-	c.waiting = map[ipam.Owner]bool{}
-	c.names = map[ipam.Owner]string{}
-	c.lost = map[ipam.Owner]error{}
-	c.renewed = map[ipam.Owner]string{}
-	c.contests = newContests()
-	c.handover = newHandover()
-	c.seen = map[ipam.Owner]time.Time{}
-	c.retaining = map[ipam.Owner]reservationApply{}
-	c.stranded = map[ipam.Owner]map[netip.Addr]string{}
-	return &c
+// New returns a controller that knows nothing yet.
+func New(cfg Config) *Controller {
+	return &Controller{
+		cache: cfg.Cache, writer: cfg.Writer, reservations: cfg.Reservations, events: cfg.Events, class: cfg.Class,
+		clock: cfg.Clock, logger: cfg.Logger, health: cfg.Health, metrics: cfg.Metrics,
+		allocator: ipam.New(),
+		snapshot:  &config.Snapshot{},
+		told:      map[ipam.Owner]string{},
+		waiting:   map[ipam.Owner]bool{},
+		names:     map[ipam.Owner]string{},
+		lost:      map[ipam.Owner]error{},
+		renewed:   map[ipam.Owner]string{},
+		contests:  newContests(),
+		handover:  newHandover(),
+		seen:      map[ipam.Owner]time.Time{},
+		retaining: map[ipam.Owner]reservationApply{},
+		stranded:  map[ipam.Owner]map[netip.Addr]string{},
+	}
 }
 
-// run restores what is assigned, then deals with changes until the cache stops.
-func (c *controller) run(ctx context.Context) error {
+// Run restores what is assigned, then deals with changes until the cache stops.
+func (c *Controller) Run(ctx context.Context) error {
 	if err := c.cache.WaitForSync(ctx); err != nil {
 		return err
 	}
@@ -148,7 +166,7 @@ func (c *controller) run(ctx context.Context) error {
 
 // handle deals with one changed object. Changes of the configuration are only
 // noted: many come at once, and one reading deals with all of them.
-func (c *controller) handle(key k8s.Key) error {
+func (c *Controller) handle(key k8s.Key) error {
 	// What is released from here on is released now.
 	if c.allocator.Expire(c.clock.Now()) {
 		c.waitingDirty, c.poolsDirty = true, true
@@ -179,7 +197,7 @@ func (c *controller) handle(key k8s.Key) error {
 }
 
 // tick does what is due by the clock.
-func (c *controller) tick() error {
+func (c *Controller) tick() error {
 	now := c.clock.Now()
 	c.wake(c.contests.due(now))
 	c.wake(c.handover.givers())
@@ -195,7 +213,7 @@ func (c *controller) tick() error {
 }
 
 // settle does what was only noted, once nothing else is pending.
-func (c *controller) settle() error {
+func (c *Controller) settle() error {
 	if c.cache.Pending() > 0 {
 		return nil
 	}
@@ -220,7 +238,7 @@ func (c *controller) settle() error {
 
 // configure reads the custom resources. No Service loses an address by it,
 // unless the pool says so.
-func (c *controller) configure() error {
+func (c *Controller) configure() error {
 	c.configDirty, c.reservationsDirty, c.poolsDirty = false, false, true
 	objects := config.Objects{
 		IPAddressPools:   c.cache.IPAddressPools.List(),
@@ -266,7 +284,7 @@ func (c *controller) configure() error {
 }
 
 // reconcile makes one Service have what it asks for, as far as that can be.
-func (c *controller) reconcile(key k8s.Key) error {
+func (c *Controller) reconcile(key k8s.Key) error {
 	owner := ipam.Owner{Namespace: key.Namespace, Name: key.Name}
 	svc, found := c.cache.Services.Get(key.Namespace, key.Name)
 	if !found || !c.class.Owns(svc) {
@@ -320,7 +338,7 @@ func (c *controller) reconcile(key k8s.Key) error {
 
 // observeLatency measures how long a Service waits for its address to be in
 // its status, where the API server has it.
-func (c *controller) observeLatency(svc *corev1.Service, owner ipam.Owner) {
+func (c *Controller) observeLatency(svc *corev1.Service, owner ipam.Owner) {
 	since, waits := c.seen[owner]
 	switch {
 	case len(svc.Status.LoadBalancer.Ingress) == 0 && !waits:
@@ -333,7 +351,7 @@ func (c *controller) observeLatency(svc *corev1.Service, owner ipam.Owner) {
 
 // allocate asks the allocator. The refusal is nil if the Service has all it
 // asks for. It also returns the Service's annotations that mean nothing.
-func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refusal) {
+func (c *Controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refusal) {
 	owner := ownerOf(svc)
 	ns, _ := c.cache.Namespaces.Get("", svc.Namespace)
 	req, err := newRequest(svc, ns, c.snapshot, c.verdicts, c.allocator.Allocation(owner))
@@ -375,7 +393,7 @@ func (c *controller) allocate(svc *corev1.Service) (ipam.Result, []string, *refu
 }
 
 // dismiss frees what a Service has that is gone, or not ours any more.
-func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service) error {
+func (c *Controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service) error {
 	released := c.allocator.Release(owner)
 	delete(c.waiting, owner)
 	delete(c.names, owner)
@@ -411,7 +429,7 @@ func (c *controller) dismiss(key k8s.Key, owner ipam.Owner, svc *corev1.Service)
 }
 
 // tell sends an event when a Service's situation is another than it was told.
-func (c *controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
+func (c *Controller) tell(svc *corev1.Service, owner ipam.Owner, o outcome) {
 	lost, wasLost := c.lost[owner]
 	delete(c.lost, owner)
 	if wasLost {
@@ -440,7 +458,7 @@ func news(message string) string {
 	return text
 }
 
-func (c *controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error {
+func (c *Controller) publish(key k8s.Key, svc *corev1.Service, o outcome) error {
 	contest, begun, leave := c.contests.judge(svc, o.ingress(), c.clock.Now())
 	if contest != nil {
 		o.allocated, o.reason, o.message = false, reasonContested, keeping(o.addresses)+contest.message

@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"encoding/json"
@@ -47,7 +47,7 @@ func retainedOwner(object *v1beta1.IPReservation) (ipam.Owner, bool) {
 // retain makes the reservation of a Service be what it should: there with the
 // Service's addresses, ending some time after it, or not there at all. svc is nil
 // if there is no Service of that name that is ours.
-func (c *controller) retain(owner ipam.Owner, svc *corev1.Service) error {
+func (c *Controller) retain(owner ipam.Owner, svc *corev1.Service) error {
 	key := k8s.Key{Kind: k8s.KindIPReservation, Name: retainedName(owner)}
 	object, exists := c.cache.IPReservations.Get("", key.Name)
 	if exists {
@@ -88,7 +88,7 @@ func (c *controller) retain(owner ipam.Owner, svc *corev1.Service) error {
 
 // wantsBack says that a Service may yet get what is kept for it: it lacks some of
 // that, and waits.
-func (c *controller) wantsBack(owner ipam.Owner, kept *reservationApply) bool {
+func (c *Controller) wantsBack(owner ipam.Owner, kept *reservationApply) bool {
 	held := c.allocator.Allocation(owner)
 	lacks := slices.ContainsFunc(kept.Spec.Addresses, func(r v1beta1.AddressRange) bool {
 		return !slices.ContainsFunc(held, func(a ipam.Assigned) bool { return a.Address.String() == string(r) })
@@ -158,7 +158,7 @@ func (r reservationApply) over(object *v1beta1.IPReservation) *v1beta1.IPReserva
 
 // lastRetained returns the latest that was made of the reservation of a Service,
 // which the cache need not show yet; nil if there is none.
-func (c *controller) lastRetained(owner ipam.Owner, object *v1beta1.IPReservation) *reservationApply {
+func (c *Controller) lastRetained(owner ipam.Owner, object *v1beta1.IPReservation) *reservationApply {
 	if last, found := c.retaining[owner]; found {
 		return &last
 	}
@@ -170,7 +170,7 @@ func (c *controller) lastRetained(owner ipam.Owner, object *v1beta1.IPReservatio
 
 // reservationObjects returns all IPReservations as they are or soon will be:
 // what a Service had must be kept for it also before the API server has been told.
-func (c *controller) reservationObjects() []*v1beta1.IPReservation {
+func (c *Controller) reservationObjects() []*v1beta1.IPReservation {
 	objects := c.cache.IPReservations.List()
 	shown := map[string]bool{}
 	for i, object := range objects {
@@ -192,7 +192,7 @@ func (c *controller) reservationObjects() []*v1beta1.IPReservation {
 
 // wantedReservation returns the reservation that a Service should have, nil if
 // none; last is what was made of it last.
-func (c *controller) wantedReservation(owner ipam.Owner, svc *corev1.Service, last *reservationApply) *reservationApply {
+func (c *Controller) wantedReservation(owner ipam.Owner, svc *corev1.Service, last *reservationApply) *reservationApply {
 	if svc == nil {
 		if last != nil && !c.mayRetain(owner, last) {
 			return nil
@@ -237,7 +237,7 @@ func (c *controller) wantedReservation(owner ipam.Owner, svc *corev1.Service, la
 // mayRetain says whether what a namespace keeps for Services that are gone is
 // within the quota of the pools. It has a quota of these and another of what lives,
 // so that nobody can have all of a pool by creating and deleting.
-func (c *controller) mayRetain(owner ipam.Owner, last *reservationApply) bool {
+func (c *Controller) mayRetain(owner ipam.Owner, last *reservationApply) bool {
 	for _, kept := range last.Spec.Addresses {
 		addr, err := ipam.ParseAddr(string(kept))
 		pool, found := c.snapshot.PoolOf(addr)
@@ -268,7 +268,7 @@ func keepsOf(object *v1beta1.IPReservation, pool *config.Pool) bool {
 
 // endOf returns when the reservation of a Service that is gone ends; nil is
 // never. The end is set once, when the Service is first found to be gone.
-func (c *controller) endOf(last *reservationApply) *metav1.Time {
+func (c *Controller) endOf(last *reservationApply) *metav1.Time {
 	if last.Spec.Until != nil {
 		return last.Spec.Until
 	}
@@ -282,7 +282,7 @@ func (c *controller) endOf(last *reservationApply) *metav1.Time {
 
 // ownReservation says that a reservation is one that Berth made, of what its
 // Service has. Then nothing depends on it before the Service gives that up.
-func (c *controller) ownReservation(name string) bool {
+func (c *Controller) ownReservation(name string) bool {
 	object, found := c.cache.IPReservations.Get("", name)
 	if !found {
 		return false
@@ -295,7 +295,7 @@ func (c *controller) ownReservation(name string) bool {
 
 // followRetained keeps an eye on a reservation that Berth made: its Service may
 // be gone by the time that the reservation shows up.
-func (c *controller) followRetained(key k8s.Key) error {
+func (c *Controller) followRetained(key k8s.Key) error {
 	owner, named := ownerOfRetained(key.Name)
 	object, found := c.cache.IPReservations.Get("", key.Name)
 	if found {
@@ -320,7 +320,7 @@ func (c *controller) followRetained(key k8s.Key) error {
 
 // endReservations notices reservations whose time is over. Those that Berth
 // made are deleted.
-func (c *controller) endReservations(now time.Time) error {
+func (c *Controller) endReservations(now time.Time) error {
 	for _, object := range c.cache.IPReservations.List() {
 		until := object.Spec.Until
 		if until == nil || now.Before(until.Time) {
@@ -337,7 +337,7 @@ func (c *controller) endReservations(now time.Time) error {
 }
 
 // reserve tells the allocator of the reservations that are in force.
-func (c *controller) reserve() {
+func (c *Controller) reserve() {
 	if len(c.snapshot.Reservations)+len(c.reserved) == 0 {
 		return
 	}
@@ -358,7 +358,7 @@ func (c *controller) reserve() {
 
 // renew says whether a Service is to have other addresses than it has: because
 // it asks for them, or because the pool of one of its addresses wants that.
-func (c *controller) renew(req request) bool {
+func (c *Controller) renew(req request) bool {
 	held := c.allocator.Allocation(req.Owner)
 	if len(held) == 0 {
 		return false

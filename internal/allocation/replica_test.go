@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ import (
 // sees of it, and what it has written and told.
 type replica struct {
 	api        *lagging
-	controller *controller
+	controller *Controller
 	seen       map[k8s.Key]object
 	// status, reservations are the two writers.
 	status, reservations *lateWriter
@@ -40,10 +40,10 @@ func newReplica(api *lagging, clock *clocktesting.FakePassiveClock) *replica {
 	r := &replica{api: api, seen: map[k8s.Key]object{}}
 	r.status = newLateWriter(r.counted(api.patch))
 	r.reservations = newLateWriter(r.counted(api.apply))
-	r.controller = newController(controller{
-		cache: cache, writer: r.status, reservations: r.reservations, events: r, clock: clock, logger: log.NewNopLogger(),
-		class:  ours,
-		health: daemon.NewHealth(clock, time.Minute), metrics: newMetrics(prometheus.NewRegistry()),
+	r.controller = New(Config{
+		Cache: cache, Writer: r.status, Reservations: r.reservations, Events: r, Clock: clock, Logger: log.NewNopLogger(),
+		Class:  ours,
+		Health: daemon.NewHealth(clock, time.Minute), Metrics: NewMetrics(prometheus.NewRegistry()),
 	})
 	return r
 }

@@ -1,4 +1,4 @@
-package main
+package allocation
 
 import (
 	"cmp"
@@ -15,7 +15,7 @@ import (
 
 // waitingByAge returns the Services that lack something, or would have something
 // else, the oldest first.
-func (c *controller) waitingByAge() []ipam.Owner {
+func (c *Controller) waitingByAge() []ipam.Owner {
 	type waiter struct {
 		owner ipam.Owner
 		since metav1.Time
@@ -48,7 +48,7 @@ func (c *controller) waitingByAge() []ipam.Owner {
 
 // wakeSharers has the Services of a namespace dealt with again whose right to
 // share goes by the namespace.
-func (c *controller) wakeSharers(namespace string) {
+func (c *Controller) wakeSharers(namespace string) {
 	for _, svc := range c.cache.Services.List() {
 		if svc.Namespace == namespace && svc.Annotations[v1beta1.AnnotationSharedIPKey] != "" {
 			c.cache.Add(keyOf(ownerOf(svc)))
@@ -59,7 +59,7 @@ func (c *controller) wakeSharers(namespace string) {
 // wakeNaming has Services dealt with again that name a pool about which something
 // else is said than so far: what they have may be what they ask for no more, or
 // again.
-func (c *controller) wakeNaming(snapshot *config.Snapshot, verdicts config.Verdicts) {
+func (c *Controller) wakeNaming(snapshot *config.Snapshot, verdicts config.Verdicts) {
 	for owner, name := range c.names {
 		before, _ := c.snapshot.Pool(name)
 		after, _ := snapshot.Pool(name)
@@ -70,7 +70,7 @@ func (c *controller) wakeNaming(snapshot *config.Snapshot, verdicts config.Verdi
 }
 
 // wakeNamingIn does that with those of a namespace, whose labels have changed.
-func (c *controller) wakeNamingIn(namespace string) {
+func (c *Controller) wakeNamingIn(namespace string) {
 	for owner := range c.names {
 		if owner.Namespace == namespace {
 			c.cache.Add(keyOf(owner))
@@ -79,7 +79,7 @@ func (c *controller) wakeNamingIn(namespace string) {
 }
 
 // wake has Services dealt with again.
-func (c *controller) wake(owners []ipam.Owner) {
+func (c *Controller) wake(owners []ipam.Owner) {
 	for _, owner := range owners {
 		c.cache.Add(keyOf(owner))
 	}
