@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -123,6 +124,75 @@ func TestContainerSeesItsOwnRoot(t *testing.T) {
 	want := "secret\ntest\n127.0.0.1 localhost\ngreen 1\nalone\nusr-ro\nvolume-ro\nproc-ro\nhello\n/dev/pts/ptmx\nnet\n"
 	if diff := cmp.Diff(want, output(t, spec)); diff != "" {
 		t.Errorf("output (-want +got):\n%s", diff)
+	}
+}
+
+// imageWithShell is a file system with a shell and nothing else.
+func imageWithShell(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	libraries, err := exec.CommandContext(t.Context(), "ldd", "/bin/sh").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range append(strings.Fields(string(libraries)), "/bin/sh") {
+		if !filepath.IsAbs(word) {
+			continue
+		}
+		content, err := os.ReadFile(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := filepath.Join(folder, word)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(target, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+// A container of an image sees the image and what runtimes mount, and changes
+// nothing of the image.
+func TestImage(t *testing.T) {
+	t.Parallel()
+	image := imageWithShell(t)
+	if err := os.Chmod(image, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		readOnly bool
+		want     string
+	}{
+		"writable":  {false, "hello\n"},
+		"read-only": {true, "refused\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const script = `
+				test ! -e /tmp && test ! -e /usr/bin/env && test ! -e /etc/passwd && test ! -e /root && echo bare
+				read hosts < /etc/hosts; echo $hosts; test -c /dev/null && test -d /proc/1 && test -d /sys/class && echo kernel
+				read token < /var/run/secrets/token; echo $token
+				(echo hello > /x) 2>/dev/null && read x < /x && echo $x || echo refused`
+			spec := shell(t, script)
+			spec.Image, spec.ReadOnlyRoot = image, test.readOnly
+			spec.Files = map[string]string{"/etc/hosts": "127.0.0.1 localhost\n"}
+			volume := t.TempDir()
+			if err := os.WriteFile(filepath.Join(volume, "token"), []byte("secret\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			spec.Mounts = []container.Mount{{Source: volume, Target: "/var/run/secrets", ReadOnly: true}}
+			if diff := cmp.Diff("bare\n127.0.0.1 localhost\nkernel\nsecret\n"+test.want, output(t, spec)); diff != "" {
+				t.Errorf("output (-want +got):\n%s", diff)
+			}
+			for _, path := range []string{"x", "etc", "dev", "var"} {
+				if _, err := os.Lstat(filepath.Join(image, path)); err == nil {
+					t.Errorf("/%s is in the image", path)
+				}
+			}
+		})
 	}
 }
 
@@ -289,6 +359,8 @@ func TestStartFails(t *testing.T) {
 		"no such file":    {func(s *container.Spec) { s.Args = []string{"/nothing"} }, "execute /nothing: no such file"},
 		"no such volume":  {func(s *container.Spec) { s.Mounts = []container.Mount{{Source: "/no/such", Target: "/x"}} }, "open /no/such for mount /x"},
 		"relative target": {func(s *container.Spec) { s.Mounts = []container.Mount{{Source: "/tmp", Target: "x"}} }, "use absolute paths"},
+		"no such image":   {func(s *container.Spec) { s.Image = "/no/such" }, "mount image /no/such"},
+		"relative image":  {func(s *container.Spec) { s.Image = "x" }, `image: "x" is not an absolute path`},
 		"no command":      {func(s *container.Spec) { s.Args = nil }, "name a command"},
 		"bad variable":    {func(s *container.Spec) { s.Env = []string{"X"} }, "env[0]"},
 	}
