@@ -93,7 +93,7 @@ generate: ## Deepcopy, CRDs, RBAC and deploy/ from their sources.
 	rm -rf deploy/chart/files && mkdir -p $(addprefix deploy/chart/files/,admission controller crd namespace rbac)
 	cp config/crd/berth.dev_*.yaml deploy/chart/files/crd
 	cp config/admission/nodestates.yaml config/admission/services.yaml deploy/chart/files/admission
-	cp config/controller/networkpolicy.yaml config/controller/poddisruptionbudget.yaml deploy/chart/files/controller
+	cp config/controller/lease.yaml config/controller/networkpolicy.yaml config/controller/poddisruptionbudget.yaml deploy/chart/files/controller
 	cp config/namespace/namespace.yaml deploy/chart/files/namespace
 	for role in controller speaker; do cat config/rbac/$$role/bindings.yaml config/rbac/$$role/role.yaml > deploy/chart/files/rbac/$$role.yaml; done
 
