@@ -1,0 +1,97 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/metadata"
+)
+
+// objects are all that the API server has, apart from events, which go by themselves.
+func (e *env) objects() map[string]bool {
+	e.Helper()
+	all, err := e.allObjects(e.ctx)
+	if err != nil {
+		e.Fatal(err)
+	}
+	return all
+}
+
+func (e *env) allObjects(ctx context.Context) (map[string]bool, error) {
+	config, err := e.lab.RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	client, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := e.lab.kube.Discovery().ServerPreferredResources()
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]bool{}
+	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists) {
+		version, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil {
+			return nil, err
+		}
+		for _, resource := range list.APIResources {
+			if resource.Name == "events" {
+				continue
+			}
+			items, err := client.Resource(version.WithResource(resource.Name)).List(ctx, listAll)
+			if err != nil {
+				return nil, fmt.Errorf("list %s of %s: %w", resource.Name, list.GroupVersion, err)
+			}
+			for _, item := range items.Items {
+				all[version.WithResource(resource.Name).GroupResource().String()+" "+item.Namespace+"/"+item.Name] = true
+			}
+		}
+	}
+	return all, nil
+}
+
+// What may be left of a release:
+
+// nothing at all;
+func nothing(string) bool { return false }
+
+// or the custom resource definitions and what is in them, beside the API service that
+// the API server makes of them.
+func customResources(object string) bool {
+	kind, name, _ := strings.Cut(object, " ")
+	return strings.HasSuffix(kind, ".berth.dev") ||
+		strings.HasSuffix(name, ".berth.dev") && (kind == "customresourcedefinitions.apiextensions.k8s.io" || kind == "apiservices.apiregistration.k8s.io")
+}
+
+// expectGone returns when nothing is left of the release but what may be, and
+// nothing that was there before is missing.
+func (r *release) expectGone(mayStay func(object string) bool) {
+	r.Helper()
+	ofEveryNamespace := []string{"serviceaccounts " + r.inside + "/default", "configmaps " + r.inside + "/kube-root-ca.crt"}
+	r.waitFor("nothing to be left of release "+r.name, time.Minute, func(ctx context.Context) (bool, string) {
+		after, err := r.allObjects(ctx)
+		if err != nil {
+			return false, err.Error()
+		}
+		var left, missing []string
+		for _, object := range slices.Sorted(maps.Keys(after)) {
+			if !r.before[object] && !mayStay(object) && !slices.Contains(ofEveryNamespace, object) {
+				left = append(left, object)
+			}
+		}
+		for _, object := range slices.Sorted(maps.Keys(r.before)) {
+			if !after[object] && !customResources(object) {
+				missing = append(missing, object)
+			}
+		}
+		return len(left)+len(missing) == 0, fmt.Sprintf("left: %q; missing: %q", left, missing)
+	})
+}
