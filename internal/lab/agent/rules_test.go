@@ -95,6 +95,10 @@ func TestRestarts(t *testing.T) {
 	}
 }
 
+func seccompOf(profile corev1.SeccompProfileType) *corev1.SeccompProfile {
+	return &corev1.SeccompProfile{Type: profile}
+}
+
 func TestSecurity(t *testing.T) {
 	t.Parallel()
 	standard := container.DefaultCapabilities()
@@ -141,6 +145,19 @@ func TestSecurity(t *testing.T) {
 				Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_RAW"}},
 			},
 			want: container.Credentials{Capabilities: netRaw, NoNewPrivileges: true},
+		},
+		"seccomp of the pod": {
+			pod:  &corev1.PodSecurityContext{SeccompProfile: seccompOf(corev1.SeccompProfileTypeRuntimeDefault)},
+			want: container.Credentials{Capabilities: standard, Seccomp: true},
+		},
+		"own seccomp beats the pod's": {
+			pod:  &corev1.PodSecurityContext{SeccompProfile: seccompOf(corev1.SeccompProfileTypeRuntimeDefault)},
+			own:  &corev1.SecurityContext{SeccompProfile: seccompOf(corev1.SeccompProfileTypeUnconfined)},
+			want: container.Credentials{Capabilities: standard},
+		},
+		"seccomp of the node": {
+			own:     &corev1.SecurityContext{SeccompProfile: seccompOf(corev1.SeccompProfileTypeLocalhost)},
+			problem: "seccompProfile",
 		},
 		"unknown capability": {
 			own:     &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"FLY"}}},

@@ -29,6 +29,9 @@ func security(pod *corev1.Pod, c *corev1.Container, image Image) (container.Cred
 		Privileged:      own.Privileged != nil && *own.Privileged,
 		NoNewPrivileges: own.AllowPrivilegeEscalation != nil && !*own.AllowPrivilegeEscalation,
 	}
+	if credentials.Seccomp, err = seccomp(own, shared, credentials.Privileged); err != nil {
+		return container.Credentials{}, err
+	}
 	for _, group := range shared.SupplementalGroups {
 		credentials.Groups = append(credentials.Groups, uint32(group))
 	}
@@ -84,4 +87,19 @@ func either(own, shared *bool) bool {
 		return *own
 	}
 	return shared != nil && *shared
+}
+
+// seccomp reports whether the container's profile, or its Pod's, is RuntimeDefault.
+func seccomp(own *corev1.SecurityContext, shared *corev1.PodSecurityContext, privileged bool) (bool, error) {
+	profile := shared.SeccompProfile
+	if own.SeccompProfile != nil {
+		profile = own.SeccompProfile
+	}
+	if profile == nil || privileged {
+		return false, nil
+	}
+	if profile.Type == corev1.SeccompProfileTypeLocalhost {
+		return false, errors.New("securityContext: seccompProfile: there are no profiles on the lab's nodes; use RuntimeDefault")
+	}
+	return profile.Type == corev1.SeccompProfileTypeRuntimeDefault, nil
 }

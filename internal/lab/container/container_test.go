@@ -235,6 +235,9 @@ func TestCredentials(t *testing.T) {
 		"root with NET_RAW only": {container.Credentials{Capabilities: netRaw, NoNewPrivileges: true}, map[string]string{
 			"CapPrm": "0000000000002000", "CapEff": "0000000000002000", "CapBnd": "0000000000002000", "NoNewPrivs": "1",
 		}},
+		"seccomp": {container.Credentials{Capabilities: container.DefaultCapabilities(), Seccomp: true}, map[string]string{
+			"CapEff": "00000000a80425fb", "NoNewPrivs": "0", "Seccomp": "2",
+		}},
 		"user": {container.Credentials{UID: 65532, GID: 65531, Groups: []uint32{7, 8}, Capabilities: netRaw}, map[string]string{
 			"Uid": "65532 65532 65532 65532", "Gid": "65531 65531 65531 65531", "Groups": "7 8",
 			"CapPrm": "0000000000000000", "CapEff": "0000000000000000", "CapBnd": "0000000000002000", "CapAmb": "0000000000000000",
@@ -269,6 +272,25 @@ func checkStatus(t *testing.T, status string, want map[string]string) {
 		if expected, asked := want[key]; asked && value != expected {
 			t.Errorf("%s: %q, want %q", key, value, expected)
 		}
+	}
+}
+
+// Even all capabilities do not help against the profile, which applies to what is
+// executed later as well.
+func TestSeccomp(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		confined bool
+		want     string
+	}{"confined": {true, "refused\nrefused\n"}, "unconfined": {false, "own\nmounted\n"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			spec := shell(t, `unshare --net true 2>/dev/null && echo own || echo refused; mount -t tmpfs x /tmp 2>/dev/null && echo mounted || echo refused`)
+			spec.Credentials = container.Credentials{Capabilities: container.AllCapabilities(), Seccomp: test.confined}
+			if diff := cmp.Diff(test.want, output(t, spec)); diff != "" {
+				t.Errorf("output (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -50,6 +50,9 @@ type Credentials struct {
 	Capabilities CapabilitySet
 	// NoNewPrivileges stops set-user-ID programs from gaining any (prctl(2)).
 	NoNewPrivileges bool
+	// Seccomp denies the system calls that the RuntimeDefault profile of container
+	// runtimes is there to deny.
+	Seccomp bool
 	// Privileged shows the host's devices and leaves /proc and /sys writable.
 	Privileged bool
 }

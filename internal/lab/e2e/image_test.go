@@ -69,11 +69,11 @@ func (e *env) checkImages(controllers int) {
 	want := map[string][]program{
 		"/controller": slices.Repeat([]program{{
 			root: "controller dev etc proc sbom.spdx.json sys var", uid: "65532 65532 65532 65532",
-			capabilities: noCapabilities + " of " + noCapabilities, noNewPrivileges: "1", seccomp: "0",
+			capabilities: noCapabilities + " of " + noCapabilities, noNewPrivileges: "1", seccomp: "2",
 		}}, controllers),
 		"/speaker": slices.Repeat([]program{{
 			root: "dev etc proc sbom.spdx.json speaker sys var", uid: "0 0 0 0",
-			capabilities: netRawAndBind + " of " + netRawAndBind, noNewPrivileges: "1", seccomp: "0",
+			capabilities: netRawAndBind + " of " + netRawAndBind, noNewPrivileges: "1", seccomp: "2",
 		}}, nodesOf(e.lab)),
 	}
 	e.waitFor("Berth to run from its images", 10*time.Second, func(context.Context) (bool, string) {
