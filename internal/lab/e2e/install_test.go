@@ -1,29 +1,44 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/berth-lb/berth/internal/lab"
+	"github.com/berth-lb/berth/internal/lab/network"
 )
 
 // Files of the source tree, as seen from this folder.
 const (
-	repository    = "../../.."
-	chartFolder   = repository + "/deploy/chart"
-	manifestFile  = repository + "/deploy/berth.yaml"
-	imagesFolder  = repository + "/bin/images"
-	installLimit  = 2 * time.Minute
-	berthReplicas = 2 // of the controller
+	repository   = "../../.."
+	imagesFolder = repository + "/bin/lab-images"
+	helmBinary   = repository + "/bin/helm"
+)
+
+// installLimit is for what takes seconds on a machine that is not busy.
+const installLimit = 2 * time.Minute
+
+// berthReplicas is how many controllers there are by default.
+const berthReplicas = 2
+
+// Commands of docs/install.md.
+const (
+	applyCommand         = "kubectl apply --server-side -f deploy/berth.yaml"
+	deleteCommand        = "kubectl delete -f deploy/berth.yaml"
+	overlayCommand       = "kubectl apply --server-side -k config/overlays/l2-only"
+	controllerRollout    = "kubectl --namespace berth-system rollout status deployment/controller"
+	speakerRollout       = "kubectl --namespace berth-system rollout status daemonset/speaker"
+	namespaceCommand     = "kubectl create namespace berth-system"
+	labelCommand         = "kubectl label namespace berth-system pod-security.kubernetes.io/enforce=privileged"
+	installCommand       = "helm install berth deploy/chart --namespace berth-system --wait"
+	takeCommand          = "helm install berth deploy/chart --namespace berth-system --take-ownership --wait"
+	upgradeCommand       = "helm upgrade berth deploy/chart --namespace berth-system --wait"
+	uninstallCommand     = "helm uninstall berth --namespace berth-system --wait"
+	dropNamespaceCommand = "kubectl delete namespace berth-system"
+	dropCRDsCommand      = `kubectl get customresourcedefinitions -o name | grep '\.berth\.dev$' | xargs kubectl delete`
 )
 
 // TestInstall installs Berth, in a cluster that has none, in the ways that
@@ -38,9 +53,14 @@ func TestInstall(t *testing.T) {
 	for _, name := range []string{"controller", "speaker"} {
 		options.Images[name] = filepath.Join(imagesFolder, name+".tar")
 	}
+	for _, file := range []string{helmBinary, options.Images["controller"], options.Images["speaker"]} {
+		if _, err := os.Stat(file); err != nil {
+			t.Fatalf("%v: `make test-lab` makes it", err)
+		}
+	}
 	l := startLabWith(t, options)
 	for _, c := range []testCase{
-		{name: "WithoutOperator", run: testWithoutOperator},
+		{name: "Manifest", run: testManifest},
 		{name: "Defaults", run: testChartDefaults},
 		{name: "Limited", run: testChartLimited},
 		{name: "OwnNames", run: testChartOwnNames},
@@ -50,34 +70,59 @@ func TestInstall(t *testing.T) {
 	}
 }
 
-// testWithoutOperator: monitoring by an operator that is not there fails before
-// anything is made, and the message says what is missing.
-func testWithoutOperator(e *env) {
+// testManifest: an overlay replaces the manifest, and all that both have brought goes.
+func testManifest(e *env) {
 	r := e.newRelease("berth", berthNamespace)
-	_, err := r.install(chartFolder, "podMonitor: {enabled: true}")
-	if err == nil || !strings.Contains(err.Error(), `no matches for kind "PodMonitor"`) || !strings.Contains(err.Error(), "ensure CRDs are installed first") {
-		e.Errorf("helm install says: %v", err)
+	r.run(applyCommand)
+	r.waitReady(berthReplicas)
+	e.waitObjectTaken(bgpPeer)
+	r.run(overlayCommand)
+	e.waitObjectRefused(bgpPeer, "Berth is installed for layer 2 only")
+	r.waitRollout()
+	r.waitReady(berthReplicas)
+	if _, err := e.lab.Kubectl(e.ctx, nil, "apply", "--server-side", "--dry-run=server", "-k", repository+"/config/overlays/bgp-only"); err != nil {
+		e.Error(err)
+	}
+	e.lab.checkLogsIn(e.T, r.inside)
+	r.run(deleteCommand)
+	// The manifest does not know what only the overlay has.
+	if _, err := r.shell(e.ctx, "kubectl delete --ignore-not-found -k config/overlays/l2-only"); err != nil {
+		e.Fatal(err)
 	}
 	r.expectGone(nothing)
 }
 
 // testChartDefaults: what the chart installs serves a Service, runs from nothing but
-// the images, and what is left afterwards is what the documentation says.
+// the images, and what is left afterwards is what the documentation says. To ask for
+// monitoring by an operator that is not there fails before anything is made.
 func testChartDefaults(e *env) {
 	r := e.newRelease("berth", berthNamespace)
-	r.mustInstall(chartFolder, "")
+	r.makeNamespace()
+	_, err := r.try(installCommand, r.values("podMonitor: {enabled: true}")...)
+	if err == nil || !strings.Contains(err.Error(), `no matches for kind "PodMonitor"`) || !strings.Contains(err.Error(), "ensure CRDs are installed first") {
+		e.Errorf("helm install says: %v", err)
+	}
+	r.expectGone(nothing)
+
+	began := time.Now()
+	r.run(installCommand)
 	r.waitReady(berthReplicas)
+	measured.add("helm install until all Pods are ready", time.Since(began))
 	e.checkImages(berthReplicas)
 	e.Run("Service", func(t *testing.T) { testService(newEnv(t, e.lab)) })
 	r.uninstall()
 	r.expectGone(customResources)
+	r.run(dropCRDsCommand)
+	r.expectGone(nothing)
 }
 
 // testChartLimited: a chart with an older schema, for layer 2 only, becomes the
 // present one, for BGP only. Each has the API server refuse what it is not for.
 func testChartLimited(e *env) {
 	r := e.newRelease("berth", berthNamespace)
-	r.mustInstall(e.olderChart(), "bgp: {enabled: false}")
+	r.makeNamespace()
+	r.chart = e.olderChart()
+	r.run(installCommand, r.values("bgp: {enabled: false}")...)
 	r.waitReady(berthReplicas)
 	if e.l2Fields()["onConflict"] {
 		e.Fatal("the older chart has the newer schema")
@@ -85,7 +130,8 @@ func testChartLimited(e *env) {
 	e.waitObjectRefused(bgpPeer, "Berth is installed for layer 2 only")
 	e.waitObjectTaken(l2Advertisement)
 
-	r.mustUpgrade(chartFolder, "l2: {enabled: false}")
+	r.chart = defaultChart
+	r.run(upgradeCommand, r.values("l2: {enabled: false}")...)
 	r.waitReady(berthReplicas)
 	if !e.l2Fields()["onConflict"] {
 		e.Error("helm upgrade has left the older schema in place")
@@ -100,7 +146,7 @@ func testChartLimited(e *env) {
 // resource definitions that were kept, serves a class of its own only, and takes
 // them along when it goes.
 func testChartOwnNames(e *env) {
-	const values = `
+	const own = `
 loadBalancerClass: example.com/edge
 defaultLoadBalancer: false
 log: {level: debug, format: json}
@@ -110,10 +156,12 @@ podDisruptionBudget: {enabled: false}
 controller: {replicas: 1, extraArgs: ["--lease-duration=8s"], priorityClassName: ""}
 `
 	r := e.newRelease("edge", "edge-lb")
-	if _, err := r.install(chartFolder, values); err == nil || !strings.Contains(err.Error(), "cannot be imported into the current release") {
+	r.makeNamespace()
+	values := r.values(own)
+	if _, err := r.try(installCommand, values...); err == nil || !strings.Contains(err.Error(), "cannot be imported into the current release") {
 		e.Errorf("helm install of another release says: %v", err)
 	}
-	r.mustInstall(chartFolder, values, "--take-ownership")
+	r.run(takeCommand, values...)
 	r.waitReady(1)
 	e.Run("Service", func(t *testing.T) {
 		inner := newEnv(t, e.lab)
@@ -122,123 +170,13 @@ controller: {replicas: 1, extraArgs: ["--lease-duration=8s"], priorityClassName:
 		inner.createService("other")
 		inner.createService("web", ofClass("example.com/edge"))
 		for _, address := range inner.waitAnnounced("web") {
-			inner.waitServed("client", address, servicePort, "/hostname")
+			inner.waitServed(network.Client, address, servicePort, "/hostname")
 		}
 		if status := inner.service("other").Status; len(status.Conditions) > 0 || len(status.LoadBalancer.Ingress) > 0 {
 			inner.Errorf("a Service without the class has %+v", status)
 		}
 	})
 	r.uninstall()
+	r.run(dropNamespaceCommand)
 	r.expectGone(nothing)
-}
-
-// release is one of the chart's.
-type release struct {
-	*env
-	name, inside string
-	// before are the objects that there were before it.
-	before map[string]bool
-}
-
-// newRelease makes the namespace of a release, as the documentation says.
-func (e *env) newRelease(name, namespace string) *release {
-	e.Helper()
-	e.waitNamespacesCalm()
-	for _, args := range [][]string{
-		{"create", "namespace", namespace},
-		{"label", "namespace", namespace, "pod-security.kubernetes.io/enforce=privileged"},
-	} {
-		if _, err := e.lab.Kubectl(e.ctx, nil, args...); err != nil {
-			e.Fatal(err)
-		}
-	}
-	r := &release{env: e, name: name, inside: namespace, before: e.objects()}
-	e.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 20*time.Second)
-		defer cancel()
-		if e.Failed() { // before it was uninstalled: the next test begins without
-			if _, err := r.helmUntil(ctx, "uninstall", r.name, "--ignore-not-found"); err != nil {
-				e.Log(err)
-			}
-		}
-		if err := e.lab.kube.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{}); err != nil {
-			e.Error(err)
-		}
-	})
-	return r
-}
-
-// helm runs the command that users do.
-func (r *release) helm(args ...string) (string, error) { return r.helmUntil(r.ctx, args...) }
-
-func (r *release) helmUntil(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(repository, "bin", "helm"), append(args, "--namespace", r.inside)...)
-	folder := filepath.Join(os.TempDir(), "berth-helm") // nothing is ever written there
-	cmd.Env = append(r.lab.KubectlEnv(), "HELM_CACHE_HOME="+folder, "HELM_CONFIG_HOME="+folder, "HELM_DATA_HOME="+folder)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("helm %s: %w: %s", strings.Join(args, " "), err, stderr.String())
-	}
-	return stdout.String(), nil
-}
-
-// withValues runs helm on a chart with values.
-func (r *release) withValues(command, chart, values string, more []string) (string, error) {
-	r.Helper()
-	file := filepath.Join(r.TempDir(), "values.yaml")
-	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
-		r.Fatal(err)
-	}
-	args := []string{command, r.name, chart, "--values", file, "--wait", "--timeout", installLimit.String()}
-	return r.helm(append(args, more...)...)
-}
-
-func (r *release) install(chart, values string, more ...string) (string, error) {
-	r.Helper()
-	return r.withValues("install", chart, values, more)
-}
-
-func (r *release) mustInstall(chart, values string, more ...string) {
-	r.Helper()
-	began := time.Now()
-	if out, err := r.install(chart, values, more...); err != nil {
-		r.Fatal(err, out)
-	}
-	measured.add("helm install until ready", time.Since(began))
-}
-
-func (r *release) mustUpgrade(chart, values string) {
-	r.Helper()
-	if out, err := r.withValues("upgrade", chart, values, nil); err != nil {
-		r.Fatal(err, out)
-	}
-}
-
-func (r *release) uninstall() {
-	r.Helper()
-	r.lab.checkLogsIn(r.T, r.inside)
-	if out, err := r.helm("uninstall", r.name, "--wait"); err != nil {
-		r.Fatal(err, out)
-	}
-}
-
-// waitReady returns when as many controllers and all speakers are ready and nothing
-// else is there: helm is content when one speaker is still missing.
-func (r *release) waitReady(controllers int) {
-	r.Helper()
-	want := controllers + nodesOf(r.lab)
-	r.waitFor(fmt.Sprintf("%d Pods in %s to be ready", want, r.inside), installLimit, func(ctx context.Context) (bool, string) {
-		pods, err := r.lab.kube.CoreV1().Pods(r.inside).List(ctx, listAll)
-		if err != nil {
-			return false, err.Error()
-		}
-		var missing []string
-		for _, pod := range pods.Items {
-			if pod.DeletionTimestamp != nil || !podReady(&pod) {
-				missing = append(missing, pod.Name)
-			}
-		}
-		return len(missing) == 0 && len(pods.Items) == want, fmt.Sprintf("%d Pods, not ready %v", len(pods.Items), missing)
-	})
 }

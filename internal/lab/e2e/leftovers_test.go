@@ -13,7 +13,8 @@ import (
 	"k8s.io/client-go/metadata"
 )
 
-// objects are all that the API server has, apart from events, which go by themselves.
+// objects are all that the API server has, apart from events, which go by themselves,
+// and namespaces that are on their way out, with all that is in them.
 func (e *env) objects() map[string]bool {
 	e.Helper()
 	all, err := e.allObjects(e.ctx)
@@ -36,6 +37,16 @@ func (e *env) allObjects(ctx context.Context) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
+	namespaces, err := e.lab.kube.CoreV1().Namespaces().List(ctx, listAll)
+	if err != nil {
+		return nil, err
+	}
+	going := map[string]bool{}
+	for _, namespace := range namespaces.Items {
+		if namespace.DeletionTimestamp != nil {
+			going[namespace.Name] = true
+		}
+	}
 	all := map[string]bool{}
 	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists) {
 		version, err := schema.ParseGroupVersion(list.GroupVersion)
@@ -46,12 +57,15 @@ func (e *env) allObjects(ctx context.Context) (map[string]bool, error) {
 			if resource.Name == "events" {
 				continue
 			}
-			items, err := client.Resource(version.WithResource(resource.Name)).List(ctx, listAll)
+			kind := version.WithResource(resource.Name)
+			items, err := client.Resource(kind).List(ctx, listAll)
 			if err != nil {
 				return nil, fmt.Errorf("list %s of %s: %w", resource.Name, list.GroupVersion, err)
 			}
 			for _, item := range items.Items {
-				all[version.WithResource(resource.Name).GroupResource().String()+" "+item.Namespace+"/"+item.Name] = true
+				if !going[item.Namespace] && !(resource.Name == "namespaces" && going[item.Name]) {
+					all[kind.GroupResource().String()+" "+item.Namespace+"/"+item.Name] = true
+				}
 			}
 		}
 	}
@@ -72,10 +86,11 @@ func customResources(object string) bool {
 }
 
 // expectGone returns when nothing is left of the release but what may be, and
-// nothing that was there before is missing.
+// nothing that was there before is missing, apart from its namespace: that is its
+// user's.
 func (r *release) expectGone(mayStay func(object string) bool) {
 	r.Helper()
-	ofEveryNamespace := []string{"serviceaccounts " + r.inside + "/default", "configmaps " + r.inside + "/kube-root-ca.crt"}
+	namespace := []string{"namespaces /" + r.inside, "serviceaccounts " + r.inside + "/default", "configmaps " + r.inside + "/kube-root-ca.crt"}
 	r.waitFor("nothing to be left of release "+r.name, time.Minute, func(ctx context.Context) (bool, string) {
 		after, err := r.allObjects(ctx)
 		if err != nil {
@@ -83,12 +98,12 @@ func (r *release) expectGone(mayStay func(object string) bool) {
 		}
 		var left, missing []string
 		for _, object := range slices.Sorted(maps.Keys(after)) {
-			if !r.before[object] && !mayStay(object) && !slices.Contains(ofEveryNamespace, object) {
+			if !r.before[object] && !mayStay(object) && !slices.Contains(namespace, object) {
 				left = append(left, object)
 			}
 		}
 		for _, object := range slices.Sorted(maps.Keys(r.before)) {
-			if !after[object] && !customResources(object) {
+			if !after[object] && !customResources(object) && !slices.Contains(namespace, object) {
 				missing = append(missing, object)
 			}
 		}

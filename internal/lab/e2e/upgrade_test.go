@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -33,33 +32,32 @@ const (
 // the chart's. Nothing is lost and no address moves. Then all goes, though there are
 // Services.
 func testUpgrade(e *env) {
-	e.waitNamespacesCalm()
-	r := &release{env: e, name: "berth", inside: berthNamespace, before: e.objects()}
-	e.applyManifest(previousManifest)
+	r := e.newRelease("berth", berthNamespace)
+	if _, err := e.lab.Kubectl(e.ctx, nil, "apply", "--server-side", "-f", previousManifest); err != nil {
+		e.Fatal(err)
+	}
 	r.waitReady(berthReplicas)
 	e.waitObjectTaken(staleCommunity)
 	e.Run("Traffic", func(t *testing.T) {
 		f := newSmallFleet(newEnv(t, e.lab))
+		r := f.newRelease(r.name, r.inside)
 		recorded := f.record()
 		want := map[string]string{}
 		for _, name := range smallFleet() {
 			want[name] = ingressText(f.service(name))
 		}
-		r := &release{env: f.env, name: r.name, inside: r.inside}
-		f.upgrade("upgrade from the previous manifest", r, func() { f.applyManifest(manifestFile) })
+		f.upgrade("upgrade from the previous manifest", r, func() { r.run(applyCommand) })
 		f.waitObjectRefused(staleCommunity, "is llgr-stale")
 		const values = `
 crds: {keep: false}
 controller: {podAnnotations: {example.com/by: chart}}
 speaker: {podAnnotations: {example.com/by: chart}}
 `
-		f.upgrade("take-over of the manifest by the chart", r, func() { r.mustInstall(chartFolder, values, "--take-ownership") })
+		f.upgrade("take-over of the manifest by the chart", r, func() { r.run(takeCommand, r.values(values)...) })
 		recorded.expectSameAddresses("upgrades", want)
 		r.uninstall()
 	})
-	if err := e.lab.kube.CoreV1().Namespaces().Delete(e.ctx, berthNamespace, metav1.DeleteOptions{}); err != nil {
-		e.Fatal(err)
-	}
+	r.run(dropNamespaceCommand)
 	r.expectGone(nothing)
 }
 
@@ -91,7 +89,7 @@ func (f *fleet) upgrade(what string, r *release, how func()) {
 	f.lab.checkLogsIn(f.T, berthNamespace) // of those that go
 	f.undisturbed(what, func() {
 		how()
-		f.waitRolloutOfBerth()
+		r.waitRollout()
 		r.waitReady(berthReplicas)
 		f.waitReturned()
 	})
@@ -101,42 +99,6 @@ func (f *fleet) upgrade(what string, r *release, how func()) {
 		}
 	}
 	f.expectUnmoved(what, f.addresses...)
-}
-
-// waitRolloutOfBerth returns when no Pod is of an earlier template.
-func (e *env) waitRolloutOfBerth() {
-	e.Helper()
-	for _, workload := range []string{"deployment/controller", "daemonset/speaker"} {
-		if _, err := e.lab.Kubectl(e.ctx, nil, "rollout", "status", workload, "--namespace", berthNamespace, "--timeout", installLimit.String()); err != nil {
-			e.Fatal(err)
-		}
-	}
-}
-
-// applyManifest installs as the documentation says.
-func (e *env) applyManifest(file string) {
-	e.Helper()
-	if _, err := e.lab.Kubectl(e.ctx, nil, "apply", "--server-side", "-f", file); err != nil {
-		e.Fatal(err)
-	}
-}
-
-// waitNamespacesCalm returns when no namespace is about to go: what goes with it
-// would be taken for something that is missing.
-func (e *env) waitNamespacesCalm() {
-	e.Helper()
-	e.waitFor("no namespace to be on its way out", time.Minute, func(ctx context.Context) (bool, string) {
-		list, err := e.lab.kube.CoreV1().Namespaces().List(ctx, listAll)
-		if err != nil {
-			return false, err.Error()
-		}
-		for _, namespace := range list.Items {
-			if namespace.Status.Phase == corev1.NamespaceTerminating {
-				return false, namespace.Name
-			}
-		}
-		return true, ""
-	})
 }
 
 // tryObject has the API server say whether it would take an object of Berth's.
@@ -173,7 +135,7 @@ func (e *env) waitObjectRefused(object, reason string) {
 func (e *env) olderChart() string {
 	e.Helper()
 	folder := filepath.Join(e.TempDir(), "chart")
-	if err := os.CopyFS(folder, os.DirFS(chartFolder)); err != nil {
+	if err := os.CopyFS(folder, os.DirFS(filepath.Join(repository, defaultChart))); err != nil {
 		e.Fatal(err)
 	}
 	const file = "files/crd/berth.dev_l2advertisements.yaml"
