@@ -47,14 +47,18 @@ bin/kube: $(LAB_MODULE)/cmd/kube/main.go $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.s
 bin/agnhost: $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
 	@export WHAT=agnhost; CGO_ENABLED=0 go build -C $(LAB_MODULE) -v -o ../../$@ -ldflags '-s -w' k8s.io/kubernetes/test/images/agnhost 2>&1 | $(PROGRESS)
 
+bin/helm: internal/packaging/go.mod internal/packaging/go.sum
+	CGO_ENABLED=0 go build -C internal/packaging -trimpath -o ../../$@ -ldflags '-s -w' helm.sh/helm/v3/cmd/helm
+
+IMAGES := bin/images
 IMAGE_ARCHITECTURES := amd64 arm64
 
 .PHONY: images
 images: ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same bytes each time.
 	for arch in $(IMAGE_ARCHITECTURES); do \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -buildvcs=false -o bin/images/$$arch/ $(PRODUCT_FLAGS) ./controller ./speaker || exit 1; \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -buildvcs=false -o $(IMAGES)/$$arch/ $(PRODUCT_FLAGS) ./controller ./speaker || exit 1; \
 	done
-	go run -C internal/packaging ./cmd/images -version $(VERSION) -folder ../../bin/images $(IMAGE_ARCHITECTURES)
+	go run -C internal/packaging ./cmd/images -version $(VERSION) -folder ../../$(IMAGES) $(IMAGE_ARCHITECTURES)
 
 .PHONY: demo
 demo: packages build ## Show Berth at work in a cluster of network namespaces (root).
@@ -74,7 +78,9 @@ test-unit: packages build ## Unit tests of Berth and of the lab, with -race.
 	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v -e /e2e -e /cmd/kube)
 
 .PHONY: test-lab
-test-lab: packages build ## End-to-end tests in the lab (root). RUN=regexp chooses some.
+test-lab: packages build bin/helm ## End-to-end tests in the lab (root). RUN=regexp chooses some.
+	@# The lab runs from archives what the images of this machine's architecture have.
+	$(MAKE) images IMAGES=bin/lab-images IMAGE_ARCHITECTURES=$$(go env GOARCH)
 	go test -C $(LAB_MODULE) -count=1 -timeout 45m -p 1 $(if $(RUN),-run '$(RUN)' -v) ./e2e/...
 
 .PHONY: lint
@@ -93,7 +99,7 @@ generate: ## Deepcopy, CRDs, RBAC and deploy/ from their sources.
 	rm -rf deploy/chart/files && mkdir -p $(addprefix deploy/chart/files/,admission controller crd namespace rbac)
 	cp config/crd/berth.dev_*.yaml deploy/chart/files/crd
 	cp config/admission/nodestates.yaml config/admission/services.yaml deploy/chart/files/admission
-	cp config/controller/networkpolicy.yaml config/controller/poddisruptionbudget.yaml deploy/chart/files/controller
+	cp config/controller/lease.yaml config/controller/networkpolicy.yaml config/controller/poddisruptionbudget.yaml deploy/chart/files/controller
 	cp config/namespace/namespace.yaml deploy/chart/files/namespace
 	for role in controller speaker; do cat config/rbac/$$role/bindings.yaml config/rbac/$$role/role.yaml > deploy/chart/files/rbac/$$role.yaml; done
 

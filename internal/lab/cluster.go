@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/berth-lb/berth/internal/lab/agent"
 	"github.com/berth-lb/berth/internal/lab/network"
 )
 
@@ -30,6 +31,8 @@ const stateFile = "lab.json"
 // state is what lab.json holds: what cannot be found out from the kernel.
 type state struct {
 	Options Options `json:"options"`
+	// Images are those that containers can be started from.
+	Images map[string]agent.Image `json:"images"`
 	// APIPort is the TCP port on 127.0.0.1 that leads to the API server.
 	APIPort uint16 `json:"apiPort"`
 	// Ready is set once Up has succeeded.

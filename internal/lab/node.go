@@ -29,7 +29,7 @@ func (c *Cluster) nodeAgent(node network.Host) (proc.Spec, error) {
 		StateDir:    c.nodeFolder(node.Name),
 		NodeIPs:     node.IPs(),
 		PodCIDRs:    node.PodCIDRs,
-		Images:      c.state.Options.entrypoints(),
+		Images:      c.state.Images,
 		NetnsPrefix: c.podNamespacePrefix(node.Name),
 	}, "", "  ")
 	if err != nil {

@@ -10,10 +10,13 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 
+	"github.com/berth-lb/berth/internal/lab/agent"
 	"github.com/berth-lb/berth/internal/lab/network"
+	"github.com/berth-lb/berth/internal/lab/ociimage"
 )
 
 // DefaultName is that of a lab whose user did not choose one.
@@ -35,7 +38,8 @@ type Options struct {
 	// Manifest is the file that installs Berth; by default deploy/berth.yaml of
 	// the source tree that BinDir is in.
 	Manifest string `json:"manifest"`
-	// Images maps more image names to the binaries that are their entrypoints.
+	// Images maps more image names, or the same to something else, to the binaries that
+	// are their entrypoints, or to OCI image archives, whose names end in .tar.
 	// Registry and tag of a name do not matter.
 	Images map[string]string `json:"images,omitempty"`
 	// BinDir has the binaries lab, kube, agnhost, controller and speaker; by
@@ -193,19 +197,32 @@ func imageBaseName(image string) string {
 	return base
 }
 
-// entrypoints maps the base name of every known image to its entrypoint.
-func (o Options) entrypoints() map[string][]string {
-	all := map[string][]string{
-		"agnhost":    {o.bin("agnhost")},
-		"pause":      {o.bin("lab"), "pause"},
-		"streamer":   {o.bin("lab"), "streamer"},
-		"controller": {o.bin("controller")},
-		"speaker":    {o.bin("speaker")},
+// images maps the base name of every known image to what it consists of. Archives are
+// unpacked into the folder.
+func (o Options) images(folder string) (map[string]agent.Image, error) {
+	all := map[string]agent.Image{
+		"agnhost":    {Entrypoint: []string{o.bin("agnhost")}},
+		"pause":      {Entrypoint: []string{o.bin("lab"), "pause"}},
+		"streamer":   {Entrypoint: []string{o.bin("lab"), "streamer"}},
+		"controller": {Entrypoint: []string{o.bin("controller")}},
+		"speaker":    {Entrypoint: []string{o.bin("speaker")}},
 	}
-	for image, binary := range o.Images {
-		all[image] = []string{binary}
+	for name, file := range o.Images {
+		if filepath.Ext(file) != ".tar" {
+			all[name] = agent.Image{Entrypoint: []string{file}}
+			continue
+		}
+		root := filepath.Join(folder, name)
+		if err := os.MkdirAll(root, 0o755); err != nil {
+			return nil, fmt.Errorf("image %s: %w", name, err)
+		}
+		c, err := ociimage.Unpack(file, runtime.GOARCH, root)
+		if err != nil {
+			return nil, fmt.Errorf("image %s: %w", name, err)
+		}
+		all[name] = agent.Image{Root: root, Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User, Dir: c.WorkingDir}
 	}
-	return all
+	return all, nil
 }
 
 // Family re-exports network.Family for callers that need no more of it.

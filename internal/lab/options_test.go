@@ -39,13 +39,16 @@ func TestCompleteFillsInDefaults(t *testing.T) {
 	if want := filepath.Join(filepath.Dir(options.BinDir), "deploy", "berth.yaml"); complete.Manifest != want {
 		t.Errorf("manifest %s, want %s", complete.Manifest, want)
 	}
-	entrypoints := complete.entrypoints()
+	images, err := complete.images("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for image, want := range map[string][]string{
 		"web":     {options.bin("web")},
 		"agnhost": {options.bin("agnhost")},
 		"speaker": {options.bin("speaker")},
 	} {
-		if got := entrypoints[image]; !slices.Equal(got, want) {
+		if got := images[image].Entrypoint; !slices.Equal(got, want) {
 			t.Errorf("entrypoint of %s is %v, want %v", image, got, want)
 		}
 	}

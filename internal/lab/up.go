@@ -66,6 +66,10 @@ func (l launcher) run(ctx context.Context) error {
 			return err
 		}
 	}
+	var err error
+	if l.state.Images, err = l.state.Options.images(l.dir.join("images")); err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listen for the API server: %w", err)

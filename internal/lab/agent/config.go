@@ -21,9 +21,9 @@ type Config struct {
 	NodeIPs []netip.Addr `json:"nodeIPs"`
 	// PodCIDRs are the networks of the node's Pods, in the order of NodeIPs.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
-	// Images maps an image's name, without registry, tag and digest, to its
-	// entrypoint: a program of the host and fixed arguments.
-	Images map[string][]string `json:"images"`
+	// Images maps an image's name, without registry, tag and digest, to what it
+	// consists of.
+	Images map[string]Image `json:"images"`
 	// NetnsPrefix starts the names of the Pods' network namespaces. No other
 	// namespace's name may start with it.
 	NetnsPrefix string `json:"netnsPrefix"`
@@ -50,9 +50,9 @@ func (c Config) validate() error {
 	if c.NetnsPrefix == "" || strings.ContainsRune(c.NetnsPrefix, '/') {
 		errs = append(errs, fmt.Errorf("netnsPrefix: %q cannot start the name of a namespace", c.NetnsPrefix))
 	}
-	for image, argv := range c.Images {
-		if len(argv) == 0 || !filepath.IsAbs(argv[0]) {
-			errs = append(errs, fmt.Errorf("images[%s]: start the entrypoint with the absolute path of a program", image))
+	for name, image := range c.Images {
+		if err := image.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("images[%s]: %w", name, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -17,7 +17,7 @@
 // Not supported, and said so in events: sidecars (init containers that always
 // restart), host ports of Pods with a network of their own, volumes other than
 // configMap, secret, projected, downwardAPI, emptyDir and hostPath, and gRPC probes.
-// Accepted without effect: resource limits, seccomp and AppArmor profiles, sysctls,
+// Accepted without effect: resource limits, AppArmor profiles, sysctls,
 // hostPID, hostIPC and shareProcessNamespace, mount propagation, ephemeral
 // containers, and changes of a running container's image. Of the variables that
 // describe Services, containers only get those of the API server.

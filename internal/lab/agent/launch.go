@@ -19,27 +19,31 @@ import (
 
 // launch is all that determines how a container of a Pod is started.
 type launch struct {
-	pod        *corev1.Pod
-	container  *corev1.Container
-	entrypoint entrypoint
-	node       string
-	nodeIPs    []netip.Addr
-	podIPs     []netip.Addr
-	services   map[string]string // variables that describe Services
-	volumes    volume.Set
-	source     volume.Source
-	root       string // where the container's root is mounted
-	message    string // the host's file for the termination message
+	pod       *corev1.Pod
+	container *corev1.Container
+	image     Image
+	node      string
+	nodeIPs   []netip.Addr
+	podIPs    []netip.Addr
+	services  map[string]string // variables that describe Services
+	volumes   volume.Set
+	source    volume.Source
+	root      string // where the container's root is mounted
+	message   string // the host's file for the termination message
 }
 
 // spec translates the Pod's specification into the container's.
 func (l launch) spec(ctx context.Context) (container.Spec, error) {
-	credentials, err := security(l.pod, l.container)
+	credentials, err := security(l.pod, l.container, l.image)
 	if err != nil {
 		return container.Spec{}, err
 	}
 	hostname := l.hostname()
 	base := map[string]string{"PATH": defaultPath, "HOSTNAME": hostname, "HOME": home(credentials.UID)}
+	for _, variable := range l.image.Env {
+		name, value, _ := strings.Cut(variable, "=")
+		base[name] = value
+	}
 	if l.container.TTY {
 		base["TERM"] = "xterm"
 	}
@@ -53,13 +57,18 @@ func (l launch) spec(ctx context.Context) (container.Spec, error) {
 	if err != nil {
 		return container.Spec{}, err
 	}
+	dir := l.container.WorkingDir
+	if dir == "" {
+		dir = l.image.Dir
+	}
 	s := l.container.SecurityContext
 	return container.Spec{
 		Root:     l.root,
+		Image:    l.image.Root,
 		Hostname: hostname,
 		Args:     l.args(variables),
 		Env:      listed(variables),
-		Dir:      l.container.WorkingDir,
+		Dir:      dir,
 		Files: map[string]string{
 			"/etc/hosts": l.hosts(), "/etc/hostname": hostname + "\n", "/etc/resolv.conf": l.resolvConf(),
 		},
@@ -96,14 +105,18 @@ func (l launch) hostname() string {
 // args are the command and its arguments: command replaces the image's entrypoint.
 func (l launch) args(variables map[string]string) []string {
 	mapping := expansion.MappingFuncFor(variables)
-	args := l.entrypoint.args
+	own := expandAll(l.container.Args, mapping)
 	if len(l.container.Command) > 0 {
-		args = expandAll(l.container.Command, mapping)
+		return append(expandAll(l.container.Command, mapping), own...)
 	}
-	return append(append([]string{}, args...), expandAll(l.container.Args, mapping)...)
+	return l.image.args(own)
 }
 
+// expandAll returns nil for none.
 func expandAll(texts []string, mapping func(string) string) []string {
+	if len(texts) == 0 {
+		return nil
+	}
 	expanded := make([]string, len(texts))
 	for i, text := range texts {
 		expanded[i] = expansion.Expand(text, mapping)
@@ -112,7 +125,7 @@ func expandAll(texts []string, mapping func(string) string) []string {
 }
 
 func (l launch) mounts(variables map[string]string) ([]container.Mount, error) {
-	mounts := []container.Mount{l.entrypoint.mount}
+	mounts := l.image.mounts()
 	if path := l.container.TerminationMessagePath; path != "" {
 		if err := os.WriteFile(l.message, nil, 0o666); err != nil {
 			return nil, err

@@ -19,16 +19,16 @@ import (
 func newLaunch(t *testing.T) launch {
 	t.Helper()
 	return launch{
-		pod:        &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0", Namespace: "default"}},
-		container:  &corev1.Container{Name: "main"},
-		entrypoint: entrypoint{args: []string{"/agnhost"}, mount: container.Mount{Source: "/opt/agnhost", Target: "/agnhost", ReadOnly: true}},
-		node:       "node-1",
-		podIPs:     []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")},
-		services:   map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"},
-		volumes:    volume.Set{Folder: t.TempDir(), Source: fakeSource{}},
-		source:     fakeSource{},
-		root:       "/root-folder",
-		message:    filepath.Join(t.TempDir(), "message"),
+		pod:       &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0", Namespace: "default"}},
+		container: &corev1.Container{Name: "main"},
+		image:     Image{Entrypoint: []string{"/opt/agnhost"}},
+		node:      "node-1",
+		podIPs:    []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")},
+		services:  map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"},
+		volumes:   volume.Set{Folder: t.TempDir(), Source: fakeSource{}},
+		source:    fakeSource{},
+		root:      "/root-folder",
+		message:   filepath.Join(t.TempDir(), "message"),
 	}
 }
 
@@ -105,6 +105,36 @@ func TestLaunchSpec(t *testing.T) {
 	}
 	if _, err := os.Stat(l.message); err != nil {
 		t.Error(err)
+	}
+}
+
+// An image with a file system brings what its configuration says, and nothing of
+// the host.
+func TestLaunchImage(t *testing.T) {
+	t.Parallel()
+	l := newLaunch(t)
+	l.image = Image{
+		Root: "/images/web", Entrypoint: []string{"/web"}, Cmd: []string{"serve"}, Env: []string{"PATH=/", "A=image", "B=image"}, User: "7:8", Dir: "/data",
+	}
+	l.container.Env = []corev1.EnvVar{{Name: "B", Value: "pod, not $(A)"}}
+	got, err := l.spec(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := container.Spec{
+		Root: "/root-folder", Image: "/images/web", Hostname: "web-0", Args: []string{"/web", "serve"}, Dir: "/data", Files: got.Files,
+		Env:         []string{"A=image", "B=pod, not image", "HOME=/", "HOSTNAME=web-0", "KUBERNETES_SERVICE_HOST=10.96.0.1", "PATH=/"},
+		Credentials: container.Credentials{UID: 7, GID: 8, Capabilities: container.DefaultCapabilities()},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("spec (-want +got):\n%s", diff)
+	}
+	l.container.Args, l.container.WorkingDir = []string{"probe"}, "/elsewhere"
+	if got, err = l.spec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Join(got.Args, " ") != "/web probe" || got.Dir != "/elsewhere" {
+		t.Errorf("arguments and folder of the Pod's: %v in %s", got.Args, got.Dir)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,7 +21,7 @@ import (
 
 func TestFindImage(t *testing.T) {
 	t.Parallel()
-	images := map[string][]string{"agnhost": {"/opt/bin/agnhost"}, "pause": {"/opt/bin/agnhost", "pause"}}
+	images := map[string]Image{"agnhost": {Entrypoint: []string{"/opt/bin/agnhost"}}, "pause": {Entrypoint: []string{"/opt/bin/agnhost", "pause"}}}
 	tests := map[string]struct{ image, want string }{
 		"bare":                 {"agnhost", "/agnhost"},
 		"tag":                  {"agnhost:2.53", "/agnhost"},
@@ -42,8 +43,8 @@ func TestFindImage(t *testing.T) {
 				}
 				return
 			}
-			want := container.Mount{Source: "/opt/bin/agnhost", Target: "/agnhost", ReadOnly: true}
-			if err != nil || strings.Join(got.args, " ") != test.want || got.mount != want {
+			want := []container.Mount{{Source: "/opt/bin/agnhost", Target: "/agnhost", ReadOnly: true}}
+			if err != nil || strings.Join(got.args(nil), " ") != test.want || !slices.Equal(got.mounts(), want) {
 				t.Errorf("got %+v, %v; want %s", got, err, test.want)
 			}
 		})
@@ -94,6 +95,10 @@ func TestRestarts(t *testing.T) {
 	}
 }
 
+func seccompOf(profile corev1.SeccompProfileType) *corev1.SeccompProfile {
+	return &corev1.SeccompProfile{Type: profile}
+}
+
 func TestSecurity(t *testing.T) {
 	t.Parallel()
 	standard := container.DefaultCapabilities()
@@ -104,6 +109,7 @@ func TestSecurity(t *testing.T) {
 	tests := map[string]struct {
 		pod     *corev1.PodSecurityContext
 		own     *corev1.SecurityContext
+		user    string // of the image
 		want    container.Credentials
 		problem string
 	}{
@@ -111,6 +117,14 @@ func TestSecurity(t *testing.T) {
 		"of the pod": {
 			pod:  &corev1.PodSecurityContext{RunAsUser: number(10), RunAsGroup: number(11), SupplementalGroups: []int64{12}, FSGroup: number(13)},
 			want: container.Credentials{UID: 10, GID: 11, Groups: []uint32{12, 13}, Capabilities: standard},
+		},
+		"of the image": {
+			own: &corev1.SecurityContext{RunAsNonRoot: yes()}, user: "20:21",
+			want: container.Credentials{UID: 20, GID: 21, Capabilities: standard},
+		},
+		"own beats the image's": {
+			own: &corev1.SecurityContext{RunAsUser: number(30)}, user: "20:21",
+			want: container.Credentials{UID: 30, GID: 21, Capabilities: standard},
 		},
 		"own beats the pod's": {
 			pod:  &corev1.PodSecurityContext{RunAsUser: number(10), RunAsNonRoot: yes()},
@@ -132,6 +146,19 @@ func TestSecurity(t *testing.T) {
 			},
 			want: container.Credentials{Capabilities: netRaw, NoNewPrivileges: true},
 		},
+		"seccomp of the pod": {
+			pod:  &corev1.PodSecurityContext{SeccompProfile: seccompOf(corev1.SeccompProfileTypeRuntimeDefault)},
+			want: container.Credentials{Capabilities: standard, Seccomp: true},
+		},
+		"own seccomp beats the pod's": {
+			pod:  &corev1.PodSecurityContext{SeccompProfile: seccompOf(corev1.SeccompProfileTypeRuntimeDefault)},
+			own:  &corev1.SecurityContext{SeccompProfile: seccompOf(corev1.SeccompProfileTypeUnconfined)},
+			want: container.Credentials{Capabilities: standard},
+		},
+		"seccomp of the node": {
+			own:     &corev1.SecurityContext{SeccompProfile: seccompOf(corev1.SeccompProfileTypeLocalhost)},
+			problem: "seccompProfile",
+		},
 		"unknown capability": {
 			own:     &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"FLY"}}},
 			problem: `securityContext: capabilities.add: capability "FLY"`,
@@ -144,7 +171,7 @@ func TestSecurity(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := security(&corev1.Pod{Spec: corev1.PodSpec{SecurityContext: test.pod}}, &corev1.Container{SecurityContext: test.own})
+			got, err := security(&corev1.Pod{Spec: corev1.PodSpec{SecurityContext: test.pod}}, &corev1.Container{SecurityContext: test.own}, Image{User: test.user})
 			if test.problem != "" {
 				if err == nil || !strings.Contains(err.Error(), test.problem) {
 					t.Fatalf("error %v, want %q", err, test.problem)
@@ -282,8 +309,13 @@ func TestRecords(t *testing.T) {
 
 func TestConfigIsValidated(t *testing.T) {
 	t.Parallel()
-	err := Config{StateDir: "x", PodCIDRs: make([]netip.Prefix, 1), Images: map[string][]string{"a": {"b"}}}.validate()
-	for _, want := range []string{"node:", "kubeconfig:", `stateDir: "x"`, "nodeIPs:", "podCIDRs:", "netnsPrefix:", "images[a]"} {
+	err := Config{StateDir: "x", PodCIDRs: make([]netip.Prefix, 1), Images: map[string]Image{
+		"a": {Entrypoint: []string{"b"}}, "c": {Root: "d"}, "e": {Root: "/f", User: "nobody"}, "g": {Root: "/h", User: "1:"},
+	}}.validate()
+	for _, want := range []string{
+		"node:", "kubeconfig:", `stateDir: "x"`, "nodeIPs:", "podCIDRs:", "netnsPrefix:",
+		"images[a]: start the entrypoint", `images[c]: root: "d"`, `images[e]: user: "nobody"`, `images[g]: user: "1:"`,
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v lacks %s", err, want)
 		}

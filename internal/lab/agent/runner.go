@@ -333,7 +333,7 @@ func (r *runner) prepare() (container.Spec, bool) {
 // resolve returns what to start, or why that is not possible now.
 func (r *runner) resolve() (spec container.Spec, reason string, err error) {
 	p := r.pod
-	entry, err := findImage(p.config.Images, r.image())
+	image, err := findImage(p.config.Images, r.image())
 	if err != nil {
 		return spec, reasonPullError, err
 	}
@@ -351,7 +351,7 @@ func (r *runner) resolve() (spec container.Spec, reason string, err error) {
 	ips := p.ips
 	p.mu.Unlock()
 	spec, err = launch{
-		pod: p.current(), container: r.spec, entrypoint: entry, node: p.config.Node, nodeIPs: p.config.NodeIPs, podIPs: ips,
+		pod: p.current(), container: r.spec, image: image, node: p.config.Node, nodeIPs: p.config.NodeIPs, podIPs: ips,
 		services: services, volumes: p.volumes(), source: p, root: root, message: r.messagePath(),
 	}.spec(ctx)
 	return spec, reasonConfigError, err

@@ -10,9 +10,8 @@ import (
 )
 
 // security returns the credentials that a container asks for, in its own or its
-// Pod's securityContext. Without a word about it, it runs as root: there are no
-// images that could name another user.
-func security(pod *corev1.Pod, c *corev1.Container) (container.Credentials, error) {
+// Pod's securityContext. Without a word about it, it runs as the user of its image.
+func security(pod *corev1.Pod, c *corev1.Container, image Image) (container.Credentials, error) {
 	shared, own := pod.Spec.SecurityContext, c.SecurityContext
 	if shared == nil {
 		shared = &corev1.PodSecurityContext{}
@@ -20,11 +19,18 @@ func security(pod *corev1.Pod, c *corev1.Container) (container.Credentials, erro
 	if own == nil {
 		own = &corev1.SecurityContext{}
 	}
+	uid, gid, err := image.user()
+	if err != nil {
+		return container.Credentials{}, err
+	}
 	credentials := container.Credentials{
-		UID:             id(own.RunAsUser, shared.RunAsUser),
-		GID:             id(own.RunAsGroup, shared.RunAsGroup),
+		UID:             id(own.RunAsUser, shared.RunAsUser, uid),
+		GID:             id(own.RunAsGroup, shared.RunAsGroup, gid),
 		Privileged:      own.Privileged != nil && *own.Privileged,
 		NoNewPrivileges: own.AllowPrivilegeEscalation != nil && !*own.AllowPrivilegeEscalation,
+	}
+	if credentials.Seccomp, err = seccomp(own, shared, credentials.Privileged); err != nil {
+		return container.Credentials{}, err
 	}
 	for _, group := range shared.SupplementalGroups {
 		credentials.Groups = append(credentials.Groups, uint32(group))
@@ -35,7 +41,6 @@ func security(pod *corev1.Pod, c *corev1.Container) (container.Credentials, erro
 	if either(own.RunAsNonRoot, shared.RunAsNonRoot) && credentials.UID == 0 {
 		return container.Credentials{}, errors.New("container has runAsNonRoot and its user would be root; set runAsUser to another")
 	}
-	var err error
 	credentials.Capabilities, err = capabilities(own, credentials.Privileged)
 	return credentials, err
 }
@@ -63,15 +68,16 @@ func texts(capabilities []corev1.Capability) []string {
 	return list
 }
 
-// id is the container's own user or group if it has one, or the Pod's, or root.
-func id(own, shared *int64) uint32 {
+// id is the container's own user or group if it has one, or the Pod's, or the
+// image's.
+func id(own, shared *int64, image uint32) uint32 {
 	switch {
 	case own != nil:
 		return uint32(*own)
 	case shared != nil:
 		return uint32(*shared)
 	default:
-		return 0
+		return image
 	}
 }
 
@@ -81,4 +87,19 @@ func either(own, shared *bool) bool {
 		return *own
 	}
 	return shared != nil && *shared
+}
+
+// seccomp reports whether the container's profile, or its Pod's, is RuntimeDefault.
+func seccomp(own *corev1.SecurityContext, shared *corev1.PodSecurityContext, privileged bool) (bool, error) {
+	profile := shared.SeccompProfile
+	if own.SeccompProfile != nil {
+		profile = own.SeccompProfile
+	}
+	if profile == nil || privileged {
+		return false, nil
+	}
+	if profile.Type == corev1.SeccompProfileTypeLocalhost {
+		return false, errors.New("securityContext: seccompProfile: there are no profiles on the lab's nodes; use RuntimeDefault")
+	}
+	return profile.Type == corev1.SeccompProfileTypeRuntimeDefault, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -126,6 +127,75 @@ func TestContainerSeesItsOwnRoot(t *testing.T) {
 	}
 }
 
+// imageWithShell is a file system with a shell and nothing else.
+func imageWithShell(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	libraries, err := exec.CommandContext(t.Context(), "ldd", "/bin/sh").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range append(strings.Fields(string(libraries)), "/bin/sh") {
+		if !filepath.IsAbs(word) {
+			continue
+		}
+		content, err := os.ReadFile(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target := filepath.Join(folder, word)
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(target, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+// A container of an image sees the image and what runtimes mount, and changes
+// nothing of the image.
+func TestImage(t *testing.T) {
+	t.Parallel()
+	image := imageWithShell(t)
+	if err := os.Chmod(image, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		readOnly bool
+		want     string
+	}{
+		"writable":  {false, "hello\n"},
+		"read-only": {true, "refused\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const script = `
+				test ! -e /tmp && test ! -e /usr/bin/env && test ! -e /etc/passwd && test ! -e /root && echo bare
+				read hosts < /etc/hosts; echo $hosts; test -c /dev/null && test -d /proc/1 && test -d /sys/class && echo kernel
+				read token < /var/run/secrets/token; echo $token
+				(echo hello > /x) 2>/dev/null && read x < /x && echo $x || echo refused`
+			spec := shell(t, script)
+			spec.Image, spec.ReadOnlyRoot = image, test.readOnly
+			spec.Files = map[string]string{"/etc/hosts": "127.0.0.1 localhost\n"}
+			volume := t.TempDir()
+			if err := os.WriteFile(filepath.Join(volume, "token"), []byte("secret\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			spec.Mounts = []container.Mount{{Source: volume, Target: "/var/run/secrets", ReadOnly: true}}
+			if diff := cmp.Diff("bare\n127.0.0.1 localhost\nkernel\nsecret\n"+test.want, output(t, spec)); diff != "" {
+				t.Errorf("output (-want +got):\n%s", diff)
+			}
+			for _, path := range []string{"x", "etc", "dev", "var"} {
+				if _, err := os.Lstat(filepath.Join(image, path)); err == nil {
+					t.Errorf("/%s is in the image", path)
+				}
+			}
+		})
+	}
+}
+
 func TestMounts(t *testing.T) {
 	t.Parallel()
 	outer, inner, binary := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "tool")
@@ -165,6 +235,9 @@ func TestCredentials(t *testing.T) {
 		"root with NET_RAW only": {container.Credentials{Capabilities: netRaw, NoNewPrivileges: true}, map[string]string{
 			"CapPrm": "0000000000002000", "CapEff": "0000000000002000", "CapBnd": "0000000000002000", "NoNewPrivs": "1",
 		}},
+		"seccomp": {container.Credentials{Capabilities: container.DefaultCapabilities(), Seccomp: true}, map[string]string{
+			"CapEff": "00000000a80425fb", "NoNewPrivs": "0", "Seccomp": "2",
+		}},
 		"user": {container.Credentials{UID: 65532, GID: 65531, Groups: []uint32{7, 8}, Capabilities: netRaw}, map[string]string{
 			"Uid": "65532 65532 65532 65532", "Gid": "65531 65531 65531 65531", "Groups": "7 8",
 			"CapPrm": "0000000000000000", "CapEff": "0000000000000000", "CapBnd": "0000000000002000", "CapAmb": "0000000000000000",
@@ -199,6 +272,25 @@ func checkStatus(t *testing.T, status string, want map[string]string) {
 		if expected, asked := want[key]; asked && value != expected {
 			t.Errorf("%s: %q, want %q", key, value, expected)
 		}
+	}
+}
+
+// Even all capabilities do not help against the profile, which applies to what is
+// executed later as well.
+func TestSeccomp(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		confined bool
+		want     string
+	}{"confined": {true, "refused\nrefused\n"}, "unconfined": {false, "own\nmounted\n"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			spec := shell(t, `unshare --net true 2>/dev/null && echo own || echo refused; mount -t tmpfs x /tmp 2>/dev/null && echo mounted || echo refused`)
+			spec.Credentials = container.Credentials{Capabilities: container.AllCapabilities(), Seccomp: test.confined}
+			if diff := cmp.Diff(test.want, output(t, spec)); diff != "" {
+				t.Errorf("output (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
@@ -289,6 +381,8 @@ func TestStartFails(t *testing.T) {
 		"no such file":    {func(s *container.Spec) { s.Args = []string{"/nothing"} }, "execute /nothing: no such file"},
 		"no such volume":  {func(s *container.Spec) { s.Mounts = []container.Mount{{Source: "/no/such", Target: "/x"}} }, "open /no/such for mount /x"},
 		"relative target": {func(s *container.Spec) { s.Mounts = []container.Mount{{Source: "/tmp", Target: "x"}} }, "use absolute paths"},
+		"no such image":   {func(s *container.Spec) { s.Image = "/no/such" }, "mount image /no/such"},
+		"relative image":  {func(s *container.Spec) { s.Image = "x" }, `image: "x" is not an absolute path`},
 		"no command":      {func(s *container.Spec) { s.Args = nil }, "name a command"},
 		"bad variable":    {func(s *container.Spec) { s.Env = []string{"X"} }, "env[0]"},
 	}

@@ -12,6 +12,11 @@ import (
 // has locked the thread and either executes the program on it or throws it away.
 // The system calls are made raw because Go's own wrappers change all threads.
 func (c Credentials) assume() error {
+	if c.Seccomp { // first, while it is allowed to
+		if err := confine(); err != nil {
+			return err
+		}
+	}
 	if err := c.Capabilities.bound(); err != nil {
 		return err
 	}

@@ -159,6 +159,12 @@ func makeTarget(path string, folder bool) error {
 
 // furnish fills the new root, which is still an ordinary folder of the host.
 func (s Spec) furnish() error {
+	if s.Image != "" {
+		if err := s.overlayImage(); err != nil {
+			return err
+		}
+		return s.writeFiles()
+	}
 	for _, name := range hostFolders() {
 		if err := shareFolder(s.Root, name); err != nil {
 			return err
@@ -168,12 +174,8 @@ func (s Spec) furnish() error {
 		"dev": 0o755, "etc": 0o755, "home": 0o755, "mnt": 0o755, "opt": 0o755, "proc": 0o555, "root": 0o700,
 		"run": 0o755, "sys": 0o555, "tmp": 0o1777, "var": 0o755, "var/tmp": 0o1777, "var/lib": 0o755, "var/log": 0o755,
 	} {
-		path := filepath.Join(s.Root, name)
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			return fmt.Errorf("create /%s: %w", name, err)
-		}
-		if err := unix.Chmod(path, uint32(mode)); err != nil {
-			return fmt.Errorf("create /%s: %w", name, err)
+		if err := s.makeFolder(name, mode); err != nil {
+			return err
 		}
 	}
 	if err := os.Symlink("/run", filepath.Join(s.Root, "var/run")); err != nil {
@@ -184,7 +186,42 @@ func (s Spec) furnish() error {
 			return err
 		}
 	}
+	if err := s.copyEtc(); err != nil {
+		return err
+	}
 	return s.writeFiles()
+}
+
+// overlayImage covers the root with the image's file system, to which changes can be
+// made that end with the container, and adds the folders that runtimes mount on.
+func (s Spec) overlayImage() error {
+	changes, work := filepath.Join(s.Root, "changes"), filepath.Join(s.Root, "work")
+	for _, folder := range []string{changes, work} {
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			return err
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", s.Image, changes, work)
+	if err := unix.Mount("overlay", s.Root, "overlay", 0, options); err != nil {
+		return fmt.Errorf("mount image %s: %w", s.Image, err)
+	}
+	for name, mode := range map[string]os.FileMode{"dev": 0o755, "proc": 0o555, "sys": 0o555} {
+		if err := s.makeFolder(name, mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s Spec) makeFolder(name string, mode os.FileMode) error {
+	path := filepath.Join(s.Root, name)
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return fmt.Errorf("create /%s: %w", name, err)
+	}
+	if err := unix.Chmod(path, uint32(mode)); err != nil {
+		return fmt.Errorf("create /%s: %w", name, err)
+	}
+	return nil
 }
 
 // shareFolder shows the host's folder, or copies the symbolic link that stands in
@@ -214,7 +251,7 @@ func shareFolder(root, name string) error {
 	return remountReadOnly(target)
 }
 
-func (s Spec) writeFiles() error {
+func (s Spec) copyEtc() error {
 	for _, name := range etcFiles() {
 		content, err := os.ReadFile(filepath.Join("/etc", name))
 		if err != nil {
@@ -224,6 +261,10 @@ func (s Spec) writeFiles() error {
 			return err
 		}
 	}
+	return nil
+}
+
+func (s Spec) writeFiles() error {
 	for name, content := range s.Files {
 		path := filepath.Join(s.Root, filepath.Clean("/"+name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -12,6 +12,9 @@ type Spec struct {
 	// Root is an empty folder on the host that the container's root is mounted
 	// on, in its own mount namespace: the host keeps seeing an empty folder.
 	Root string
+	// Image is a folder on the host with the file system that the container sees and
+	// changes a copy of. If it is empty, the container sees the host's programs.
+	Image string
 	// Hostname is the container's own, in its own UTS namespace.
 	Hostname string
 	// Args are the command and its arguments. A command without a slash is looked
@@ -47,6 +50,9 @@ type Credentials struct {
 	Capabilities CapabilitySet
 	// NoNewPrivileges stops set-user-ID programs from gaining any (prctl(2)).
 	NoNewPrivileges bool
+	// Seccomp denies the system calls that the RuntimeDefault profile of container
+	// runtimes is there to deny.
+	Seccomp bool
 	// Privileged shows the host's devices and leaves /proc and /sys writable.
 	Privileged bool
 }
@@ -59,6 +65,9 @@ func (s Spec) validate() error {
 	}
 	if !filepath.IsAbs(s.Root) {
 		errs = append(errs, fmt.Errorf("root: %q is not an absolute path", s.Root))
+	}
+	if s.Image != "" && !filepath.IsAbs(s.Image) {
+		errs = append(errs, fmt.Errorf("image: %q is not an absolute path", s.Image))
 	}
 	for i, m := range s.Mounts {
 		if !filepath.IsAbs(m.Source) || !filepath.IsAbs(m.Target) {

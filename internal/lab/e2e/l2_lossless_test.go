@@ -123,6 +123,9 @@ func (c connections) expectHeld(what string) {
 func (f *fleet) flushing() (stop func()) {
 	f.Helper()
 	const often = 250 * time.Millisecond
+	// What it is just asking for is left alone: the packets that wait for the answer
+	// would be lost.
+	known := []string{"nud", "reachable", "nud", "stale", "nud", "delay", "nud", "probe"}
 	ctx, cancel := context.WithCancel(f.ctx)
 	f.Cleanup(cancel)
 	var flushing errgroup.Group
@@ -132,7 +135,8 @@ func (f *fleet) flushing() (stop func()) {
 		for ctx.Err() == nil {
 			for _, family := range []string{"-4", "-6"} {
 				// What is under way when ctx ends is not broken off.
-				if _, err := f.lab.Exec(f.ctx, network.Client, "ip", family, "neighbor", "flush", "dev", "eth0"); err != nil {
+				args := append([]string{"ip", family, "neighbor", "flush", "dev", "eth0"}, known...)
+				if _, err := f.lab.Exec(f.ctx, network.Client, args...); err != nil {
 					return err
 				}
 			}

@@ -45,6 +45,9 @@ func testPrivileges(e *env) {
 				e.Errorf("the %s has %s %s, want %s", component, set, fields[set], want.capabilities)
 			}
 		}
+		if fields["Seccomp"] != "2" { // a filter, seccomp(2)
+			e.Errorf("the %s is not confined by seccomp: %s", component, fields["Seccomp"])
+		}
 		if fields["NoNewPrivs"] != "1" {
 			e.Errorf("the %s may gain privileges", component)
 		}

@@ -124,16 +124,22 @@ func testToken(e *env) {
 // server, or has crashed, in its present or its previous life.
 func (l *testLab) checkLogs(t *testing.T) {
 	t.Helper()
+	l.checkLogsIn(t, berthNamespace)
+}
+
+// checkLogsIn is checkLogs for another namespace of Berth's.
+func (l *testLab) checkLogsIn(t *testing.T, namespace string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
 	defer cancel()
-	pods, err := l.kube.CoreV1().Pods(berthNamespace).List(ctx, listAll)
+	pods, err := l.kube.CoreV1().Pods(namespace).List(ctx, listAll)
 	if err != nil {
 		t.Error(err)
 		return
 	}
 	for _, pod := range pods.Items {
 		for _, previous := range []bool{false, true} {
-			content, err := l.kube.CoreV1().Pods(berthNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{Previous: previous}).DoRaw(ctx)
+			content, err := l.kube.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Previous: previous}).DoRaw(ctx)
 			if err != nil {
 				continue // there is no previous life
 			}

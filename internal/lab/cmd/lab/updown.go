@@ -45,7 +45,7 @@ If it fails or is interrupted, nothing of it is left.`,
 	flags.StringVar(&family, "ip-family", family, "addresses of nodes, Pods and Services: ipv4, ipv6 or dual")
 	flags.BoolVar(&options.Berth, "berth", options.Berth, "install Berth and wait until it runs")
 	flags.StringVar(&options.Manifest, "manifest", "", "file that installs Berth (default deploy/berth.yaml of the source tree)")
-	flags.StringToStringVar(&options.Images, "image", nil, "IMAGE=BINARY: run BINARY for images called IMAGE, whatever their registry and tag; may be repeated")
+	flags.StringToStringVar(&options.Images, "image", nil, "IMAGE=FILE: run FILE, a binary or an OCI image archive (.tar), for images called IMAGE, whatever their registry and tag; may be repeated")
 	flags.BoolVarP(&quiet, "quiet", "q", false, "print nothing but errors")
 	return cmd
 }
