@@ -74,7 +74,8 @@ test: lint test-unit test-lab ## Everything: lint, unit tests with -race, lab te
 .PHONY: test-unit
 test-unit: packages build ## Unit tests of Berth and of the lab, with -race.
 	go test -race ./...
-	go test -C internal/packaging ./...
+	@# Not from the cache, which does not know that these tests read config and deploy.
+	go test -C internal/packaging -count=1 ./...
 	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v -e /e2e -e /cmd/kube)
 
 .PHONY: test-lab

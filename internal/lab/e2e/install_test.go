@@ -45,6 +45,9 @@ const (
 // docs/install.md tells, and takes it away again. Its containers have the file
 // systems of the image archives that `make images` writes.
 func TestInstall(t *testing.T) {
+	if *labFlag != "" {
+		t.Skip("needs a lab without Berth of its own")
+	}
 	options := lab.DefaultOptions()
 	options.Name = "e2einstall"
 	options.Nodes = nodes
@@ -109,11 +112,26 @@ func testChartDefaults(e *env) {
 	r.waitReady(berthReplicas)
 	measured.add("helm install until all Pods are ready", time.Since(began))
 	e.checkImages(berthReplicas)
+	r.checkPodSecurity()
 	e.Run("Service", func(t *testing.T) { testService(newEnv(t, e.lab)) })
 	r.uninstall()
 	r.expectGone(customResources)
 	r.run(dropCRDsCommand)
 	r.expectGone(nothing)
+}
+
+// checkPodSecurity makes sure that the controller would be admitted at the strictest
+// level of Pod Security, as only speakers need more.
+func (r *release) checkPodSecurity() {
+	r.Helper()
+	const command = "kubectl label namespace berth-system --overwrite --dry-run=server pod-security.kubernetes.io/enforce=restricted 2>&1"
+	out, err := r.shell(r.ctx, command)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if !strings.Contains(out, "speaker-") || strings.Contains(out, "controller-") {
+		r.Errorf("Pods that violate the level restricted: %s", out)
+	}
 }
 
 // testChartLimited: a chart with an older schema, for layer 2 only, becomes the

@@ -63,7 +63,11 @@ func (e *env) allObjects(ctx context.Context) (map[string]bool, error) {
 				return nil, fmt.Errorf("list %s of %s: %w", resource.Name, list.GroupVersion, err)
 			}
 			for _, item := range items.Items {
-				if !going[item.Namespace] && !(resource.Name == "namespaces" && going[item.Name]) {
+				inside := item.Namespace
+				if resource.Name == "namespaces" {
+					inside = item.Name
+				}
+				if !going[inside] {
 					all[kind.GroupResource().String()+" "+item.Namespace+"/"+item.Name] = true
 				}
 			}
