@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -133,8 +134,14 @@ func documentOf(o Object) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	return asDocument(text)
+}
+
+// asDocument reads JSON without loss: whole numbers stay whole.
+func asDocument(text []byte) (map[string]any, error) {
 	var doc map[string]any
-	return doc, json.Unmarshal(text, &doc)
+	err := utiljson.Unmarshal(text, &doc)
+	return doc, err
 }
 
 // decoded returns what a document says, as an object of the type of like.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/k8s"
 )
@@ -105,6 +106,9 @@ func (r *Rehearsal) Objects() []Object {
 	}
 	return all
 }
+
+// Snapshot returns the configuration that is in force.
+func (r *Rehearsal) Snapshot() *config.Snapshot { return r.controller.snapshot }
 
 // Object returns the object of the kind and name of o as it is now, nil if there is
 // none. It must not be changed.
@@ -287,8 +291,8 @@ func patched(before Object, patch []byte) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	var change map[string]any
-	if err := json.Unmarshal(patch, &change); err != nil {
+	change, err := asDocument(patch)
+	if err != nil {
 		return nil, err
 	}
 	return decoded(mergePatch(doc, change), before)
