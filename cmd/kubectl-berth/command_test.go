@@ -78,6 +78,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *apiServer) fail(w http.ResponseWriter, code int) {
 	reason := map[int]metav1.StatusReason{
 		http.StatusForbidden: metav1.StatusReasonForbidden, http.StatusNotFound: metav1.StatusReasonNotFound, http.StatusUnprocessableEntity: metav1.StatusReasonInvalid,
+		http.StatusConflict: metav1.StatusReasonConflict,
 	}[code]
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(metav1.Status{

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/allocation"
@@ -29,6 +30,7 @@ type dryRun struct {
 
 // writing is a client that writes objects T.
 type writing[T allocation.Object] interface {
+	Get(ctx context.Context, name string, opts metav1.GetOptions) (T, error)
 	Create(ctx context.Context, object T, opts metav1.CreateOptions) (T, error)
 	Update(ctx context.Context, object T, opts metav1.UpdateOptions) (T, error)
 }
@@ -90,5 +92,17 @@ func write[T allocation.Object](ctx context.Context, d *dryRun, client writing[T
 	next.SetAnnotations(annotations)
 	next.SetResourceVersion(live.GetResourceVersion())
 	next.SetUID(live.GetUID())
-	return client.Update(ctx, next, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict})
+	var after T
+	// The controller may have written its status meanwhile.
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() (err error) {
+		after, err = client.Update(ctx, next, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: metav1.FieldValidationStrict})
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+		if fresh, failed := client.Get(ctx, next.GetName(), metav1.GetOptions{}); failed == nil {
+			next.SetResourceVersion(fresh.GetResourceVersion())
+		}
+		return err
+	})
+	return after, err
 }

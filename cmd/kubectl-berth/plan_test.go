@@ -98,6 +98,21 @@ func TestPlanChangesNothing(t *testing.T) {
 	}
 }
 
+// TestPlanGoesOnAfterAConflict: a status that was written meanwhile is no obstacle.
+func TestPlanGoesOnAfterAConflict(t *testing.T) {
+	s := planned()
+	tries := 0
+	s.written = func(*http.Request) int {
+		if tries++; tries < 3 {
+			return http.StatusConflict
+		}
+		return http.StatusOK
+	}
+	if _, errOut, err := s.run(t, "plan", "-f", manifestOf(t, goldAsItIs)); err != nil || tries != 3 {
+		t.Errorf("got %v after %d tries, %s", err, tries, errOut)
+	}
+}
+
 func TestPlanOfWhoMayNotWrite(t *testing.T) {
 	s := planned()
 	s.written = func(*http.Request) int { return http.StatusForbidden }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -135,5 +137,32 @@ func TestOthers(t *testing.T) {
 	}
 	if want := []string{"IPAddressPool general", "L2Advertisement ethernet", "BGPAdvertisement fabric", "BFDProfile fast"}; !slices.Equal(names, want) {
 		t.Errorf("got %v", names)
+	}
+}
+
+// BenchmarkPlan plans for 5,000 Services on 100 nodes, of which all get other
+// addresses.
+func BenchmarkPlan(b *testing.B) {
+	c := healthy()
+	for i := range 97 {
+		name := fmt.Sprintf("extra-%d", i)
+		c.Nodes = append(c.Nodes, newNode(name, fmt.Sprintf("10.0.1.%d", i)))
+		c.Pods = append(c.Pods, berthPod("speaker", "speaker-"+name, name))
+	}
+	c.Services, c.EndpointSlices = nil, nil
+	c.Pools = []*v1beta1.IPAddressPool{newPool("general", "10.1.0.0/16")}
+	for i := range 5000 {
+		svc := newService("shop", fmt.Sprintf("s%04d", i))
+		give(svc, netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String(), "general", "")
+		c.Services = append(c.Services, svc)
+		c.EndpointSlices = append(c.EndpointSlices, newEndpoints("shop", svc.Name, "node-1", "extra-7"))
+	}
+	pool := newPool("general", "10.2.0.0/16")
+	pool.Spec.OnShrink = v1beta1.ShrinkReassign
+	for b.Loop() {
+		plan, err := PlanFor(c, put(pool), false)
+		if err != nil || len(plan.Services) != 5000 {
+			b.Fatalf("%d Services, %v", len(plan.Services), err)
+		}
 	}
 }

@@ -182,3 +182,20 @@ func (f *fabric) testPlan(e *env) {
 	sessions.expectSame()
 	e.planned(0, "-f", manifest)
 }
+
+// expectPlanned fails the test unless a plan has this become of the session of a link,
+// and of none other, when its BGPPeer is changed.
+func (l *link) expectPlanned(becomes string, change func(*v1beta1.BGPPeerSpec)) {
+	l.Helper()
+	var peer v1beta1.BGPPeer
+	if err := l.getInto(l.ctx, "bgppeers", l.peer, &peer); err != nil {
+		l.Fatal(err)
+	}
+	change(&peer.Spec)
+	plan := l.planned(1, "-f", l.manifest(&v1beta1.BGPPeer{
+		TypeMeta: typed("BGPPeer"), ObjectMeta: metav1.ObjectMeta{Name: l.peer, Labels: peer.Labels}, Spec: peer.Spec,
+	}))
+	if len(plan.Sessions) != 1 || plan.Sessions[0].Name != l.peer || plan.Sessions[0].Change != becomes || !slices.Equal(plan.Sessions[0].Nodes, []string{l.node}) {
+		l.Errorf("the sessions are planned to become %+v, and not %s", plan.Sessions, becomes)
+	}
+}
