@@ -37,6 +37,7 @@ func newCommand(o *options) *cobra.Command {
 			func(c *cli.Cluster) cli.Report { return cli.ReportPeers(c) }),
 		o.newReport("routes", "Routes: what each BGPPeer is told by which nodes, and why",
 			func(c *cli.Cluster) cli.Report { return cli.ReportRoutes(c) }),
+		newPlan(o),
 		newDrain(o),
 		newUndrain(o),
 		newRebalance(o),

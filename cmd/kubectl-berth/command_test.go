@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,6 +29,9 @@ type apiServer struct {
 	// patched is called with each patch, by the path of the object.
 	patched func(path string, patch map[string]any)
 	patches []string
+	// written is called with each object that is created or replaced; it returns the
+	// status of the answer.
+	written func(r *http.Request) int
 }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -52,6 +56,14 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"metadata": map[string]any{"name": filepath.Base(r.URL.Path)}})
 		return
 	}
+	if r.Method == http.MethodPost || r.Method == http.MethodPut {
+		if code := s.written(r); code != http.StatusOK {
+			s.fail(w, code)
+			return
+		}
+		_, _ = io.Copy(w, r.Body)
+		return
+	}
 	if filepath.Base(filepath.Dir(r.URL.Path)) == "leases" {
 		s.fail(w, http.StatusNotFound)
 		return
@@ -64,7 +76,10 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *apiServer) fail(w http.ResponseWriter, code int) {
-	reason := map[int]metav1.StatusReason{http.StatusForbidden: metav1.StatusReasonForbidden, http.StatusNotFound: metav1.StatusReasonNotFound}[code]
+	reason := map[int]metav1.StatusReason{
+		http.StatusForbidden: metav1.StatusReasonForbidden, http.StatusNotFound: metav1.StatusReasonNotFound, http.StatusUnprocessableEntity: metav1.StatusReasonInvalid,
+		http.StatusConflict: metav1.StatusReasonConflict,
+	}[code]
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,

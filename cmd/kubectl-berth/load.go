@@ -26,6 +26,8 @@ type scope struct {
 	services string
 	// watching leaves out what nobody looks at who waits for nodes.
 	watching bool
+	// planning reads what the controller alone reads otherwise.
+	planning bool
 }
 
 // errNotInstalled says that the cluster does not know Berth's kinds.
@@ -42,6 +44,15 @@ type listing struct {
 func load(ctx context.Context, clients *k8s.Clients, s scope) (*cli.Cluster, error) {
 	c := &cli.Cluster{Now: time.Now(), Namespace: s.berth}
 	listings := listingsOf(c, clients, s)
+	if s.planning {
+		listings = append(listings, listing{"servicecidrs", func(ctx context.Context) error {
+			all := listInto("servicecidrs", &c.ServiceCIDRs, clients.Kube.NetworkingV1().ServiceCIDRs().List)
+			if err := all.read(ctx); !apierrors.IsNotFound(err) {
+				return err
+			}
+			return nil // before Kubernetes 1.33 there are none
+		}})
+	}
 	if s.watching {
 		listings = slices.DeleteFunc(listings, func(l listing) bool {
 			return !slices.Contains([]string{"services", "l2advertisements", "nodestates"}, l.kind)

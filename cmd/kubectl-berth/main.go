@@ -16,8 +16,8 @@ var version = "dev"
 
 // Exit statuses.
 const (
-	exitUnhealthy = 1
-	exitFailed    = 2
+	exitNotGood = 1 // the answer was given: something is wrong, or would change
+	exitFailed  = 2
 )
 
 func main() {
@@ -28,8 +28,8 @@ func main() {
 	stop()
 	switch {
 	case err == nil:
-	case errors.Is(err, errUnhealthy):
-		os.Exit(exitUnhealthy)
+	case errors.Is(err, errUnhealthy), errors.Is(err, errPlanned):
+		os.Exit(exitNotGood)
 	default:
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(exitFailed)

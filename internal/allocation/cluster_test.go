@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -171,7 +170,11 @@ func (c *cluster) apply(key k8s.Key, patch []byte) {
 	switch key.Kind {
 	case k8s.KindService:
 		owner := ipam.Owner{Namespace: key.Namespace, Name: key.Name}
-		c.services[owner] = patched(c.t, c.services[owner], patch, strategicpatch.StrategicMergePatch)
+		after, err := patched(c.services[owner], patch)
+		if err != nil {
+			c.t.Fatalf("applying %s: %v", patch, err)
+		}
+		c.services[owner] = after.(*corev1.Service)
 		if c.noDoubles {
 			c.wantNoDoubles()
 		}
@@ -254,23 +257,6 @@ func (c *cluster) decode(patch []byte, into any) {
 	if err := json.Unmarshal(patch, into); err != nil {
 		c.t.Fatal(err)
 	}
-}
-
-func patched(t *testing.T, svc *corev1.Service, patch []byte, merge func(original, patch []byte, schema any) ([]byte, error)) *corev1.Service {
-	t.Helper()
-	original, err := json.Marshal(svc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	merged, err := merge(original, patch, corev1.Service{})
-	if err != nil {
-		t.Fatalf("applying %s: %v", patch, err)
-	}
-	var out corev1.Service
-	if err := json.Unmarshal(merged, &out); err != nil {
-		t.Fatal(err)
-	}
-	return &out
 }
 
 // tick lets the controller report on pools.

@@ -1,30 +1,22 @@
 package allocation
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/json"
-	"maps"
+	"errors"
 	"slices"
 	"strconv"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/k8s"
 )
 
 // object is anything that the API server holds.
-type object interface {
-	metav1.Object
-	runtime.Object
-}
+type object = Object
 
 // change is what a watch tells: an object as it is since the change, nil once
 // it is gone.
@@ -115,31 +107,12 @@ func (a *lagging) patch(key k8s.Key, patch []byte) bool {
 	if before == nil {
 		return false
 	}
-	var after object
-	switch o := before.(type) {
-	case *corev1.Service:
-		var meta struct{ Metadata struct{ UID types.UID } }
-		a.decode(patch, &meta)
-		if meta.Metadata.UID != "" && meta.Metadata.UID != o.UID {
-			return false // a conflict
-		}
-		merged, err := strategicpatch.StrategicMergePatch(a.encode(o), patch, corev1.Service{})
-		if err != nil {
-			a.fatalf("applying %s: %v", patch, err)
-		}
-		svc := &corev1.Service{}
-		a.decode(merged, svc)
-		if len(svc.Status.LoadBalancer.Ingress) > 0 && svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
-			return false // invalid
-		}
-		after = svc
-	default:
-		// RFC 7386: what the patch does not name stays as it is.
-		var doc, change map[string]any
-		a.decode(a.encode(o), &doc)
-		a.decode(patch, &change)
-		after = emptyLike(o)
-		a.decode(a.encode(mergePatch(doc, change)), after)
+	after, err := patched(before, patch)
+	if errors.Is(err, errRefused) {
+		return false
+	}
+	if err != nil {
+		a.fatalf("applying %s: %v", patch, err)
 	}
 	a.update(key, after)
 	return true
@@ -149,42 +122,20 @@ func (a *lagging) patch(key k8s.Key, patch []byte) bool {
 func (a *lagging) apply(key k8s.Key, patch []byte) bool {
 	a.writing = true
 	defer func() { a.writing = false }()
-	before, exists := a.objects[key].(*v1beta1.IPReservation)
-	if bytes.Equal(patch, k8s.DeleteReservation()) {
+	before := a.objects[key]
+	after, err := appliedReservation(before, patch)
+	switch {
+	case err != nil:
+		a.fatalf("applying %s: %v", patch, err)
+	case after == nil:
 		a.remove(key)
-		return exists
+		return before != nil
+	case before == nil:
+		a.create(key, after)
+	default:
+		a.update(key, after)
 	}
-	var applied v1beta1.IPReservation
-	a.decode(patch, &applied)
-	if !exists {
-		a.create(key, &applied)
-		return true
-	}
-	// Nobody else has fields there: what is not applied any more is removed.
-	after := before.DeepCopy()
-	after.Spec, after.Labels, after.Annotations = applied.Spec, applied.Labels, applied.Annotations
-	a.update(key, after)
 	return true
-}
-
-// mergePatch is RFC 7386.
-func mergePatch(target, patch any) any {
-	changes, ok := patch.(map[string]any)
-	if !ok {
-		return patch
-	}
-	merged, ok := target.(map[string]any)
-	if !ok {
-		merged = map[string]any{}
-	}
-	for key, value := range changes {
-		if value == nil {
-			delete(merged, key)
-		} else {
-			merged[key] = mergePatch(merged[key], value)
-		}
-	}
-	return merged
 }
 
 func (a *lagging) encode(o any) []byte {
@@ -206,24 +157,6 @@ func normal(a *lagging, o object) object {
 	out := emptyLike(o)
 	a.decode(a.encode(o), out)
 	return out
-}
-
-func emptyLike(o object) object {
-	switch o.(type) {
-	case *corev1.Service:
-		return &corev1.Service{}
-	case *corev1.Namespace:
-		return &corev1.Namespace{}
-	case *corev1.Node:
-		return &corev1.Node{}
-	case *v1beta1.IPAddressPool:
-		return &v1beta1.IPAddressPool{}
-	case *v1beta1.IPReservation:
-		return &v1beta1.IPReservation{}
-	case *v1beta1.NodeState:
-		return &v1beta1.NodeState{}
-	}
-	return &v1beta1.L2Advertisement{}
 }
 
 // specOf is what the generation of an object counts the changes of.
@@ -279,12 +212,4 @@ func (w *lateWriter) fail(key k8s.Key) { delete(w.sent, key) }
 // unsent returns what can be sent: one write of an object at a time.
 func (w *lateWriter) unsent() []k8s.Key {
 	return slices.DeleteFunc(keysOf(w.latest), func(key k8s.Key) bool { return w.sent[key] != nil })
-}
-
-func keysOf[V any](m map[k8s.Key]V) []k8s.Key {
-	return slices.SortedFunc(maps.Keys(m), compareKeys)
-}
-
-func compareKeys(a, b k8s.Key) int {
-	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }

@@ -264,14 +264,19 @@ func drawPoolSetting(t *rapid.T, spec *v1beta1.IPAddressPoolSpec) {
 	}
 }
 
-func (c *chaos) removePool(t *rapid.T) {
+// deletePool deletes a pool and returns what it was; false if there is none.
+func (c *chaos) deletePool(t *rapid.T) (k8s.Key, *v1beta1.IPAddressPool, bool) {
 	key, old, found := drawExisting[*v1beta1.IPAddressPool](t, c, k8s.KindIPAddressPool)
-	if !found {
-		return
+	if found {
+		c.note("%s is deleted", key)
+		c.api.remove(key)
 	}
-	c.note("%s is deleted", key)
-	c.api.remove(key)
-	if rapid.Bool().Draw(t, "again") {
+	return key, old, found
+}
+
+func (c *chaos) removePool(t *rapid.T) {
+	key, old, found := c.deletePool(t)
+	if found && rapid.Bool().Draw(t, "again") {
 		c.note("%s is created again", key)
 		c.api.create(key, &v1beta1.IPAddressPool{Spec: old.Spec})
 	}

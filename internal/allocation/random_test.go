@@ -3,6 +3,7 @@ package allocation
 import (
 	"flag"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,11 +21,8 @@ import (
 // for what is checked.
 func TestRandomLife(t *testing.T) {
 	t.Parallel()
-	if seed := flag.Lookup("rapid.seed"); seed.Value.String() == "0" {
-		// The same lives every time. To see others: -rapid.seed=N -rapid.checks=20000.
-		if err := seed.Value.Set("1"); err != nil {
-			t.Fatal(err)
-		}
+	if err := sameLives(); err != nil {
+		t.Fatal(err)
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		c := newChaos(t)
@@ -52,6 +50,15 @@ func TestRandomLife(t *testing.T) {
 		c.rest()
 	})
 }
+
+// sameLives makes random lives be the same every time. To see others:
+// -rapid.seed=N -rapid.checks=20000.
+var sameLives = sync.OnceValue(func() error {
+	if seed := flag.Lookup("rapid.seed"); seed.Value.String() == "0" {
+		return seed.Value.Set("1")
+	}
+	return nil
+})
 
 // chaos is the world around a controller, and what is to be expected of it.
 type chaos struct {

@@ -25,9 +25,11 @@ type replica struct {
 	seen       map[k8s.Key]object
 	// status, reservations are the two writers.
 	status, reservations *lateWriter
-	writes               []string
-	events               []string
-	onEvent              func(svc *corev1.Service, reason, message string)
+	// inOrder has rest deal with keys in the order in which they came.
+	inOrder bool
+	writes  []string
+	events  []string
+	onEvent func(svc *corev1.Service, reason, message string)
 }
 
 var ours = k8s.Class{Name: v1beta1.LoadBalancerClass, Default: true}
@@ -107,25 +109,7 @@ func unversioned(o object) object {
 
 // show fills the store of a kind.
 func (r *replica) show(kind k8s.Kind) {
-	var err error
-	cache := r.controller.cache
-	switch kind {
-	case k8s.KindService:
-		cache.Services, err = k8s.StoreOf(ofKind[*corev1.Service](r.seen)...)
-	case k8s.KindNamespace:
-		cache.Namespaces, err = k8s.StoreOf(ofKind[*corev1.Namespace](r.seen)...)
-	case k8s.KindNode:
-		cache.Nodes, err = k8s.StoreOf(ofKind[*corev1.Node](r.seen)...)
-	case k8s.KindIPAddressPool:
-		cache.IPAddressPools, err = k8s.StoreOf(ofKind[*v1beta1.IPAddressPool](r.seen)...)
-	case k8s.KindIPReservation:
-		cache.IPReservations, err = k8s.StoreOf(ofKind[*v1beta1.IPReservation](r.seen)...)
-	case k8s.KindL2Advertisement:
-		cache.L2Advertisements, err = k8s.StoreOf(ofKind[*v1beta1.L2Advertisement](r.seen)...)
-	case k8s.KindNodeState:
-		cache.NodeStates, err = k8s.StoreOf(ofKind[*v1beta1.NodeState](r.seen)...)
-	}
-	if err != nil {
+	if err := show(r.controller.cache, kind, r.seen); err != nil {
 		r.api.fatalf("filling the cache with %ss: %v", kind, err)
 	}
 }
@@ -161,6 +145,12 @@ func (r *replica) handle(n int) k8s.Key {
 	for _, key := range keys {
 		cache.Add(key)
 	}
+	return r.handleNext()
+}
+
+// handleNext lets the loop deal with the key that has waited longest, as it does.
+func (r *replica) handleNext() k8s.Key {
+	cache := r.controller.cache
 	key, _ := cache.Next()
 	if err := r.controller.handle(key); err != nil {
 		r.api.fatalf("handling %s: %v", key, err)
@@ -177,7 +167,11 @@ func (r *replica) handle(n int) k8s.Key {
 func (r *replica) work() {
 	for range 10_000 {
 		if r.controller.cache.Pending() > 0 {
-			r.handle(0)
+			if r.inOrder {
+				r.handleNext()
+			} else {
+				r.handle(0)
+			}
 			continue
 		}
 		idle := true

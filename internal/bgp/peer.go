@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -73,6 +74,14 @@ type GracefulRestart struct {
 	// RestartTime is for how long the peer keeps the routes of a session that is
 	// gone, in whole seconds from 1 to 4095.
 	RestartTime time.Duration
+}
+
+// String returns the restart time.
+func (g *GracefulRestart) String() string {
+	if g == nil {
+		return "off"
+	}
+	return g.RestartTime.String()
 }
 
 // A Peer is everything about one session, resolved for one node.
@@ -186,6 +195,41 @@ func (p Peer) NeedsReset(o Peer) bool {
 		return true
 	}
 	return p.scalars() != o.scalars()
+}
+
+// ResetReasons says why a session made for p needs a reset to become one for o: what
+// differs, in the order of the fields. It is empty exactly where NeedsReset is false.
+func (p Peer) ResetReasons(o Peer) []string {
+	var reasons []string
+	before, after := reflect.ValueOf(p.scalars()), reflect.ValueOf(o.scalars())
+	for i := range before.NumField() {
+		a, b := before.Field(i).Interface(), after.Field(i).Interface()
+		if a == b {
+			continue
+		}
+		reason := before.Type().Field(i).Name
+		if _, secret := a.(Password); !secret {
+			reason += fmt.Sprintf(" %s -> %s", shown(a), shown(b))
+		}
+		reasons = append(reasons, reason)
+	}
+	if !equalGracefulRestart(p.GracefulRestart, o.GracefulRestart) {
+		reasons = append(reasons, fmt.Sprintf("GracefulRestart %s -> %s", p.GracefulRestart, o.GracefulRestart))
+	}
+	if !sameFamilies(p.Families, o.Families) {
+		reasons = append(reasons, fmt.Sprintf("Families %v -> %v", p.Families, o.Families))
+	}
+	return reasons
+}
+
+// shown renders a value of a session; nothing is "none".
+func shown(value any) string {
+	addr, is := value.(netip.Addr)
+	text := fmt.Sprint(value)
+	if text == "" || is && !addr.IsValid() {
+		return "none"
+	}
+	return text
 }
 
 // A session's scalars are the comparable part of a Peer of which every change

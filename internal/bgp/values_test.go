@@ -40,19 +40,20 @@ func TestNeedsReset(t *testing.T) {
 	for name, test := range map[string]struct {
 		change       func(*Peer)
 		equal, reset bool
+		reasons      string
 	}{
-		"nothing":          {func(*Peer) {}, true, false},
-		"order":            {func(p *Peer) { p.Families = []Family{IPv6, IPv4} }, true, false},
-		"next hop":         {func(p *Peer) { p.NextHops = map[Family]netip.Addr{} }, false, false},
-		"connect time":     {func(p *Peer) { p.ConnectTime = time.Second }, false, false},
-		"password":         {func(p *Peer) { p.Password = "other" }, false, true},
-		"hold time":        {func(p *Peer) { p.HoldTime = time.Minute }, false, true},
-		"families":         {func(p *Peer) { p.Families = []Family{IPv4} }, false, true},
-		"local ASN":        {func(p *Peer) { p.LocalASN++ }, false, true},
-		"address":          {func(p *Peer) { p.Address = p.Address.Next() }, false, true},
-		"graceful restart": {func(p *Peer) { p.GracefulRestart = nil }, false, true},
-		"restart time":     {func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: time.Second} }, false, true},
-		"same restart":     {func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 2 * time.Minute} }, true, false},
+		"nothing":          {func(*Peer) {}, true, false, ""},
+		"order":            {func(p *Peer) { p.Families = []Family{IPv6, IPv4} }, true, false, ""},
+		"next hop":         {func(p *Peer) { p.NextHops = map[Family]netip.Addr{} }, false, false, ""},
+		"connect time":     {func(p *Peer) { p.ConnectTime = time.Second }, false, false, ""},
+		"password":         {func(p *Peer) { p.Password = "other" }, false, true, "Password"},
+		"hold time":        {func(p *Peer) { p.HoldTime = time.Minute }, false, true, "HoldTime 1m30s -> 1m0s"},
+		"families":         {func(p *Peer) { p.Families = []Family{IPv4} }, false, true, "Families [ipv4 ipv6] -> [ipv4]"},
+		"local ASN":        {func(p *Peer) { p.LocalASN++ }, false, true, "LocalASN 64500 -> 64501"},
+		"address":          {func(p *Peer) { p.Address = p.Address.Next() }, false, true, "Address 192.0.2.99 -> 192.0.2.100"},
+		"graceful restart": {func(p *Peer) { p.GracefulRestart = nil }, false, true, "GracefulRestart 2m0s -> off"},
+		"restart time":     {func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: time.Second} }, false, true, "GracefulRestart 2m0s -> 1s"},
+		"same restart":     {func(p *Peer) { p.GracefulRestart = &GracefulRestart{RestartTime: 2 * time.Minute} }, true, false, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -63,6 +64,9 @@ func TestNeedsReset(t *testing.T) {
 			}
 			if got := a.NeedsReset(b); got != test.reset {
 				t.Errorf("NeedsReset = %v", got)
+			}
+			if got := strings.Join(a.ResetReasons(b), ", "); got != test.reasons {
+				t.Errorf("ResetReasons = %q", got)
 			}
 			if !a.Equal(somePeer()) {
 				t.Error("the change reached the original through its clone")

@@ -11,10 +11,12 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/bgp"
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/ipam"
 )
@@ -43,6 +45,8 @@ type Cluster struct {
 	Namespaces     []*corev1.Namespace
 	Nodes          []*corev1.Node
 	EndpointSlices []*discoveryv1.EndpointSlice
+	// ServiceCIDRs are read for plans only.
+	ServiceCIDRs []*networkingv1.ServiceCIDR
 
 	Pools             []*v1beta1.IPAddressPool
 	Reservations      []*v1beta1.IPReservation
@@ -55,6 +59,10 @@ type Cluster struct {
 
 	// Unread are the kinds of objects that could not be read, with the reason.
 	Unread []Unread
+
+	// snapshot is what is in force, where that does not follow from the objects
+	// alone.
+	snapshot *config.Snapshot
 }
 
 // Unread is a kind of objects that could not be read.
@@ -193,13 +201,25 @@ func (c *Cluster) build() (*config.Snapshot, config.Verdicts) {
 	for _, p := range c.BGPPeers {
 		// Nobody reads Secrets here. Whether a peer's is good its condition says.
 		if ref := p.Spec.PasswordSecret; ref != nil {
-			objects.Secrets = append(objects.Secrets, config.Secret{Name: string(ref.Name), Password: "unknown"})
+			objects.Secrets = append(objects.Secrets, config.Secret{Name: string(ref.Name), Password: unknownPassword(string(ref.Name))})
 		}
 	}
 	for _, n := range c.Nodes {
 		objects.Nodes = append(objects.Nodes, config.NewNode(n))
 	}
 	return config.Build(objects)
+}
+
+// unknownPassword stands for the password in a Secret, another for each.
+func unknownPassword(secret string) bgp.Password { return bgp.Password("that of Secret " + secret) }
+
+// inForce returns the configuration that is in force.
+func (c *Cluster) inForce() *config.Snapshot {
+	if c.snapshot != nil {
+		return c.snapshot
+	}
+	snapshot, _ := c.build()
+	return snapshot
 }
 
 // addressesOf returns the addresses in a Service's status.

@@ -19,12 +19,16 @@ type endpoints struct {
 
 // endpointsOf reads the EndpointSlices of a Service that have the family of addr.
 func (c *Cluster) endpointsOf(svc *corev1.Service, addr netip.Addr) endpoints {
+	return endpointsIn(c.EndpointSlices, svc, addr)
+}
+
+func endpointsIn(all []*discoveryv1.EndpointSlice, svc *corev1.Service, addr netip.Addr) endpoints {
 	e := endpoints{ready: map[string]int{}, terminating: map[string]int{}}
 	want := discoveryv1.AddressTypeIPv4
 	if addr.Is6() {
 		want = discoveryv1.AddressTypeIPv6
 	}
-	for _, s := range c.EndpointSlices {
+	for _, s := range all {
 		if s.Namespace != svc.Namespace || s.Labels[discoveryv1.LabelServiceName] != svc.Name || s.AddressType != want {
 			continue
 		}
@@ -92,9 +96,13 @@ type served struct {
 // servedAt says what there is behind an address of these Services. One without any
 // endpoint does not count where another has some.
 func (c *Cluster) servedAt(addr netip.Addr, services []*corev1.Service) served {
+	return servedAt(addr, services, c.endpointsOf)
+}
+
+func servedAt(addr netip.Addr, services []*corev1.Service, endpointsOf func(*corev1.Service, netip.Addr) endpoints) served {
 	var s served
 	for _, svc := range services {
-		e := c.endpointsOf(svc, addr)
+		e := endpointsOf(svc, addr)
 		if !e.serve() {
 			continue
 		}
@@ -104,6 +112,29 @@ func (c *Cluster) servedAt(addr netip.Addr, services []*corev1.Service) served {
 		}
 	}
 	return s
+}
+
+// servedEverywhere says what there is behind each address of Berth's Services, which
+// it returns as well, by address.
+func (c *Cluster) servedEverywhere() (map[netip.Addr]served, map[netip.Addr][]*corev1.Service) {
+	ofService := map[string][]*discoveryv1.EndpointSlice{}
+	for _, s := range c.EndpointSlices {
+		name := s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
+		ofService[name] = append(ofService[name], s)
+	}
+	sharers := map[netip.Addr][]*corev1.Service{}
+	for _, svc := range c.ours() {
+		for _, addr := range addressesOf(svc) {
+			sharers[addr] = append(sharers[addr], svc)
+		}
+	}
+	all := make(map[netip.Addr]served, len(sharers))
+	for addr, services := range sharers {
+		all[addr] = servedAt(addr, services, func(svc *corev1.Service, addr netip.Addr) endpoints {
+			return endpointsIn(ofService[nameOf(svc)], svc, addr)
+		})
+	}
+	return all, sharers
 }
 
 // on says whether a node can serve the address.

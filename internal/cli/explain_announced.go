@@ -131,23 +131,38 @@ const inMessage = "without a usable interface"
 // nodeWhy says why a node cannot own the address; "" if nothing is known against
 // it.
 func (x *explainer) nodeWhy(a *announcing, n *corev1.Node) string {
-	selected := slices.ContainsFunc(a.layer2, func(adv *config.L2Advertisement) bool {
-		return config.MatchesAny(adv.NodeSelectors, labels.Set(n.Labels))
-	})
-	pod := x.c.speakerOf(n.Name)
-	switch {
-	case !selected:
+	switch why := x.c.unfit(n); {
+	case !selectedBy(a.layer2, n):
 		return whyNotSelected
-	case excludedNode(n):
-		return whyExcluded
-	case networkUnavailable(n):
-		return whyNetwork
-	case !x.c.isUnread("pods") && (pod == nil || !podReady(pod)):
-		return whySpeaker
+	case why != "":
+		return why
 	case len(a.served.local) > 0 && !a.served.on(n.Name):
 		return whyEndpoint
 	case a.reason != "" && !a.said.isAnnounced() && strings.Contains(a.said.Message, inMessage):
 		return whyInterface
+	}
+	return ""
+}
+
+// selectedBy says whether one of the advertisements is for the node.
+func selectedBy(advertisements []*config.L2Advertisement, n *corev1.Node) bool {
+	return slices.ContainsFunc(advertisements, func(adv *config.L2Advertisement) bool {
+		return config.MatchesAny(adv.NodeSelectors, labels.Set(n.Labels))
+	})
+}
+
+// unfit says why a node can own no address at all; "" if nothing is known against it.
+func (c *Cluster) unfit(n *corev1.Node) string {
+	switch {
+	case excludedNode(n):
+		return whyExcluded
+	case networkUnavailable(n):
+		return whyNetwork
+	case c.isUnread("pods"):
+	default:
+		if pod := c.speakerOf(n.Name); pod == nil || !podReady(pod) {
+			return whySpeaker
+		}
 	}
 	return ""
 }

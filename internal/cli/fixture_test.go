@@ -109,7 +109,7 @@ func newService(namespace, name string) *corev1.Service {
 
 // give gives a Service an address that is announced.
 func give(s *corev1.Service, addr, pool, announced string) {
-	s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: addr})
+	s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: addr, IPMode: ptr.To(corev1.LoadBalancerIPModeVIP)})
 	s.Annotations[v1beta1.AnnotationIPAllocatedFromPool] = pool
 	set(&s.Status.Conditions, v1beta1.ConditionAddressAllocated, true, "Allocated", addr+" from pool "+pool)
 	set(&s.Status.Conditions, v1beta1.ConditionAnnounced, true, "Announced", announced)

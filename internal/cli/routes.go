@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -40,20 +41,13 @@ type Route struct {
 
 // ReportRoutes reports on the routes.
 func ReportRoutes(c *Cluster) Routes {
-	snapshot, _ := c.build()
 	r := Routes{Routes: []Route{}}
 	index := map[string]int{}
-	for _, object := range byName(c.Nodes) {
-		if excludedNode(object) || networkUnavailable(object) || drained(object) {
-			continue
-		}
-		services := c.servedBy(object.Name)
-		sessions, _ := config.SessionsOf(snapshot, config.NewNode(object))
-		sessions = append(sessions, c.gatewaySessions(snapshot, object.Name, sessions)...)
-		routes, _ := config.NewRouter(snapshot, labels.Set(object.Labels), sessions).Routes(services)
-		for _, s := range sessions {
-			told := c.established(object.Name, s.Name)
-			for _, route := range routes[s.Name] {
+	served, _ := c.servedEverywhere()
+	for _, n := range c.routing(served) {
+		for _, s := range n.sessions {
+			told := c.established(n.node.Name, s.Name)
+			for _, route := range n.routes[s.Name] {
 				key := s.Object + " " + route.String()
 				i, known := index[key]
 				if !known {
@@ -61,7 +55,7 @@ func ReportRoutes(c *Cluster) Routes {
 					index[key] = i
 					r.Routes = append(r.Routes, newRoute(s.Object, route))
 				}
-				r.Routes[i].tell(object.Name, told, services)
+				r.Routes[i].tell(n.node.Name, told, n.services)
 			}
 		}
 	}
@@ -71,52 +65,72 @@ func ReportRoutes(c *Cluster) Routes {
 	return r
 }
 
+// nodeRouting is what a node is to have with routers and to tell them.
+type nodeRouting struct {
+	node     *corev1.Node
+	sessions []config.Session
+	// services are those that the node can serve, and routes what it tells of them
+	// over each session.
+	services []config.Announced
+	routes   map[string][]bgp.Route
+}
+
+// routing returns what each node is to have with routers, in the order of their
+// names.
+func (c *Cluster) routing(all map[netip.Addr]served) []nodeRouting {
+	snapshot, services := c.inForce(), c.ours()
+	var routing []nodeRouting
+	for _, object := range byName(c.Nodes) {
+		n := nodeRouting{node: object}
+		n.sessions, _ = config.SessionsOf(snapshot, c.nodeOf(object, snapshot))
+		if len(n.sessions) > 0 && !silentNode(object) {
+			n.services = servedBy(object.Name, services, all)
+			n.routes, _ = config.NewRouter(snapshot, labels.Set(object.Labels), n.sessions).Routes(n.services)
+		}
+		routing = append(routing, n)
+	}
+	return routing
+}
+
+// silentNode says that a node tells routers nothing.
+func silentNode(n *corev1.Node) bool { return excludedNode(n) || networkUnavailable(n) || drained(n) }
+
 // servedBy returns the Services with those of their addresses that a node can
 // serve.
-func (c *Cluster) servedBy(node string) []config.Announced {
-	var all []config.Announced
-	for _, svc := range c.ours() {
+func servedBy(node string, services []*corev1.Service, all map[netip.Addr]served) []config.Announced {
+	var able []config.Announced
+	for _, svc := range services {
 		a := announcedOf(svc)
 		a.Addresses = slices.DeleteFunc(a.Addresses, func(addr netip.Addr) bool {
-			s := c.servedAt(addr, c.sharers(addr))
+			s := all[addr]
 			return !s.on(node)
 		})
 		if len(a.Addresses) > 0 {
-			all = append(all, a)
+			able = append(able, a)
 		}
 	}
-	return all
+	return able
 }
 
-// gatewaySessions returns sessions that only the node itself can work out, as it
-// reports them.
-func (c *Cluster) gatewaySessions(snapshot *config.Snapshot, node string, known []config.Session) []config.Session {
-	state := c.nodeState(node)
+// nodeOf describes a node to the configuration. Its default gateways it knows alone;
+// here they are those that it has sessions with because of that.
+func (c *Cluster) nodeOf(object *corev1.Node, snapshot *config.Snapshot) config.Node {
+	node := config.NewNode(object)
+	state := c.nodeState(object.Name)
 	if state == nil {
-		return nil
+		return node
 	}
-	var sessions []config.Session
 	for _, p := range snapshot.BGPPeers {
 		if !p.IsDefaultGateway() {
 			continue
 		}
 		for _, s := range state.Status.BGPSessions {
-			if s.Peer != p.Name || slices.ContainsFunc(known, func(k config.Session) bool { return k.Name == s.Name }) {
-				continue
+			if addr, err := netip.ParseAddr(s.Address); err == nil && s.Peer == p.Name && !slices.Contains(node.Gateways, addr) {
+				node.Gateways = append(node.Gateways, addr)
 			}
-			session := config.Session{Object: p.Name}
-			session.Name, session.LocalASN, session.PeerASN = s.Name, uint32(s.LocalASN), uint32(s.PeerASN)
-			for _, f := range s.Families {
-				family := bgp.IPv4
-				if f == string(v1beta1.FamilyIPv6) {
-					family = bgp.IPv6
-				}
-				session.Families = append(session.Families, family)
-			}
-			sessions = append(sessions, session)
 		}
 	}
-	return sessions
+	return node
 }
 
 func (c *Cluster) established(node, session string) bool {

@@ -145,7 +145,7 @@ type Node struct {
 	Local      bool
 	Interfaces []Interface
 	// Gateways are the next hops of the default routes; those that are link-local
-	// have a zone.
+	// have a zone. Of other machines they are those that are known.
 	Gateways []netip.Addr
 }
 

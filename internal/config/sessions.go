@@ -225,9 +225,6 @@ func (p *BGPPeer) addressesOf(node Node) ([]netip.Addr, error) {
 }
 
 func (p *BGPPeer) gateways(node Node) ([]netip.Addr, error) {
-	if !node.Local {
-		return nil, nil // only the node itself knows
-	}
 	family, _ := familyNamed(p.addressFrom.DefaultGateway)
 	var addresses []netip.Addr
 	for _, addr := range node.Gateways {
@@ -235,7 +232,11 @@ func (p *BGPPeer) gateways(node Node) ([]netip.Addr, error) {
 			addresses = append(addresses, addr)
 		}
 	}
-	if len(addresses) == 0 {
+	switch {
+	case len(addresses) > 0:
+	case !node.Local:
+		return nil, nil // only the node itself knows
+	default:
 		return nil, fmt.Errorf("spec.peerAddressFrom.defaultGateway: node %s has no %s default route with a gateway", node.Name, p.addressFrom.DefaultGateway)
 	}
 	return inOrder(addresses), nil

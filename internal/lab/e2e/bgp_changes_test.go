@@ -9,6 +9,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
+	"github.com/berth-lb/berth/internal/cli"
 	"github.com/berth-lb/berth/internal/lab/routers"
 )
 
@@ -81,7 +82,7 @@ func (f *fabric) testOneUpdate(e *env) {
 }
 
 // testNeededResets: a change of a peer resets its session only if there is no
-// other way, and never that of another.
+// other way, and never that of another. A plan says so before.
 func (f *fabric) testNeededResets(e *env) {
 	shared := sessionsOf(f.routers(e), e.lab.otherNodes()...)
 	l := f.bench(routers.FRR).link(e, 0)
@@ -89,12 +90,14 @@ func (f *fabric) testNeededResets(e *env) {
 	l.createProfile(l.peer, v1beta1.BFDProfileSpec{PassiveMode: true})
 	l.connect(nil)
 	session, _ := l.waitUp()
+	l.expectPlanned(cli.SessionUpdated, func(p *v1beta1.BGPPeerSpec) { p.ConnectTime, p.BFDProfile = "7s", v1beta1.ObjectName(l.peer) })
 	l.patch("bgppeers", l.peer, specPatch{"connectTime": "7s", "bfdProfile": l.peer}.patch())
 	l.waitNodeSession(l.node, l.peer, "watched", func(s v1beta1.BGPSessionStatus) bool { return s.BFD != nil })
 	l.waitRoutes(told{}, 0)
 	if now := l.session(); !now.SameAs(session) {
 		l.Errorf("the session was %+v, and is %+v with another connectTime and a BFDProfile", session, now)
 	}
+	l.expectPlanned(cli.SessionReset, func(p *v1beta1.BGPPeerSpec) { p.HoldTime, p.BFDProfile = "30s", "" })
 	l.patch("bgppeers", l.peer, specPatch{"holdTime": "30s", "bfdProfile": nil}.patch())
 	l.waitFor("the session with another hold time", bgpTimeout, func(context.Context) (bool, string) {
 		now := l.session()

@@ -56,6 +56,7 @@ func TestBGP(t *testing.T) {
 		{name: "Spread", run: f.testSpread},
 		{name: "Local", run: f.testLocal},
 		{name: "Selection", run: f.testSelection},
+		{name: "Plan", run: f.testPlan},
 	}, f.sessionCases()...))
 }
 

@@ -102,6 +102,7 @@ func testCases() []testCase {
 		{name: "FamilyPolicies", run: testFamilyPolicies, dualOnly: true},
 		{name: "Advertisements", run: testAdvertisements},
 		{name: "Neighbors", run: testNeighbors},
+		{name: "Plan", run: testPlan, dualOnly: true},
 		{name: "Rights", run: testRights, dualOnly: true},
 		{name: "Privileges", run: testPrivileges, dualOnly: true},
 		{name: "Token", run: testToken, dualOnly: true},
