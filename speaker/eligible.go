@@ -81,6 +81,8 @@ func (v verdict) String() string {
 // An owner stays only while there is no candidate of a higher tier. What takes a
 // node down by a tier, the worst first:
 const (
+	// tierMute: it cannot answer on its links, or did not when it should have.
+	tierMute = 8
 	// tierDraining: a user wants it to own nothing.
 	tierDraining = 4
 	// tierProxyDown: its kube-proxy is not well, so that its rules may be out of
@@ -139,6 +141,7 @@ func (s *standing) of(name string, lives bool) nodeStanding {
 type judge struct {
 	config  *config.Snapshot
 	now     time.Time
+	passed  map[succession]bool
 	nodes   []*node
 	members []*membership.Member // of nodes; nil where none counts
 	judged  []ownership.Node     // nodes
@@ -169,7 +172,7 @@ type judge struct {
 
 func newJudge(in planInput) *judge {
 	j := &judge{
-		config: in.config, now: in.now, nodes: in.nodes, classes: map[string]*class{}, rebalance: in.rebalance,
+		config: in.config, now: in.now, passed: in.passed, nodes: in.nodes, classes: map[string]*class{}, rebalance: in.rebalance,
 		members: make([]*membership.Member, len(in.nodes)), judged: make([]ownership.Node, len(in.nodes)),
 		self: ownership.Self{Node: -1, Settled: in.view.Settled && !in.joining, Isolated: in.standing.isolated},
 	}

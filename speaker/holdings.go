@@ -45,8 +45,6 @@ type holdings struct {
 	// standingInFor are the nodes for which it answers.
 	standingInFor []string
 	rebalancing   rebalancing
-	// pendingSince is since when other nodes have not claimed what they own.
-	pendingSince map[netip.Addr]time.Time
 	// accusedSince is since when others do not hear this node; see audit.go.
 	accusedSince time.Time
 }
@@ -64,7 +62,7 @@ func (s *speaker) planInput(view *membership.View) planInput {
 		now: s.clock.Now(), view: view, standing: s.others.standing(),
 		rebalance:   s.rebalancing.active(s.world.config.L2Advertisements, s.clock.Now()),
 		wasMinority: s.clock.Since(s.minorityAt) < minorityHold,
-		joining:     !s.joined, claims: s.claims, held: s.held, standIns: s.standIns,
+		joining:     !s.joined, claims: s.claims, held: s.held, standIns: s.standIns, passed: s.successors.passed(),
 	}
 }
 

@@ -35,8 +35,6 @@ const (
 	maxLag = 2 * time.Second
 	// restartGrace is how long after its start a speaker takes up what it had.
 	restartGrace = 5 * time.Second
-	// failureGrace is how long an interface may fail before that is reported.
-	failureGrace = time.Second
 )
 
 // changes tells which objects have changed; *k8s.Cache is one.
@@ -113,7 +111,9 @@ type speaker struct {
 	held     l2.Desired      // what this node answers for as the owner
 	applied  l2.Desired      // held, and what it stands in for
 	failing  failures
+	unfit    unfit
 	holdings
+	successors successors
 	// again is when the reporter or the routing wants to be called again; zero for
 	// never.
 	again time.Time
@@ -123,6 +123,7 @@ func newSpeaker(s speaker) *speaker {
 	s.keys = make(chan k8s.Key)
 	s.held = l2.Desired{}
 	s.holdings = newHoldings()
+	s.unfit, s.successors = unfit{}, newSuccessors(s.logger)
 	return &s
 }
 
@@ -276,16 +277,18 @@ func (s *speaker) tellOthers(view *membership.View) {
 	default:
 		tell.Links = alreadyTold(s.told.Links, s.info.Links)
 	}
+	tell.Links = s.unfit.mark(tell.Links)
 	s.told = tell
 	s.members.SetLocal(tell)
 }
 
 // checkFailures says whether what fails has changed.
 func (s *speaker) checkFailures() bool {
-	failing := failuresIn(s.announcer.Applied(), s.clock.Now(), failureGrace)
+	state, now := s.announcer.Applied(), s.clock.Now()
+	failing := failuresIn(state, now, failureGrace)
 	changed := !maps.Equal(failing, s.failing)
 	s.failing = failing
-	return changed
+	return s.unfit.follow(failing, state, s.info.Links, now) || changed
 }
 
 // reportNode says how this node's sessions with routers are doing.
@@ -338,8 +341,7 @@ func (s *speaker) converge() time.Duration {
 	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
 	s.apply(p, view)
 	again = earlier(again, p.due)
-	late, due := s.late(p, s.clock.Now())
-	p.late, again = late, earlier(again, due)
+	again = earlier(again, s.successors.follow(p, view.Settled && !p.minority, s.clock.Now()))
 	s.audits.set(s.auditTargets(p))
 	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
 	s.again = earlier(s.again, s.claim(p))

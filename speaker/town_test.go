@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/l2"
 )
 
 // lossless is for how long several may answer while an address moves, and how long
@@ -137,6 +139,72 @@ func TestTownDrains(t *testing.T) {
 		w.wantTrouble(0, lossless)
 		if len(before) != len(w.owners()) {
 			t.Error("all are drained, and something is lost")
+		}
+	})
+}
+
+// A node that should take addresses over and does not, whatever the reason, holds
+// nothing up for long.
+func TestTownPassesOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3, 30)
+		w.rebalance("even")
+		w.rest(10 * time.Second)
+		w.resident("b").l2.waits = true
+		w.forget()
+		w.drain("a", true)
+		w.rest(time.Second)
+		if claims := w.resident("a").said.claims.Len(); claims != 5 {
+			t.Errorf("a claims %d addresses a second after it was drained, want the five that b should take", claims)
+		}
+		w.rest(successorPatience)
+		w.wantTrouble(0, lossless)
+		if loads := w.loads(); loads["a"] != 0 || loads["c"] != 20 {
+			t.Errorf("spread as %v", loads)
+		}
+		w.next()
+		w.resident("b").l2.waits = false
+		w.resident("b").l2.finish()
+		w.rest(2 * passedFor)
+		w.wantTrouble(0, lossless)
+		w.drain("c", true)
+		w.rest(time.Second)
+		if loads := w.loads(); loads["b"] != 30 {
+			t.Errorf("b takes again, and addresses are spread as %v", loads)
+		}
+		w.wantTrouble(0, lossless)
+	})
+}
+
+// A node whose socket fails says so: what it owns moves, and it takes nothing until
+// it has worked for a while.
+func TestTownMovesWhereSocketsFail(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3, 30)
+		w.rebalance("even")
+		w.rest(10 * time.Second)
+		b := w.resident("b").l2
+		w.next()
+		b.fare(l2.InterfaceState{Name: "eth0", Protocol: l2.ARP, Err: errors.New("no memory"), Since: time.Now()})
+		w.rest(failureGrace + 2*checkInterval)
+		if loads := w.loads(); loads["b"] != 0 {
+			t.Errorf("the socket of b fails, and addresses are spread as %v", loads)
+		}
+		w.next()
+		b.fare(l2.InterfaceState{Name: "eth0", Protocol: l2.ARP, Since: time.Now()})
+		w.rest(recoveryGrace / 2)
+		w.drain("c", true)
+		w.rest(checkInterval)
+		if loads := w.loads(); loads["a"] != 30 {
+			t.Errorf("the socket of b has only just been opened, and addresses are spread as %v", loads)
+		}
+		w.rest(recoveryGrace)
+		w.drain("a", true)
+		w.rest(checkInterval)
+		if loads := w.loads(); loads["b"] != 30 {
+			t.Errorf("the socket of b works, and addresses are spread as %v", loads)
 		}
 	})
 }

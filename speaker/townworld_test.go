@@ -53,6 +53,7 @@ type resident struct {
 	mac   l2.MAC
 	cache *k8s.Cache
 	stop  func()
+	l2    *fakeAnnouncer
 	// epoch counts the processes of its speaker; running says that there is one.
 	epoch   int
 	running bool
@@ -156,6 +157,7 @@ func (r *resident) start() {
 	w.mu.Unlock()
 	announcer := newFakeAnnouncer(w.turn)
 	announcer.applied = func(d l2.Desired) { w.answer(r, epoch, d) }
+	r.l2 = announcer
 	link := kernelLink(1, "eth0", "192.0.2.1/24")
 	link.MAC = r.mac[:]
 	links := &fakeLinks{links: []netif.Link{link}, synced: make(chan struct{}), changed: make(chan struct{}, 1)}
