@@ -46,6 +46,7 @@ type detector interface {
 // fields but what mu guards belong to the speaker's loop.
 type conflicts struct {
 	detector detector
+	asker    asker
 	// probes says whether addresses are looked at before their first use.
 	probes bool
 	clock  clock.PassiveClock
@@ -57,6 +58,8 @@ type conflicts struct {
 	unsure  bool
 	known   map[netip.Addr]*conflict
 	checked map[netip.Addr]bool // to be free, before their first use
+	// heard are addresses that are left to other speakers; see overheard.go.
+	heard map[netip.Addr]*overheard
 
 	mu      sync.Mutex
 	orders  []order
@@ -89,21 +92,26 @@ type order struct {
 	disregard  []ether.MAC
 	// first says that it is not in use yet.
 	first bool
+	// heard says that it is left to another speaker, which has the MAC.
+	heard bool
+	mac   ether.MAC
 }
 
 // finding is what came of it.
 type finding struct {
 	addr   netip.Addr
 	first  bool
+	heard  bool
 	rival  ether.MAC
 	ifname string // "" if the address is free
 	err    error
 }
 
-func newConflicts(d detector, probes bool, clk clock.PassiveClock, logger log.Logger) *conflicts {
+func newConflicts(d detector, a asker, probes bool, logger log.Logger) *conflicts {
 	return &conflicts{
-		detector: d, probes: probes, clock: clk, logger: logger, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		detector: d, asker: a, probes: probes, clock: clock.RealClock{}, logger: logger, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		known: map[netip.Addr]*conflict{}, checked: map[netip.Addr]bool{}, pending: map[netip.Addr]bool{},
+		heard: map[netip.Addr]*overheard{},
 	}
 }
 
@@ -133,24 +141,33 @@ func (c *conflicts) run(ctx context.Context) error {
 func (c *conflicts) look(ctx context.Context, o order) {
 	bounded, cancel := context.WithTimeout(ctx, detectPatience)
 	defer cancel()
+	find := c.detect
+	if o.heard {
+		find = c.ask
+	}
+	f := find(bounded, o)
+	c.mu.Lock()
+	c.results = append(c.results, f)
+	c.mu.Unlock()
+	signal(c.changed)
+}
+
+// detect finds out whether another host has an address.
+func (c *conflicts) detect(ctx context.Context, o order) finding {
 	f := finding{addr: o.addr, first: o.first}
 	var errs []error
 	for _, name := range o.interfaces {
-		rival, found, err := c.detector.Detect(bounded, name, o.addr, o.disregard...)
+		rival, found, err := c.detector.Detect(ctx, name, o.addr, o.disregard...)
 		if err != nil {
 			errs = append(errs, err)
 		}
 		if found {
 			f.rival, f.ifname = rival, name
-			errs = nil
-			break
+			return f
 		}
 	}
 	f.err = errors.Join(errs...)
-	c.mu.Lock()
-	c.results = append(c.results, f)
-	c.mu.Unlock()
-	signal(c.changed)
+	return f
 }
 
 // order has an address looked at, unless that is under way.
@@ -166,7 +183,7 @@ func (c *conflicts) order(o order) {
 }
 
 // take takes in the findings.
-func (c *conflicts) take() {
+func (c *conflicts) take(speakerWith func(ether.MAC) string) {
 	c.mu.Lock()
 	results := c.results
 	c.results = nil
@@ -175,7 +192,11 @@ func (c *conflicts) take() {
 	}
 	c.mu.Unlock()
 	for _, f := range results {
-		c.conclude(f)
+		if f.heard {
+			c.concludeHeard(f, speakerWith)
+		} else {
+			c.conclude(f)
+		}
 	}
 }
 
@@ -210,7 +231,6 @@ func (c *conflicts) conclude(f finding) {
 func (s *speaker) withhold(p *plan) (again time.Time) {
 	c := s.conflicts
 	c.unsure = p.minority || s.clock.Since(s.minorityAt) < minorityHold
-	c.take()
 	for addr := range c.checked {
 		if !p.first[addr] {
 			delete(c.checked, addr) // it is claimed by now, or somebody else's
@@ -300,10 +320,7 @@ func (s *speaker) meetRival(r l2.Rival) bool {
 		return false
 	}
 	if node := s.speakerWith(r.MAC); node != "" {
-		// Speakers settle such things by their claims: let each know the other's.
-		s.metrics.rivals.WithLabelValues("speaker").Inc()
-		s.members.Meet(node)
-		return false
+		return s.meetSpeaker(node, r)
 	}
 	s.metrics.rivals.WithLabelValues("foreign").Inc()
 	c, now := s.conflicts, s.clock.Now()

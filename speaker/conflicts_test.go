@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
-	"k8s.io/utils/clock"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ether"
@@ -57,7 +56,7 @@ func (d *fakeDetector) questions() []string {
 // detectors gives a stage one that has not started a detector.
 func (s *stage) detectors() *fakeDetector {
 	d := &fakeDetector{hosts: map[netip.Addr]ether.MAC{}}
-	s.speaker.conflicts = newConflicts(d, true, clock.RealClock{}, log.NewNopLogger())
+	s.speaker.conflicts = newConflicts(d, nil, true, log.NewNopLogger())
 	return d
 }
 
@@ -273,7 +272,7 @@ func TestRivalSpeaker(t *testing.T) {
 		if want := []string{"b", "c"}; !slices.Equal(s.group.met, want) {
 			t.Errorf("met %q, want %q", s.group.met, want)
 		}
-		s.wantAnnounced()
+		s.wantAnnounced(v4) // so that c hears it, which the membership has lost
 		s.wantConflicts()
 	})
 }

@@ -188,10 +188,14 @@ func newJudge(in planInput) *judge {
 	}
 	j.minority = in.standing.isolated || deaf(in, j.judged) || minority(in, j.judged, seen)
 	j.self.Minority, j.self.Unsure = j.minority, in.wasMinority
+	j.revive(in)
 	j.roles = standInRoles(in, j.judged)
 	j.book = ownership.NewBook(j.judged)
 	for i, n := range in.nodes {
 		j.enter(in, i, n.name)
+	}
+	for addr, c := range in.overheard[""] {
+		j.book.Recall(addr, c.Term)
 	}
 	return j
 }
@@ -290,8 +294,16 @@ func (j *judge) enter(in planInput, i int, name string) {
 	if m == nil {
 		return
 	}
+	heard := in.overheard[name]
 	for addr, c := range m.Claims.All() {
-		j.book.Add(i, addr, ownership.Claim(c))
+		if c.Term >= heard[addr].Term {
+			j.book.Add(i, addr, ownership.Claim(c))
+		}
+	}
+	for addr, c := range heard {
+		if told, _ := m.Claims.Get(addr); told.Term < c.Term {
+			j.book.Add(i, addr, c)
+		}
 	}
 }
 

@@ -63,6 +63,7 @@ func (s *speaker) planInput(view *membership.View) planInput {
 		rebalance:   s.rebalancing.active(s.world.config.L2Advertisements, s.clock.Now()),
 		wasMinority: s.clock.Since(s.minorityAt) < minorityHold,
 		joining:     !s.joined, claims: s.claims, held: s.held, standIns: s.standIns, passed: s.successors.passed(),
+		overheard: s.conflicts.heardClaims(),
 	}
 }
 

@@ -81,6 +81,8 @@ type planInput struct {
 	standIns bool
 	// passed are the nodes that did not take what they should.
 	passed map[succession]bool
+	// overheard is what nodes were heard to announce that cannot tell.
+	overheard map[string]map[netip.Addr]ownership.Claim
 }
 
 // outcome says what becomes of an address.

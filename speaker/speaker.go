@@ -334,9 +334,11 @@ func (s *speaker) converge() time.Duration {
 		s.tellOthers(view)
 		view = s.members.View() // with what was just told
 	}
+	s.conflicts.take(s.speakerWith)
+	heard := s.followOverheard(view)
 	in := s.planInput(view)
 	p := makePlan(in)
-	again := s.withhold(p)
+	again := earlier(heard, s.withhold(p))
 	s.yields = p.yields
 	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
 	s.apply(p, view)

@@ -234,6 +234,62 @@ func TestTownParts(t *testing.T) {
 	}
 }
 
+// Where the membership is blocked though all nodes hear each other, those that have
+// lost others take over what these had once the limit of stand-ins is over; and of
+// two that answer, the minority falls silent. When it is over each address has one
+// owner.
+func TestTownUnheard(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		nodes int
+		lost  []string
+	}{{3, []string{"a"}}, {3, []string{"c"}}, {2, []string{"a"}}, {2, []string{"b"}}, {5, []string{"a", "b"}}, {5, []string{"d", "e"}}, {4, []string{"a", "b"}}} {
+		t.Run(fmt.Sprint(tt.nodes, tt.lost), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newTown(t, tt.nodes, 30)
+				w.rebalance("even")
+				w.rest(10 * time.Second)
+				w.forget()
+				w.unhear(tt.lost...)
+				w.rest(townLimit / 2)
+				w.wantTrouble(0, 0)
+				w.rest(townLimit/2 + 4*time.Second)
+				w.wantTrouble(0, time.Second)
+				w.forget()
+				w.rest(time.Minute)
+				w.wantTrouble(0, 0)
+				w.unhear()
+				w.rest(minorityHold + time.Second)
+				w.wantTrouble(0, lossless)
+				w.owners()
+			})
+		})
+	}
+}
+
+// One that is unheard comes back to what those that it left its addresses to do not
+// have any more.
+func TestTownUnheardRemains(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3, 30)
+		w.unhear("c")
+		w.rest(2 * townLimit)
+		w.forget()
+		w.resident("a").power(false)
+		w.resident("b").power(false)
+		w.rest(2 * overheardRecheck)
+		w.wantTrouble(silentDelay+overheardRecheck+2*overheardFirst, 0)
+		for _, a := range w.answered("c") {
+			delete(w.trouble, a)
+		}
+		if len(w.trouble) > 0 {
+			t.Errorf("c, the only one that is left, does not answer for %v", slices.Collect(maps.Keys(w.trouble)))
+		}
+	})
+}
+
 // A rebalance ends with an even spread, and loses nothing.
 func TestTownRebalances(t *testing.T) {
 	t.Parallel()
