@@ -212,6 +212,9 @@ func (j *judge) judgeSpeaker(in planInput, i int, n *node) ownership.Node {
 	}
 	s := in.standing.of(n.name, m != nil)
 	judged.State = s.state
+	if m == nil && n.former {
+		return ownership.Node{Key: judged.Key, State: ownership.Down} // there is nobody to stand in for
+	}
 	if m == nil {
 		m = goneMember(in.view, n.name)
 		if judged.State == ownership.Up {
@@ -244,7 +247,7 @@ func deaf(in planInput, judged []ownership.Node) bool {
 	orphans := 0
 	for i, n := range in.nodes {
 		switch {
-		case n.name == in.self || judged[i].State == ownership.Down && goneMember(in.view, n.name) == nil:
+		case n.name == in.self || judged[i].State == ownership.Down && (n.former || goneMember(in.view, n.name) == nil):
 		case judged[i].State == ownership.Orphaned:
 			orphans++
 		default:
@@ -264,6 +267,9 @@ func minority(in planInput, judged []ownership.Node, seen int) bool {
 	for i, n := range in.nodes { // in the order of their names
 		if judged[i].State != ownership.Down {
 			return false
+		}
+		if n.former {
+			continue
 		}
 		if in.view.Member(n.name) != nil || goneMember(in.view, n.name) != nil {
 			return true

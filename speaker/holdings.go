@@ -58,7 +58,7 @@ func newHoldings() holdings {
 // planInput gathers what a plan depends on.
 func (s *speaker) planInput(view *membership.View) planInput {
 	return planInput{
-		self: s.self, config: s.world.config, services: s.world.servicesInOrder(), nodes: s.world.nodesInOrder(),
+		self: s.self, config: s.world.config, services: s.world.servicesInOrder(), nodes: withFormer(s.world.nodesInOrder(), view),
 		now: s.clock.Now(), view: view, standing: s.others.standing(),
 		rebalance:   s.rebalancing.active(s.world.config.L2Advertisements, s.clock.Now()),
 		wasMinority: s.clock.Since(s.minorityAt) < minorityHold,

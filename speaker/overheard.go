@@ -204,7 +204,7 @@ func (c *conflicts) heardClaims() map[string]map[netip.Addr]ownership.Claim {
 // membership and the watch have given them up.
 func (j *judge) revive(in planInput) {
 	for i, n := range in.nodes {
-		if m := goneMember(in.view, n.name); m != nil && j.judged[i].State == ownership.Down && in.overheard[n.name] != nil {
+		if m := goneMember(in.view, n.name); m != nil && !n.former && j.judged[i].State == ownership.Down && in.overheard[n.name] != nil {
 			j.judged[i].State, j.members[i] = ownership.Orphaned, m
 		}
 	}

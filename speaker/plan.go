@@ -51,6 +51,8 @@ type node struct {
 	// draining is whether it is to own no address that another can own, and its
 	// routes are taken back from routers.
 	draining bool
+	// former says that the Node does not exist any more, though there is a speaker.
+	former bool
 }
 
 func (n *node) key() election.Node { return election.NewNode(n.name) }

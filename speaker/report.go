@@ -396,12 +396,16 @@ func (p *plan) why(place *placement) string {
 	case noEndpoints:
 		return "none of its Services has an endpoint that serves"
 	case noNode:
-		if len(p.nodes) == 0 {
-			return "there are no nodes"
-		}
 		var counts [numVerdicts]int
-		for _, v := range place.verdicts {
-			counts[v]++
+		nodes := 0
+		for i, v := range place.verdicts {
+			if !p.nodes[i].former {
+				counts[v]++
+				nodes++
+			}
+		}
+		if nodes == 0 {
+			return "there are no nodes"
 		}
 		var parts []string
 		for v := notSelected; v < numVerdicts; v++ {
@@ -409,7 +413,7 @@ func (p *plan) why(place *placement) string {
 				parts = append(parts, fmt.Sprintf("%d %s", counts[v], v))
 			}
 		}
-		return fmt.Sprintf("none of %d nodes is eligible: %s", len(p.nodes), strings.Join(parts, ", "))
+		return fmt.Sprintf("none of %d nodes is eligible: %s", nodes, strings.Join(parts, ", "))
 	}
 	return ""
 }

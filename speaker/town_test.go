@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
 )
@@ -206,6 +208,49 @@ func TestTownMovesWhereSocketsFail(t *testing.T) {
 		if loads := w.loads(); loads["b"] != 30 {
 			t.Errorf("the socket of b works, and addresses are spread as %v", loads)
 		}
+	})
+}
+
+// A Node that is deleted while its speaker goes on hands over as one that is
+// drained; when it is there again nothing moves. If its speaker ends it is not
+// waited for.
+func TestTownDeletesNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3, 30)
+		w.rebalance("even")
+		w.rest(10 * time.Second)
+		w.forget()
+		nodes := w.objects.nodes
+		key := k8s.Key{Kind: k8s.KindNode, Name: "b"}
+		w.change(key, func(o *apiObjects) { o.nodes = []*corev1.Node{nodes[0], nodes[2]} })
+		w.rest(time.Second)
+		w.wantTrouble(0, lossless)
+		if loads := w.loads(); loads["b"] != 0 {
+			t.Errorf("the Node b is deleted, and addresses are spread as %v", loads)
+		}
+		w.change(key, func(o *apiObjects) { o.nodes = nodes })
+		w.rest(time.Second)
+		w.drain("a", true)
+		w.drain("c", true)
+		w.rest(time.Second)
+		w.wantTrouble(0, lossless)
+		before := w.resident("a").heard["b"].claims
+		if before.Len() != 30 {
+			t.Fatalf("b claims %d addresses", before.Len())
+		}
+		w.resident("b").kill()
+		w.change(key, func(o *apiObjects) { o.nodes = []*corev1.Node{o.nodes[0], o.nodes[2]} })
+		w.rest(time.Second)
+		w.owners()
+		for a, c := range before.All() {
+			if mine, _ := w.resident("a").said.claims.Get(a); mine.Term <= c.Term {
+				if other, _ := w.resident("c").said.claims.Get(a); other.Term <= c.Term {
+					t.Errorf("%s is claimed by terms %d and %d; b had %d", a, mine.Term, other.Term, c.Term)
+				}
+			}
+		}
+		w.wantTrouble(lossless, lossless)
 	})
 }
 
