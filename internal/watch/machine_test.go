@@ -242,6 +242,44 @@ func TestJudgement(t *testing.T) {
 			r.proxy("x", proxySilent)
 			r.want("x", Down, true)
 		}},
+		{"orphaned, silent for a while", func(r *rig) {
+			r.pass(300*ms, "x", "y")
+			r.fail("x")
+			r.proxy("x", proxyHealthy)
+			r.silence("x", "y")
+			r.want("x", Down, true)
+			r.todo = todo{}
+			r.pass(returnSlowly, "y")
+			r.reply("x", false)
+			r.want("x", Down, true)
+			r.pass(returnSlowly, "y")
+			r.reply("x", true)
+			r.want("x", Down, true) // its kube-proxy may not be there yet
+			r.proxy("x", proxyUnhealthy)
+			r.want("x", Down, true)
+			r.pass(proxyEvery, "y")
+			r.proxy("x", proxyHealthy)
+			r.want("x", Orphaned, true)
+			r.pass(DefaultStandInLimit, "x", "y")
+			r.want("x", Down, true)
+			r.take()
+			r.todo = todo{}
+			r.pass(10*returnSlowly, "x", "y")
+			if r.take(); len(r.todo.asks)+len(r.todo.proxies) > 0 {
+				t.Errorf("asks one that is not waited for any more: %+v", r.todo)
+			}
+			r.want("x", Down, true)
+		}},
+		{"left for good, and answers", func(r *rig) {
+			r.pass(300*ms, "x", "y")
+			r.change("x", func(n *Node) { n.Gone, n.Left = true, true })
+			r.todo = todo{}
+			r.pass(10*returnSlowly, "x", "y")
+			if r.take(); len(r.todo.asks) > 0 {
+				t.Errorf("asks one that left for good: %+v", r.todo.asks)
+			}
+			r.want("x", Down, true)
+		}},
 		{"orphaned for too long", func(r *rig) {
 			r.leave("x")
 			r.pass(DefaultStandInLimit-time.Second, "x", "y")
