@@ -262,7 +262,7 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time) {
 	c := s.conflicts
 	announcement, owned := p.desired[addr]
-	if _, claimed := p.claims[addr]; !claimed && !k.beforeUse {
+	if _, claimed := p.claims[addr]; !claimed && !k.beforeUse && s.joined {
 		delete(c.known, addr)
 		return time.Time{}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ether"
@@ -249,6 +250,42 @@ func TestWithoutProbes(t *testing.T) {
 		s.hear(v4, foreign)
 		s.wantOwned(v6)
 		s.pass(2 * conflictRecheck) // nobody has it
+		s.wantOwned(v4, v6)
+	})
+}
+
+// A speaker that is restarted knows what its former process told, and asks anew.
+func TestRecallsConflicts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.objects.adverts[0].Spec.OnConflict = v1beta1.ConflictYield
+		s.objects.fill(t, s.cache)
+		d := s.detectors()
+		d.hosts[addr(v4)], d.hosts[addr("192.0.2.77")], d.hosts[addr(v6)] = foreign, foreign, foreign
+		long := metav1.NewTime(time.Now().Add(-time.Hour))
+		s.speaker.recallsFrom = func(context.Context) ([]v1beta1.AddressConflict, error) {
+			return []v1beta1.AddressConflict{
+				{Address: "192.0.2.77", MAC: foreign.String(), Interface: "eth0", Since: long, LastSeen: long, BeforeUse: true}, // no Service has it any more
+				{Address: "192.0.2.78", MAC: foreign.String(), Interface: "eth0", Since: long, LastSeen: long, BeforeUse: true}, // nor that host
+				{Address: v4, MAC: foreign.String(), Interface: "eth0", Since: long, LastSeen: long},
+				{Address: "none"},
+			}, nil
+		}
+		s.group.view.Former = membership.NewClaims(claims{addr(v4): {Term: 1}, addr(v6): {Term: 1}})
+		s.start()
+		s.settle()
+		s.wantOwned(v6)
+		s.wantConflicts(v4+" "+foreign.String()+" eth0", "192.0.2.77 "+foreign.String()+" eth0 before use",
+			"192.0.2.78 "+foreign.String()+" eth0 before use")
+		s.pass(detection)
+		s.wantOwned(v6)
+		s.wantConflicts(v4+" "+foreign.String()+" eth0", "192.0.2.77 "+foreign.String()+" eth0 before use")
+		d.mu.Lock()
+		clear(d.hosts)
+		d.mu.Unlock()
+		s.pass(conflictRecheck + detection)
+		s.wantConflicts()
 		s.wantOwned(v4, v6)
 	})
 }

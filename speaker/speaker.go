@@ -13,6 +13,7 @@ import (
 	"github.com/go-kit/log/level"
 	"k8s.io/utils/clock"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
@@ -92,15 +93,18 @@ type speaker struct {
 	conflicts *conflicts
 	audits    *audits
 	proxy     proxyState
-	standIns  bool   // whether speakers stand in for each other
-	watchPort uint16 // where the others notice the end of this one
-	reporter  *reporter
-	routers   *routers
-	nodeState *nodeReporter
-	clock     clock.WithTicker
-	logger    log.Logger
-	health    *daemon.Health
-	metrics   *metrics
+	// recallsFrom asks for the conflicts that the former process told of; it may be
+	// nil.
+	recallsFrom func(context.Context) ([]v1beta1.AddressConflict, error)
+	standIns    bool   // whether speakers stand in for each other
+	watchPort   uint16 // where the others notice the end of this one
+	reporter    *reporter
+	routers     *routers
+	nodeState   *nodeReporter
+	clock       clock.WithTicker
+	logger      log.Logger
+	health      *daemon.Health
+	metrics     *metrics
 
 	keys     chan k8s.Key
 	watch    linkWatch
@@ -164,6 +168,11 @@ func (s *speaker) run(ctx context.Context) error {
 	defer later.Stop()
 
 	s.world.load()
+	if s.recallsFrom != nil {
+		if former, err := s.recallsFrom(ctx); err == nil { // without, they are found again
+			s.conflicts.recall(former)
+		}
+	}
 	s.lookAtLinks()
 	s.lookAtPeers()
 	ready, dirty, rest := s.routers.ready, true, quiet
