@@ -31,6 +31,9 @@ const (
 	// conflictMemory is how long a conflict is told of after the other host was last
 	// heard.
 	conflictMemory = time.Minute
+	// maxPerHost is how many addresses a host may have before it seems to answer for
+	// every address, as routers do that proxy ARP.
+	maxPerHost = 8
 	// detectPatience bounds finding out whether an address is free. Thousands may
 	// wait for their turn.
 	detectPatience = 30 * time.Second
@@ -78,7 +81,9 @@ type conflict struct {
 	// unused says that this node has not announced the address.
 	unused bool
 	// yields says that this node does not answer for the address meanwhile.
-	yields   bool
+	yields bool
+	// proxied says that the host seems to answer for every address.
+	proxied  bool
 	told     bool      // that users know
 	toldAt   time.Time // when there was last something to tell
 	checked  time.Time // when it was last looked for
@@ -205,6 +210,13 @@ func (c *conflicts) conclude(f finding) {
 	k := c.known[f.addr]
 	switch {
 	case k == nil && !f.first: // nobody needs to know any more
+	case f.ifname != "" && k == nil && c.of(f.rival) >= maxPerHost:
+		if len(c.proxies()) == 0 {
+			level.Warn(c.logger).Log("msg", "a host answers for so many addresses that it seems to answer for every one (proxy ARP?); those that it has not been found to have so far are announced all the same",
+				"mac", f.rival, "interface", f.ifname, "address", f.addr)
+		}
+		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, checked: now, proxied: true}
+		c.checked[f.addr] = true
 	case f.ifname != "" && k == nil:
 		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, beforeUse: !c.unsure, yields: true, checked: now, unused: true}
 		level.Warn(c.logger).Log("msg", "another host has an address that was about to be announced; it is not announced", "address", f.addr, "mac", f.rival, "interface", f.ifname)
@@ -266,7 +278,7 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 		delete(c.known, addr)
 		return time.Time{}
 	}
-	if owned && !k.unused {
+	if owned && !k.unused && !k.proxied {
 		k.yields = p.yields[addr] // users may change their minds
 	}
 	if !k.yields {
@@ -276,6 +288,9 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 			return time.Time{}
 		}
 		p.rivals[addr] = fmt.Sprintf("another host, %s, speaks for it too", k.mac)
+		if k.proxied {
+			p.rivals[addr] = fmt.Sprintf("another host, %s, answers for it, as it seems to do for every address: proxy ARP?", k.mac)
+		}
 		return due
 	}
 	if owned {
@@ -363,6 +378,28 @@ func (s *speaker) speakerWith(mac ether.MAC) string {
 	return ""
 }
 
+// of returns how many addresses a host had before they were announced.
+func (c *conflicts) of(mac ether.MAC) int {
+	n := 0
+	for _, k := range c.known {
+		if k.mac == mac && k.beforeUse {
+			n++
+		}
+	}
+	return n
+}
+
+// proxies returns the hosts that seem to answer for every address.
+func (c *conflicts) proxies() map[ether.MAC]bool {
+	macs := map[ether.MAC]bool{}
+	for _, k := range c.known {
+		if k.proxied {
+			macs[k.mac] = true
+		}
+	}
+	return macs
+}
+
 // report returns the conflicts as the NodeState has them.
 func (c *conflicts) report() []v1beta1.AddressConflict {
 	var all []v1beta1.AddressConflict
@@ -386,6 +423,11 @@ func (c *conflicts) news(self string) map[netip.Addr]string {
 		k.told = true
 		if news == nil {
 			news = map[netip.Addr]string{}
+		}
+		if k.proxied {
+			news[addr] = fmt.Sprintf("a host, %s, answers for every address that it is asked for on %s of node %s, be it %s: "+
+				"proxy ARP? It is announced all the same", k.mac, k.ifname, self, addr)
+			continue
 		}
 		what := "it is announced all the same, in defence of it"
 		if k.yields {

@@ -307,6 +307,7 @@ func (s *speaker) reportNode() {
 		return
 	}
 	s.nodeState.layer2 = s.reportLayer2()
+	s.metrics.proxyARP.Set(float64(len(s.conflicts.proxies())))
 	s.nodeState.report(object, s.routers.nodeState(s.nodeState.last()))
 }
 
