@@ -13,6 +13,9 @@ import (
 const (
 	// failureGrace is how long an interface may fail before that is reported.
 	failureGrace = time.Second
+	// unsentGrace is for how long no packet may leave an interface before that counts
+	// as a failure of it.
+	unsentGrace = 2 * time.Second
 	// recoveryGrace is how long an interface that failed has to work before others
 	// are told that it does: sockets that break over and over can be opened.
 	recoveryGrace = 5 * time.Second
@@ -35,11 +38,20 @@ type port struct {
 func failuresIn(state *l2.State, now time.Time, grace time.Duration) failures {
 	all := failures{}
 	for i := range state.Interfaces {
-		if s := &state.Interfaces[i]; s.Err != nil && now.Sub(s.Since) >= grace {
+		switch s := &state.Interfaces[i]; {
+		case s.Err != nil && now.Sub(s.Since) >= grace:
 			all[port{s.Name, s.Protocol}] = s.Err.Error()
+		case unsent(s, now):
+			all[port{s.Name, s.Protocol}] = "no packet leaves: " + s.Unsent.Err.Error()
 		}
 	}
 	return all
+}
+
+// unsent says whether nothing leaves an interface. If nothing was to leave it for
+// long, it is not known any more.
+func unsent(s *l2.InterfaceState, now time.Time) bool {
+	return s.Unsent.Last.Sub(s.Unsent.First) >= unsentGrace && now.Sub(s.Unsent.Last) < failureMemory
 }
 
 // of returns why addr is answered for on none of the interfaces, or "".
@@ -72,7 +84,7 @@ func (u unfit) follow(failing failures, state *l2.State, links []membership.Link
 		patience := failureMemory
 		if i >= 0 {
 			patience = recoveryGrace
-			if state.Interfaces[i].Err != nil {
+			if s := &state.Interfaces[i]; s.Err != nil || unsent(s, now) {
 				u[p] = now
 				patience = failureMemory
 			}

@@ -179,36 +179,50 @@ func TestTownPassesOver(t *testing.T) {
 	})
 }
 
-// A node whose socket fails says so: what it owns moves, and it takes nothing until
-// it has worked for a while.
+// A node whose socket fails, or whose packets do not leave, says so: what it owns
+// moves, and it takes nothing until it has worked for a while.
 func TestTownMovesWhereSocketsFail(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t, 3, 30)
-		w.rebalance("even")
-		w.rest(10 * time.Second)
-		b := w.resident("b").l2
-		w.next()
-		b.fare(l2.InterfaceState{Name: "eth0", Protocol: l2.ARP, Err: errors.New("no memory"), Since: time.Now()})
-		w.rest(failureGrace + 2*checkInterval)
-		if loads := w.loads(); loads["b"] != 0 {
-			t.Errorf("the socket of b fails, and addresses are spread as %v", loads)
-		}
-		w.next()
-		b.fare(l2.InterfaceState{Name: "eth0", Protocol: l2.ARP, Since: time.Now()})
-		w.rest(recoveryGrace / 2)
-		w.drain("c", true)
-		w.rest(checkInterval)
-		if loads := w.loads(); loads["a"] != 30 {
-			t.Errorf("the socket of b has only just been opened, and addresses are spread as %v", loads)
-		}
-		w.rest(recoveryGrace)
-		w.drain("a", true)
-		w.rest(checkInterval)
-		if loads := w.loads(); loads["b"] != 30 {
-			t.Errorf("the socket of b works, and addresses are spread as %v", loads)
-		}
-	})
+	for name, failing := range map[string]func() l2.InterfaceState{
+		"no socket": func() l2.InterfaceState { return l2.InterfaceState{Err: errors.New("no memory"), Since: time.Now()} },
+		"nothing leaves": func() l2.InterfaceState {
+			return l2.InterfaceState{Unsent: l2.Unsent{First: time.Now().Add(-unsentGrace), Last: time.Now(), Err: errors.New("no buffer")}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { newTown(t, 3, 30).failAt(failing) })
+		})
+	}
+}
+
+// failAt has the interface of b fail for a moment.
+func (w *town) failAt(fail func() l2.InterfaceState) {
+	w.rebalance("even")
+	w.rest(10 * time.Second)
+	b := w.resident("b").l2
+	failing := fail()
+	failing.Name, failing.Protocol = "eth0", l2.ARP
+	w.next()
+	b.fare(failing)
+	w.rest(failureGrace + 2*checkInterval)
+	if loads := w.loads(); loads["b"] != 0 {
+		w.t.Errorf("b cannot answer, and addresses are spread as %v", loads)
+	}
+	w.next()
+	b.fare(l2.InterfaceState{Name: "eth0", Protocol: l2.ARP, Since: time.Now()})
+	w.rest(recoveryGrace / 2)
+	w.drain("c", true)
+	w.rest(checkInterval)
+	if loads := w.loads(); loads["a"] != 30 {
+		w.t.Errorf("b can answer since a moment ago, and addresses are spread as %v", loads)
+	}
+	w.rest(recoveryGrace)
+	w.drain("a", true)
+	w.rest(checkInterval)
+	if loads := w.loads(); loads["b"] != 30 {
+		w.t.Errorf("b can answer, and addresses are spread as %v", loads)
+	}
 }
 
 // A Node that is deleted while its speaker goes on hands over as one that is
