@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -165,26 +164,4 @@ func (s *speaker) checkAccusations() bool {
 		level.Warn(s.logger).Log("msg", "other speakers do not hear this one on the network")
 	}
 	return accused && now.Sub(s.accusedSince) >= accusedFor
-}
-
-// late returns the addresses that their owners, others than this node, should
-// have claimed long since.
-func (h *holdings) late(p *plan, now time.Time) (late map[netip.Addr]bool, again time.Time) {
-	const patience = 2 * time.Second
-	since := make(map[netip.Addr]time.Time, len(p.pending))
-	late = map[netip.Addr]bool{}
-	for addr := range p.pending {
-		began, known := h.pendingSince[addr]
-		if !known {
-			began = now
-		}
-		since[addr] = began
-		if due := began.Add(patience); now.Before(due) {
-			again = earlier(again, due)
-		} else {
-			late[addr] = true
-		}
-	}
-	h.pendingSince = since
-	return late, again
 }

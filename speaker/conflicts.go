@@ -31,6 +31,9 @@ const (
 	// conflictMemory is how long a conflict is told of after the other host was last
 	// heard.
 	conflictMemory = time.Minute
+	// maxPerHost is how many addresses a host may have before it seems to answer for
+	// every address, as routers do that proxy ARP.
+	maxPerHost = 8
 	// detectPatience bounds finding out whether an address is free. Thousands may
 	// wait for their turn.
 	detectPatience = 30 * time.Second
@@ -46,6 +49,7 @@ type detector interface {
 // fields but what mu guards belong to the speaker's loop.
 type conflicts struct {
 	detector detector
+	asker    asker
 	// probes says whether addresses are looked at before their first use.
 	probes bool
 	clock  clock.PassiveClock
@@ -57,6 +61,8 @@ type conflicts struct {
 	unsure  bool
 	known   map[netip.Addr]*conflict
 	checked map[netip.Addr]bool // to be free, before their first use
+	// heard are addresses that are left to other speakers; see overheard.go.
+	heard map[netip.Addr]*overheard
 
 	mu      sync.Mutex
 	orders  []order
@@ -75,7 +81,9 @@ type conflict struct {
 	// unused says that this node has not announced the address.
 	unused bool
 	// yields says that this node does not answer for the address meanwhile.
-	yields   bool
+	yields bool
+	// proxied says that the host seems to answer for every address.
+	proxied  bool
 	told     bool      // that users know
 	toldAt   time.Time // when there was last something to tell
 	checked  time.Time // when it was last looked for
@@ -89,21 +97,26 @@ type order struct {
 	disregard  []ether.MAC
 	// first says that it is not in use yet.
 	first bool
+	// heard says that it is left to another speaker, which has the MAC.
+	heard bool
+	mac   ether.MAC
 }
 
 // finding is what came of it.
 type finding struct {
 	addr   netip.Addr
 	first  bool
+	heard  bool
 	rival  ether.MAC
 	ifname string // "" if the address is free
 	err    error
 }
 
-func newConflicts(d detector, probes bool, clk clock.PassiveClock, logger log.Logger) *conflicts {
+func newConflicts(d detector, a asker, probes bool, logger log.Logger) *conflicts {
 	return &conflicts{
-		detector: d, probes: probes, clock: clk, logger: logger, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1),
+		detector: d, asker: a, probes: probes, clock: clock.RealClock{}, logger: logger, changed: make(chan struct{}, 1), wake: make(chan struct{}, 1),
 		known: map[netip.Addr]*conflict{}, checked: map[netip.Addr]bool{}, pending: map[netip.Addr]bool{},
+		heard: map[netip.Addr]*overheard{},
 	}
 }
 
@@ -133,24 +146,33 @@ func (c *conflicts) run(ctx context.Context) error {
 func (c *conflicts) look(ctx context.Context, o order) {
 	bounded, cancel := context.WithTimeout(ctx, detectPatience)
 	defer cancel()
+	find := c.detect
+	if o.heard {
+		find = c.ask
+	}
+	f := find(bounded, o)
+	c.mu.Lock()
+	c.results = append(c.results, f)
+	c.mu.Unlock()
+	signal(c.changed)
+}
+
+// detect finds out whether another host has an address.
+func (c *conflicts) detect(ctx context.Context, o order) finding {
 	f := finding{addr: o.addr, first: o.first}
 	var errs []error
 	for _, name := range o.interfaces {
-		rival, found, err := c.detector.Detect(bounded, name, o.addr, o.disregard...)
+		rival, found, err := c.detector.Detect(ctx, name, o.addr, o.disregard...)
 		if err != nil {
 			errs = append(errs, err)
 		}
 		if found {
 			f.rival, f.ifname = rival, name
-			errs = nil
-			break
+			return f
 		}
 	}
 	f.err = errors.Join(errs...)
-	c.mu.Lock()
-	c.results = append(c.results, f)
-	c.mu.Unlock()
-	signal(c.changed)
+	return f
 }
 
 // order has an address looked at, unless that is under way.
@@ -166,7 +188,7 @@ func (c *conflicts) order(o order) {
 }
 
 // take takes in the findings.
-func (c *conflicts) take() {
+func (c *conflicts) take(speakerWith func(ether.MAC) string) {
 	c.mu.Lock()
 	results := c.results
 	c.results = nil
@@ -175,7 +197,11 @@ func (c *conflicts) take() {
 	}
 	c.mu.Unlock()
 	for _, f := range results {
-		c.conclude(f)
+		if f.heard {
+			c.concludeHeard(f, speakerWith)
+		} else {
+			c.conclude(f)
+		}
 	}
 }
 
@@ -184,6 +210,13 @@ func (c *conflicts) conclude(f finding) {
 	k := c.known[f.addr]
 	switch {
 	case k == nil && !f.first: // nobody needs to know any more
+	case f.ifname != "" && k == nil && c.of(f.rival) >= maxPerHost:
+		if len(c.proxies()) == 0 {
+			level.Warn(c.logger).Log("msg", "a host answers for so many addresses that it seems to answer for every one (proxy ARP?); those that it has not been found to have so far are announced all the same",
+				"mac", f.rival, "interface", f.ifname, "address", f.addr)
+		}
+		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, checked: now, proxied: true}
+		c.checked[f.addr] = true
 	case f.ifname != "" && k == nil:
 		c.known[f.addr] = &conflict{mac: f.rival, ifname: f.ifname, since: now, lastSeen: now, beforeUse: !c.unsure, yields: true, checked: now, unused: true}
 		level.Warn(c.logger).Log("msg", "another host has an address that was about to be announced; it is not announced", "address", f.addr, "mac", f.rival, "interface", f.ifname)
@@ -210,7 +243,6 @@ func (c *conflicts) conclude(f finding) {
 func (s *speaker) withhold(p *plan) (again time.Time) {
 	c := s.conflicts
 	c.unsure = p.minority || s.clock.Since(s.minorityAt) < minorityHold
-	c.take()
 	for addr := range c.checked {
 		if !p.first[addr] {
 			delete(c.checked, addr) // it is claimed by now, or somebody else's
@@ -242,11 +274,11 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time) {
 	c := s.conflicts
 	announcement, owned := p.desired[addr]
-	if _, claimed := p.claims[addr]; !claimed && !k.beforeUse {
+	if _, claimed := p.claims[addr]; !claimed && !k.beforeUse && s.joined {
 		delete(c.known, addr)
 		return time.Time{}
 	}
-	if owned && !k.unused {
+	if owned && !k.unused && !k.proxied {
 		k.yields = p.yields[addr] // users may change their minds
 	}
 	if !k.yields {
@@ -256,6 +288,9 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 			return time.Time{}
 		}
 		p.rivals[addr] = fmt.Sprintf("another host, %s, speaks for it too", k.mac)
+		if k.proxied {
+			p.rivals[addr] = fmt.Sprintf("another host, %s, answers for it, as it seems to do for every address: proxy ARP?", k.mac)
+		}
 		return due
 	}
 	if owned {
@@ -300,10 +335,7 @@ func (s *speaker) meetRival(r l2.Rival) bool {
 		return false
 	}
 	if node := s.speakerWith(r.MAC); node != "" {
-		// Speakers settle such things by their claims: let each know the other's.
-		s.metrics.rivals.WithLabelValues("speaker").Inc()
-		s.members.Meet(node)
-		return false
+		return s.meetSpeaker(node, r)
 	}
 	s.metrics.rivals.WithLabelValues("foreign").Inc()
 	c, now := s.conflicts, s.clock.Now()
@@ -346,6 +378,28 @@ func (s *speaker) speakerWith(mac ether.MAC) string {
 	return ""
 }
 
+// of returns how many addresses a host had before they were announced.
+func (c *conflicts) of(mac ether.MAC) int {
+	n := 0
+	for _, k := range c.known {
+		if k.mac == mac && k.beforeUse {
+			n++
+		}
+	}
+	return n
+}
+
+// proxies returns the hosts that seem to answer for every address.
+func (c *conflicts) proxies() map[ether.MAC]bool {
+	macs := map[ether.MAC]bool{}
+	for _, k := range c.known {
+		if k.proxied {
+			macs[k.mac] = true
+		}
+	}
+	return macs
+}
+
 // report returns the conflicts as the NodeState has them.
 func (c *conflicts) report() []v1beta1.AddressConflict {
 	var all []v1beta1.AddressConflict
@@ -369,6 +423,11 @@ func (c *conflicts) news(self string) map[netip.Addr]string {
 		k.told = true
 		if news == nil {
 			news = map[netip.Addr]string{}
+		}
+		if k.proxied {
+			news[addr] = fmt.Sprintf("a host, %s, answers for every address that it is asked for on %s of node %s, be it %s: "+
+				"proxy ARP? It is announced all the same", k.mac, k.ifname, self, addr)
+			continue
 		}
 		what := "it is announced all the same, in defence of it"
 		if k.yields {

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
-	"k8s.io/utils/clock"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ether"
@@ -57,7 +59,7 @@ func (d *fakeDetector) questions() []string {
 // detectors gives a stage one that has not started a detector.
 func (s *stage) detectors() *fakeDetector {
 	d := &fakeDetector{hosts: map[netip.Addr]ether.MAC{}}
-	s.speaker.conflicts = newConflicts(d, true, clock.RealClock{}, log.NewNopLogger())
+	s.speaker.conflicts = newConflicts(d, nil, true, log.NewNopLogger())
 	return d
 }
 
@@ -189,6 +191,56 @@ func TestAllAddressesConflict(t *testing.T) {
 }
 
 // What cannot be found out keeps no address from being announced.
+// A router that answers for every address must not take the whole pool.
+func TestProxyARP(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		d := s.detectors()
+		var logged strings.Builder
+		s.speaker.conflicts.logger = log.NewLogfmtLogger(&logged)
+		s.objects.services, s.objects.slices = nil, nil
+		s.objects.adverts[0].Spec.OnConflict = v1beta1.ConflictYield
+		for i := range maxPerHost + 3 {
+			a := netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + i)})
+			d.hosts[a] = foreign
+			s.objects.services = append(s.objects.services, loadBalancer(a.String(), a.String()))
+			s.objects.slices = append(s.objects.slices, sliceOf(a.String(), a.String(), discoveryv1.AddressTypeIPv4, endpointIn("a", "ready")))
+		}
+		other := addr("192.0.2.200")
+		d.hosts[other] = ether.MAC{6, 0, 0, 0, 0, 2}
+		s.objects.services = append(s.objects.services, loadBalancer("other", other.String()))
+		s.objects.slices = append(s.objects.slices, sliceOf("other", "other", discoveryv1.AddressTypeIPv4, endpointIn("a", "ready")))
+		s.objects.fill(t, s.cache)
+		s.speaker.reporter.services = s.cache.Services
+		s.group.view.Settled = true
+		s.start()
+		s.pass(detection)
+		if len(s.l2.desired) != 3 || isIn(s.l2.desired, other) {
+			t.Errorf("answers for %v, want all but the first %d that one host has, and the one of the other", s.l2.desired, maxPerHost)
+		}
+		for a := range s.l2.desired {
+			s.writer.mu.Lock()
+			said := string(s.writer.pending[writerKey(serviceKey{"default", a.String()})])
+			s.writer.mu.Unlock()
+			if !strings.Contains(said, `"status":"True"`) || !strings.Contains(said, "proxy ARP?") {
+				t.Errorf("of %s it says %s", a, said)
+			}
+		}
+		if n := strings.Count(logged.String(), "proxy ARP?"); n != 1 {
+			t.Errorf("%d log lines tell of it, want one:\n%s", n, logged.String())
+		}
+		s.pass(checkInterval)
+		if got := testutil.ToFloat64(s.speaker.metrics.proxyARP); got != 1 {
+			t.Errorf("%v hosts are counted, want one", got)
+		}
+		s.pass(time.Hour)
+		if len(s.l2.desired) != 3 {
+			t.Errorf("an hour later it answers for %d addresses", len(s.l2.desired))
+		}
+	})
+}
+
 func TestFirstUseUnknown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -254,6 +306,42 @@ func TestWithoutProbes(t *testing.T) {
 	})
 }
 
+// A speaker that is restarted knows what its former process told, and asks anew.
+func TestRecallsConflicts(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.objects.adverts[0].Spec.OnConflict = v1beta1.ConflictYield
+		s.objects.fill(t, s.cache)
+		d := s.detectors()
+		d.hosts[addr(v4)], d.hosts[addr("192.0.2.77")], d.hosts[addr(v6)] = foreign, foreign, foreign
+		long := metav1.NewTime(time.Now().Add(-time.Hour))
+		s.speaker.recallsFrom = func(context.Context) ([]v1beta1.AddressConflict, error) {
+			return []v1beta1.AddressConflict{
+				{Address: "192.0.2.77", MAC: foreign.String(), Interface: "eth0", Since: long, LastSeen: long, BeforeUse: true}, // no Service has it any more
+				{Address: "192.0.2.78", MAC: foreign.String(), Interface: "eth0", Since: long, LastSeen: long, BeforeUse: true}, // nor that host
+				{Address: v4, MAC: foreign.String(), Interface: "eth0", Since: long, LastSeen: long},
+				{Address: "none"},
+			}, nil
+		}
+		s.group.view.Former = membership.NewClaims(claims{addr(v4): {Term: 1}, addr(v6): {Term: 1}})
+		s.start()
+		s.settle()
+		s.wantOwned(v6)
+		s.wantConflicts(v4+" "+foreign.String()+" eth0", "192.0.2.77 "+foreign.String()+" eth0 before use",
+			"192.0.2.78 "+foreign.String()+" eth0 before use")
+		s.pass(detection)
+		s.wantOwned(v6)
+		s.wantConflicts(v4+" "+foreign.String()+" eth0", "192.0.2.77 "+foreign.String()+" eth0 before use")
+		d.mu.Lock()
+		clear(d.hosts)
+		d.mu.Unlock()
+		s.pass(conflictRecheck + detection)
+		s.wantConflicts()
+		s.wantOwned(v4, v6)
+	})
+}
+
 // Speakers settle among themselves who has an address.
 func TestRivalSpeaker(t *testing.T) {
 	t.Parallel()
@@ -273,7 +361,7 @@ func TestRivalSpeaker(t *testing.T) {
 		if want := []string{"b", "c"}; !slices.Equal(s.group.met, want) {
 			t.Errorf("met %q, want %q", s.group.met, want)
 		}
-		s.wantAnnounced()
+		s.wantAnnounced(v4) // so that c hears it, which the membership has lost
 		s.wantConflicts()
 	})
 }

@@ -81,6 +81,8 @@ func (v verdict) String() string {
 // An owner stays only while there is no candidate of a higher tier. What takes a
 // node down by a tier, the worst first:
 const (
+	// tierMute: it cannot answer on its links, or did not when it should have.
+	tierMute = 8
 	// tierDraining: a user wants it to own nothing.
 	tierDraining = 4
 	// tierProxyDown: its kube-proxy is not well, so that its rules may be out of
@@ -139,6 +141,7 @@ func (s *standing) of(name string, lives bool) nodeStanding {
 type judge struct {
 	config  *config.Snapshot
 	now     time.Time
+	passed  map[succession]bool
 	nodes   []*node
 	members []*membership.Member // of nodes; nil where none counts
 	judged  []ownership.Node     // nodes
@@ -172,7 +175,7 @@ type judge struct {
 
 func newJudge(in planInput) *judge {
 	j := &judge{
-		config: in.config, now: in.now, nodes: in.nodes, classes: map[string]*class{}, rebalance: in.rebalance,
+		config: in.config, now: in.now, passed: in.passed, nodes: in.nodes, classes: map[string]*class{}, rebalance: in.rebalance,
 		members: make([]*membership.Member, len(in.nodes)), judged: make([]ownership.Node, len(in.nodes)),
 		self: ownership.Self{Node: -1, Settled: in.view.Settled && !in.joining, Isolated: in.standing.isolated},
 	}
@@ -188,10 +191,14 @@ func newJudge(in planInput) *judge {
 	}
 	j.minority = in.standing.isolated || deaf(in, j.judged) || minority(in, j.judged, seen)
 	j.self.Minority, j.self.Unsure = j.minority, in.wasMinority
+	j.revive(in)
 	j.roles = standInRoles(in, j.judged)
 	j.book = ownership.NewBook(j.judged)
 	for i, n := range in.nodes {
 		j.enter(in, i, n.name)
+	}
+	for addr, c := range in.overheard[""] {
+		j.book.Recall(addr, c.Term)
 	}
 	if j.forming = j.missesSpeakers(in); j.forming {
 		j.due = in.formingUntil
@@ -228,6 +235,9 @@ func (j *judge) judgeSpeaker(in planInput, i int, n *node) ownership.Node {
 	}
 	s := in.standing.of(n.name, m != nil)
 	judged.State = s.state
+	if m == nil && n.former {
+		return ownership.Node{Key: judged.Key, State: ownership.Down} // there is nobody to stand in for
+	}
 	if m == nil {
 		m = goneMember(in.view, n.name)
 		if judged.State == ownership.Up {
@@ -260,7 +270,7 @@ func deaf(in planInput, judged []ownership.Node) bool {
 	orphans := 0
 	for i, n := range in.nodes {
 		switch {
-		case n.name == in.self || judged[i].State == ownership.Down && goneMember(in.view, n.name) == nil:
+		case n.name == in.self || judged[i].State == ownership.Down && (n.former || goneMember(in.view, n.name) == nil):
 		case judged[i].State == ownership.Orphaned:
 			orphans++
 		default:
@@ -280,6 +290,9 @@ func minority(in planInput, judged []ownership.Node, seen int) bool {
 	for i, n := range in.nodes { // in the order of their names
 		if judged[i].State != ownership.Down {
 			return false
+		}
+		if n.former {
+			continue
 		}
 		if in.view.Member(n.name) != nil || goneMember(in.view, n.name) != nil {
 			return true
@@ -310,8 +323,16 @@ func (j *judge) enter(in planInput, i int, name string) {
 	if m == nil {
 		return
 	}
+	heard := in.overheard[name]
 	for addr, c := range m.Claims.All() {
-		j.book.Add(i, addr, ownership.Claim(c))
+		if c.Term >= heard[addr].Term {
+			j.book.Add(i, addr, ownership.Claim(c))
+		}
+	}
+	for addr, c := range heard {
+		if told, _ := m.Claims.Get(addr); told.Term < c.Term {
+			j.book.Add(i, addr, c)
+		}
 	}
 }
 

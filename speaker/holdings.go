@@ -51,8 +51,6 @@ type holdings struct {
 	// standingInFor are the nodes for which it answers.
 	standingInFor []string
 	rebalancing   rebalancing
-	// pendingSince is since when other nodes have not claimed what they own.
-	pendingSince map[netip.Addr]time.Time
 	// accusedSince is since when others do not hear this node; see audit.go.
 	accusedSince time.Time
 }
@@ -66,12 +64,13 @@ func newHoldings() holdings {
 // planInput gathers what a plan depends on.
 func (s *speaker) planInput(view *membership.View) planInput {
 	return planInput{
-		self: s.self, config: s.world.config, services: s.world.servicesInOrder(), nodes: s.world.nodesInOrder(),
+		self: s.self, config: s.world.config, services: s.world.servicesInOrder(), nodes: withFormer(s.world.nodesInOrder(), view),
 		now: s.clock.Now(), view: view, standing: s.others.standing(),
 		rebalance:    s.rebalancing.active(s.world.config.L2Advertisements, s.clock.Now()),
 		wasMinority:  s.minority || s.clock.Since(s.minorityAt) < minorityHold,
 		formingUntil: s.joinedAt.Add(formingPatience),
-		joining:      !s.joined, claims: s.claims, held: s.held, standIns: s.standIns,
+		joining:      !s.joined, claims: s.claims, held: s.held, standIns: s.standIns, passed: s.successors.passed(),
+		overheard: s.conflicts.heardClaims(),
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"net/netip"
 
-	"k8s.io/utils/clock"
-
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
@@ -53,7 +51,7 @@ func newLayer2(d deps, members *membership.Membership, m *metrics) (*layer2, err
 	}
 	l := &layer2{
 		links: links, announcer: announcer, members: loopGroup{members, news.to[0]}, others: nodeWatch{nodes},
-		conflicts: newConflicts(prober, o.conflictProbe, clock.RealClock{}, d.logger),
+		conflicts: newConflicts(prober, prober, o.conflictProbe, d.logger),
 		audits:    newAudits(prober, d.logger, m.unheard.Inc),
 	}
 	l.tasks = []daemon.Task{

@@ -186,7 +186,7 @@ func speak(asked, working context.Context, d deps) error {
 	s := newSpeaker(speaker{
 		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.k8s.Class, d.options.port, clock.RealClock{}),
 		links: network.links, members: network.members, others: network.others, announcer: network.announcer,
-		conflicts: network.conflicts, audits: network.audits, proxy: proxy, standIns: d.options.layer2.standIn, watchPort: d.options.layer2.watchPort,
+		conflicts: network.conflicts, recallsFrom: formerConflicts(d.clients, d.options.node), audits: network.audits, proxy: proxy, standIns: d.options.layer2.standIn, watchPort: d.options.layer2.watchPort,
 		reporter: newReporter(reporter{
 			self: d.options.node, services: cache.Services, writer: writer, events: events, clock: clock.RealClock{},
 		}),

@@ -13,6 +13,7 @@ type metrics struct {
 	rivals       *prometheus.CounterVec
 	standingIn   prometheus.Gauge
 	unheard      prometheus.Counter
+	proxyARP     prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -42,12 +43,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "berth_speaker_standing_in_nodes",
 			Help: "Nodes whose speaker is away and for which this node answers.",
 		}),
+		proxyARP: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "berth_speaker_proxy_arp_hosts",
+			Help: "Hosts that answered for so many addresses before their first use that they seem to answer for every address.",
+		}),
 		rivals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "berth_speaker_rivals_total",
 			Help: "Times that another station was heard to speak for an address of this node, by who it is: a speaker or a foreign host.",
 		}, []string{"who"}),
 	}
-	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration, m.rivals, m.standingIn, m.unheard)
+	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration, m.rivals, m.standingIn, m.unheard, m.proxyARP)
 	m.owned.WithLabelValues("ipv4")
 	m.owned.WithLabelValues("ipv6")
 	m.rivals.WithLabelValues("speaker")

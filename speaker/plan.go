@@ -51,6 +51,8 @@ type node struct {
 	// draining is whether it is to own no address that another can own, and its
 	// routes are taken back from routers.
 	draining bool
+	// former says that the Node does not exist any more, though there is a speaker.
+	former bool
 }
 
 func (n *node) key() election.Node { return election.NewNode(n.name) }
@@ -82,6 +84,10 @@ type planInput struct {
 	held l2.Desired
 	// standIns says whether speakers stand in for each other.
 	standIns bool
+	// passed are the nodes that did not take what they should.
+	passed map[succession]bool
+	// overheard is what nodes were heard to announce that cannot tell.
+	overheard map[string]map[netip.Addr]ownership.Claim
 }
 
 // outcome says what becomes of an address.
@@ -163,6 +169,9 @@ type plan struct {
 	// pending are the addresses that other nodes own but have not claimed yet; late
 	// those of them that should have been long since.
 	pending, late map[netip.Addr]bool
+	// awaited are those of pending that had another owner before, with the node that
+	// is to take them over.
+	awaited map[netip.Addr]string
 	// contested are those that it owns and others claim too.
 	contested map[netip.Addr]bool
 	// rivals says of those that it owns and a foreign host has too who that is.
@@ -189,7 +198,7 @@ func makePlan(in planInput) *plan {
 	p := &plan{
 		config: in.config, nodes: in.nodes, members: j.members, minority: j.minority, placements: map[netip.Addr]*placement{},
 		desired: l2.Desired{}, standIns: l2.Desired{}, claims: map[netip.Addr]membership.Claim{},
-		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, contested: map[netip.Addr]bool{},
+		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, awaited: map[netip.Addr]string{}, contested: map[netip.Addr]bool{},
 		rivals: map[netip.Addr]string{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
 	}
 	for _, s := range in.services {
@@ -228,6 +237,9 @@ func (p *plan) take(in planInput, j *judge, place *placement, d ownership.Decisi
 	}
 	if place.owner >= 0 && place.owner != j.self.Node && holder != place.owner {
 		p.pending[place.addr] = true
+		if j.book.Known(place.addr) {
+			p.awaited[place.addr] = p.ownerOf(place)
+		}
 	}
 	switch {
 	case !d.Answer:
@@ -316,6 +328,9 @@ func (j *judge) consider(place *placement, local []*backends, i int) verdict {
 	tier := 0
 	if n.draining {
 		tier -= tierDraining
+	}
+	if j.failsFor(place.addr, i) || j.passes(place.addr, i) {
+		tier -= tierMute
 	}
 	if j.members[i].Info.ProxyDown {
 		tier -= tierProxyDown

@@ -150,40 +150,6 @@ type reportView struct {
 	failing failures
 }
 
-// failures are what is wrong with announcements on this node's interfaces.
-type failures map[port]string
-
-// port is one protocol on one interface.
-type port struct {
-	name     string
-	protocol l2.Protocol
-}
-
-// failuresIn returns what has been wrong for longer than grace. Much is wrong
-// for a moment while a link goes down, before the plan has taken that in.
-func failuresIn(state *l2.State, now time.Time, grace time.Duration) failures {
-	all := failures{}
-	for i := range state.Interfaces {
-		if s := &state.Interfaces[i]; s.Err != nil && now.Sub(s.Since) >= grace {
-			all[port{s.Name, s.Protocol}] = s.Err.Error()
-		}
-	}
-	return all
-}
-
-// of returns why addr is answered for on none of the interfaces, or "".
-func (f failures) of(addr netip.Addr, interfaces []string) string {
-	var reasons []string
-	for _, name := range interfaces {
-		reason, bad := f[port{name, l2.ProtocolOf(addr)}]
-		if !bad {
-			return ""
-		}
-		reasons = append(reasons, reason)
-	}
-	return strings.Join(reasons, ", ")
-}
-
 // withdrawAll takes back what was not sent yet. It is for a speaker that comes
 // to doubt its view: what it said may be outdated by what others have said.
 func (r *reporter) withdrawAll() {
@@ -430,12 +396,16 @@ func (p *plan) why(place *placement) string {
 	case noEndpoints:
 		return "none of its Services has an endpoint that serves"
 	case noNode:
-		if len(p.nodes) == 0 {
-			return "there are no nodes"
-		}
 		var counts [numVerdicts]int
-		for _, v := range place.verdicts {
-			counts[v]++
+		nodes := 0
+		for i, v := range place.verdicts {
+			if !p.nodes[i].former {
+				counts[v]++
+				nodes++
+			}
+		}
+		if nodes == 0 {
+			return "there are no nodes"
 		}
 		var parts []string
 		for v := notSelected; v < numVerdicts; v++ {
@@ -443,7 +413,7 @@ func (p *plan) why(place *placement) string {
 				parts = append(parts, fmt.Sprintf("%d %s", counts[v], v))
 			}
 		}
-		return fmt.Sprintf("none of %d nodes is eligible: %s", len(p.nodes), strings.Join(parts, ", "))
+		return fmt.Sprintf("none of %d nodes is eligible: %s", nodes, strings.Join(parts, ", "))
 	}
 	return ""
 }

@@ -55,8 +55,12 @@ func (p *plan) routed(place *placement) routed {
 		r.unserved, r.why = true, "none of its Services has an endpoint that serves"
 		return r
 	}
-	var counts struct{ unable, silent int }
+	var counts struct{ nodes, unable, silent int }
 	for i, n := range p.nodes {
+		if n.former {
+			continue
+		}
+		counts.nodes++
 		if nodeExcluded(n) != eligible || n.draining || !servedHere(place, n.name) {
 			counts.unable++
 			continue
@@ -73,7 +77,7 @@ func (p *plan) routed(place *placement) routed {
 	r.peers = slices.Compact(r.peers)
 	if r.nodes == 0 {
 		r.why = fmt.Sprintf("of %d nodes %d have no established session with a BGPPeer that is to be told of it, and %d are excluded, drained or without an endpoint",
-			len(p.nodes), counts.silent, counts.unable)
+			counts.nodes, counts.silent, counts.unable)
 	}
 	return r
 }

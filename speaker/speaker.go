@@ -13,6 +13,7 @@ import (
 	"github.com/go-kit/log/level"
 	"k8s.io/utils/clock"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
@@ -35,8 +36,6 @@ const (
 	maxLag = 2 * time.Second
 	// restartGrace is how long after its start a speaker takes up what it had.
 	restartGrace = 5 * time.Second
-	// failureGrace is how long an interface may fail before that is reported.
-	failureGrace = time.Second
 )
 
 // changes tells which objects have changed; *k8s.Cache is one.
@@ -94,15 +93,18 @@ type speaker struct {
 	conflicts *conflicts
 	audits    *audits
 	proxy     proxyState
-	standIns  bool   // whether speakers stand in for each other
-	watchPort uint16 // where the others notice the end of this one
-	reporter  *reporter
-	routers   *routers
-	nodeState *nodeReporter
-	clock     clock.WithTicker
-	logger    log.Logger
-	health    *daemon.Health
-	metrics   *metrics
+	// recallsFrom asks for the conflicts that the former process told of; it may be
+	// nil.
+	recallsFrom func(context.Context) ([]v1beta1.AddressConflict, error)
+	standIns    bool   // whether speakers stand in for each other
+	watchPort   uint16 // where the others notice the end of this one
+	reporter    *reporter
+	routers     *routers
+	nodeState   *nodeReporter
+	clock       clock.WithTicker
+	logger      log.Logger
+	health      *daemon.Health
+	metrics     *metrics
 
 	keys     chan k8s.Key
 	watch    linkWatch
@@ -113,7 +115,9 @@ type speaker struct {
 	held     l2.Desired      // what this node answers for as the owner
 	applied  l2.Desired      // held, and what it stands in for
 	failing  failures
+	unfit    unfit
 	holdings
+	successors successors
 	// again is when the reporter or the routing wants to be called again; zero for
 	// never.
 	again time.Time
@@ -123,6 +127,7 @@ func newSpeaker(s speaker) *speaker {
 	s.keys = make(chan k8s.Key)
 	s.held = l2.Desired{}
 	s.holdings = newHoldings()
+	s.unfit, s.successors = unfit{}, newSuccessors(s.logger)
 	return &s
 }
 
@@ -163,6 +168,11 @@ func (s *speaker) run(ctx context.Context) error {
 	defer later.Stop()
 
 	s.world.load()
+	if s.recallsFrom != nil {
+		if former, err := s.recallsFrom(ctx); err == nil { // without, they are found again
+			s.conflicts.recall(former)
+		}
+	}
 	s.lookAtLinks()
 	s.lookAtPeers()
 	ready, dirty, rest := s.routers.ready, true, quiet
@@ -276,16 +286,18 @@ func (s *speaker) tellOthers(view *membership.View) {
 	default:
 		tell.Links = alreadyTold(s.told.Links, s.info.Links)
 	}
+	tell.Links = s.unfit.mark(tell.Links)
 	s.told = tell
 	s.members.SetLocal(tell)
 }
 
 // checkFailures says whether what fails has changed.
 func (s *speaker) checkFailures() bool {
-	failing := failuresIn(s.announcer.Applied(), s.clock.Now(), failureGrace)
+	state, now := s.announcer.Applied(), s.clock.Now()
+	failing := failuresIn(state, now, failureGrace)
 	changed := !maps.Equal(failing, s.failing)
 	s.failing = failing
-	return changed
+	return s.unfit.follow(failing, state, s.info.Links, now) || changed
 }
 
 // reportNode says how this node's sessions with routers are doing.
@@ -295,6 +307,7 @@ func (s *speaker) reportNode() {
 		return
 	}
 	s.nodeState.layer2 = s.reportLayer2()
+	s.metrics.proxyARP.Set(float64(len(s.conflicts.proxies())))
 	s.nodeState.report(object, s.routers.nodeState(s.nodeState.last()))
 }
 
@@ -331,15 +344,16 @@ func (s *speaker) converge() time.Duration {
 		s.tellOthers(view)
 		view = s.members.View() // with what was just told
 	}
+	s.conflicts.take(s.speakerWith)
+	heard := s.followOverheard(view)
 	in := s.planInput(view)
 	p := makePlan(in)
-	again := s.withhold(p)
+	again := earlier(heard, s.withhold(p))
 	s.yields = p.yields
 	s.metrics.planDuration.Observe(s.clock.Since(start).Seconds())
 	s.apply(p, view)
 	again = earlier(again, p.due)
-	late, due := s.late(p, s.clock.Now())
-	p.late, again = late, earlier(again, due)
+	again = earlier(again, s.successors.follow(p, view.Settled && !p.minority, s.clock.Now()))
 	s.audits.set(s.auditTargets(p))
 	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
 	s.again = earlier(s.again, s.claim(p))

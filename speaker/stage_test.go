@@ -176,7 +176,10 @@ type fakeAnnouncer struct {
 	state     atomic.Pointer[l2.State]
 	changed   chan struct{}
 	rivals    chan l2.Rival
-	applied   func(d l2.Desired) // may be nil
+	// applied and repeated are told of what it answers for, and of what it announces
+	// again; they may be nil.
+	applied  func(d l2.Desired)
+	repeated func(addrs []netip.Addr)
 }
 
 func newFakeAnnouncer(t *turn) *fakeAnnouncer {
@@ -220,6 +223,9 @@ func (a *fakeAnnouncer) fare(interfaces ...l2.InterfaceState) {
 func (a *fakeAnnouncer) Announce(addrs ...netip.Addr) {
 	a.announced = append(a.announced, addrs...)
 	slices.SortFunc(a.announced, netip.Addr.Compare)
+	if a.repeated != nil {
+		a.repeated(addrs)
+	}
 }
 
 func (a *fakeAnnouncer) Lag() time.Duration {
@@ -278,7 +284,9 @@ func withDefaults(s speaker, cache *k8s.Cache, writer *fakeWriter) speaker {
 	clk, logger := clock.RealClock{}, log.NewNopLogger()
 	s.changes, s.world = cache, newWorld(cache, k8s.Class{Default: true}, 7956, clk)
 	s.standIns, s.watchPort = true, 7955
-	s.conflicts = newConflicts(nil, false, clk, logger)
+	if s.conflicts == nil {
+		s.conflicts = newConflicts(nil, nil, false, logger)
+	}
 	s.audits = newAudits(nil, logger, func() {})
 	s.reporter = newReporter(reporter{self: s.self, services: cache.Services, writer: writer, events: fakeEvents{&desk{}}, clock: clk})
 	s.routers = newRouters(routers{

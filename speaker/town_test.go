@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,7 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/l2"
 )
 
 // lossless is for how long several may answer while an address moves, and how long
@@ -178,6 +182,129 @@ func TestTownDrains(t *testing.T) {
 	})
 }
 
+// A node that should take addresses over and does not, whatever the reason, holds
+// nothing up for long.
+func TestTownPassesOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3, 30)
+		w.rebalance("even")
+		w.rest(10 * time.Second)
+		w.resident("b").l2.waits = true
+		w.forget()
+		w.drain("a", true)
+		w.rest(time.Second)
+		if claims := w.resident("a").said.claims.Len(); claims != 5 {
+			t.Errorf("a claims %d addresses a second after it was drained, want the five that b should take", claims)
+		}
+		w.rest(successorPatience)
+		w.wantTrouble(0, lossless)
+		if loads := w.loads(); loads["a"] != 0 || loads["c"] != 20 {
+			t.Errorf("spread as %v", loads)
+		}
+		w.next()
+		w.resident("b").l2.waits = false
+		w.resident("b").l2.finish()
+		w.rest(2 * passedFor)
+		w.wantTrouble(0, lossless)
+		w.drain("c", true)
+		w.rest(time.Second)
+		if loads := w.loads(); loads["b"] != 30 {
+			t.Errorf("b takes again, and addresses are spread as %v", loads)
+		}
+		w.wantTrouble(0, lossless)
+	})
+}
+
+// A node whose socket fails, or whose packets do not leave, says so: what it owns
+// moves, and it takes nothing until it has worked for a while.
+func TestTownMovesWhereSocketsFail(t *testing.T) {
+	t.Parallel()
+	for name, failing := range map[string]func() l2.InterfaceState{
+		"no socket": func() l2.InterfaceState { return l2.InterfaceState{Err: errors.New("no memory"), Since: time.Now()} },
+		"nothing leaves": func() l2.InterfaceState {
+			return l2.InterfaceState{Unsent: l2.Unsent{First: time.Now().Add(-unsentGrace), Last: time.Now(), Err: errors.New("no buffer")}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { newTown(t, 3, 30).failAt(failing) })
+		})
+	}
+}
+
+// failAt has the interface of b fail for a moment.
+func (w *town) failAt(fail func() l2.InterfaceState) {
+	w.rebalance("even")
+	w.rest(10 * time.Second)
+	b := w.resident("b").l2
+	failing := fail()
+	failing.Name, failing.Protocol = "eth0", l2.ARP
+	w.next()
+	b.fare(failing)
+	w.rest(failureGrace + 2*checkInterval)
+	if loads := w.loads(); loads["b"] != 0 {
+		w.t.Errorf("b cannot answer, and addresses are spread as %v", loads)
+	}
+	w.next()
+	b.fare(l2.InterfaceState{Name: "eth0", Protocol: l2.ARP, Since: time.Now()})
+	w.rest(recoveryGrace / 2)
+	w.drain("c", true)
+	w.rest(checkInterval)
+	if loads := w.loads(); loads["a"] != 30 {
+		w.t.Errorf("b can answer since a moment ago, and addresses are spread as %v", loads)
+	}
+	w.rest(recoveryGrace)
+	w.drain("a", true)
+	w.rest(checkInterval)
+	if loads := w.loads(); loads["b"] != 30 {
+		w.t.Errorf("b can answer, and addresses are spread as %v", loads)
+	}
+}
+
+// A Node that is deleted while its speaker goes on hands over as one that is
+// drained; when it is there again nothing moves. If its speaker ends it is not
+// waited for.
+func TestTownDeletesNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3, 30)
+		w.rebalance("even")
+		w.rest(10 * time.Second)
+		w.forget()
+		nodes := w.objects.nodes
+		key := k8s.Key{Kind: k8s.KindNode, Name: "b"}
+		w.change(key, func(o *apiObjects) { o.nodes = []*corev1.Node{nodes[0], nodes[2]} })
+		w.rest(time.Second)
+		w.wantTrouble(0, lossless)
+		if loads := w.loads(); loads["b"] != 0 {
+			t.Errorf("the Node b is deleted, and addresses are spread as %v", loads)
+		}
+		w.change(key, func(o *apiObjects) { o.nodes = nodes })
+		w.rest(time.Second)
+		w.drain("a", true)
+		w.drain("c", true)
+		w.rest(time.Second)
+		w.wantTrouble(0, lossless)
+		before := w.resident("a").heard["b"].claims
+		if before.Len() != 30 {
+			t.Fatalf("b claims %d addresses", before.Len())
+		}
+		w.resident("b").kill()
+		w.change(key, func(o *apiObjects) { o.nodes = []*corev1.Node{o.nodes[0], o.nodes[2]} })
+		w.rest(time.Second)
+		w.owners()
+		for a, c := range before.All() {
+			if mine, _ := w.resident("a").said.claims.Get(a); mine.Term <= c.Term {
+				if other, _ := w.resident("c").said.claims.Get(a); other.Term <= c.Term {
+					t.Errorf("%s is claimed by terms %d and %d; b had %d", a, mine.Term, other.Term, c.Term)
+				}
+			}
+		}
+		w.wantTrouble(lossless, lossless)
+	})
+}
+
 // After a partition there is one owner within a second of its end.
 func TestTownParts(t *testing.T) {
 	t.Parallel()
@@ -201,6 +328,62 @@ func TestTownParts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where the membership is blocked though all nodes hear each other, those that have
+// lost others take over what these had once the limit of stand-ins is over; and of
+// two that answer, the minority falls silent. When it is over each address has one
+// owner.
+func TestTownUnheard(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		nodes int
+		lost  []string
+	}{{3, []string{"a"}}, {3, []string{"c"}}, {2, []string{"a"}}, {2, []string{"b"}}, {5, []string{"a", "b"}}, {5, []string{"d", "e"}}, {4, []string{"a", "b"}}} {
+		t.Run(fmt.Sprint(tt.nodes, tt.lost), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newTown(t, tt.nodes, 30)
+				w.rebalance("even")
+				w.rest(10 * time.Second)
+				w.forget()
+				w.unhear(tt.lost...)
+				w.rest(townLimit / 2)
+				w.wantTrouble(0, 0)
+				w.rest(townLimit/2 + 4*time.Second)
+				w.wantTrouble(0, time.Second)
+				w.forget()
+				w.rest(time.Minute)
+				w.wantTrouble(0, 0)
+				w.unhear()
+				w.rest(minorityHold + time.Second)
+				w.wantTrouble(0, lossless)
+				w.owners()
+			})
+		})
+	}
+}
+
+// One that is unheard comes back to what those that it left its addresses to do not
+// have any more.
+func TestTownUnheardRemains(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, 3, 30)
+		w.unhear("c")
+		w.rest(2 * townLimit)
+		w.forget()
+		w.resident("a").power(false)
+		w.resident("b").power(false)
+		w.rest(2 * overheardRecheck)
+		w.wantTrouble(silentDelay+overheardRecheck+2*overheardFirst, 0)
+		for _, a := range w.answered("c") {
+			delete(w.trouble, a)
+		}
+		if len(w.trouble) > 0 {
+			t.Errorf("c, the only one that is left, does not answer for %v", slices.Collect(maps.Keys(w.trouble)))
+		}
+	})
 }
 
 // A rebalance ends with an even spread, and loses nothing.

@@ -22,10 +22,43 @@ type trouble struct {
 func (w *town) answer(r *resident, epoch int, d l2.Desired) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if r.epoch == epoch && r.running {
-		r.answers = d
-		w.observe()
+	if r.epoch != epoch || !r.running {
+		return
 	}
+	var fresh []netip.Addr
+	for a, answer := range d {
+		if before, did := r.answers[a]; answer.StandIn == nil && (!did || before.StandIn != nil) {
+			fresh = append(fresh, a)
+		}
+	}
+	r.answers = d
+	w.observe()
+	w.hearAll(r, fresh)
+}
+
+// announce has the others hear that a resident announces addresses again.
+func (w *town) announce(r *resident, epoch int, addrs []netip.Addr) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.epoch == epoch && r.running {
+		w.hearAll(r, addrs)
+	}
+}
+
+// hearAll has those who answer for any of the addresses too hear of a rival. The
+// caller holds mu.
+func (w *town) hearAll(r *resident, addrs []netip.Addr) {
+	time.AfterFunc(newsDelay, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, a := range addrs {
+			for _, o := range w.residents {
+				if answer, does := o.answers[a]; does && o != r && answer.StandIn == nil && r.reaches(o) {
+					o.l2.rivals <- l2.Rival{Addr: a, Interface: "eth0", MAC: r.mac, At: time.Now()}
+				}
+			}
+		}
+	})
 }
 
 // observe looks at who answers for what, as a client on the first side does. The
@@ -125,6 +158,19 @@ func (w *town) owners() map[netip.Addr]string {
 		owners[a] = answer[0]
 	}
 	return owners
+}
+
+// answered returns what a resident answers for as the owner.
+func (w *town) answered(node string) []netip.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []netip.Addr
+	for a, answer := range w.resident(node).answers {
+		if answer.StandIn == nil {
+			all = append(all, a)
+		}
+	}
+	return all
 }
 
 func (w *town) loads() map[string]int {

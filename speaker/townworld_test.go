@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/go-kit/log"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,9 +18,11 @@ import (
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/daemon"
+	"github.com/berth-lb/berth/internal/ether"
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/neighbor"
 	"github.com/berth-lb/berth/internal/netif"
 	"github.com/berth-lb/berth/internal/ownership"
 )
@@ -31,6 +34,7 @@ const (
 	newsDelay   = 5 * time.Millisecond
 	endDelay    = 10 * time.Millisecond
 	silentDelay = 300 * time.Millisecond
+	townLimit   = 10 * time.Second // of stand-ins
 	joinDelay   = 100 * time.Millisecond
 )
 
@@ -53,12 +57,16 @@ type resident struct {
 	mac   l2.MAC
 	cache *k8s.Cache
 	stop  func()
+	l2    *fakeAnnouncer
 	// epoch counts the processes of its speaker; running says that there is one.
 	epoch   int
 	running bool
 	// off says that the node is; side that it hears but those of the same side.
-	off      bool
-	side     int
+	off  bool
+	side int
+	// group is likewise, of the membership alone; lost since when it lost others.
+	group    int
+	lost     map[string]time.Time
 	version  int
 	said     saying
 	heard    map[string]saying // by node
@@ -138,6 +146,9 @@ func (r *resident) reaches(o *resident) bool {
 	return r == o || !r.off && !o.off && r.side == o.side
 }
 
+// hears says whether two residents' memberships do. The caller holds mu.
+func (r *resident) hears(o *resident) bool { return r.reaches(o) && r.group == o.group }
+
 // start starts the speaker.
 func (r *resident) start() {
 	w := r.town
@@ -146,7 +157,7 @@ func (r *resident) start() {
 	r.running, r.settled, r.former = true, false, nil
 	r.changed, r.rejudged = make(chan struct{}, 1), make(chan struct{}, 1)
 	r.said = saying{claims: membership.NewClaims(nil)}
-	r.heard, r.judged = map[string]saying{}, map[string]nodeStanding{}
+	r.heard, r.judged, r.lost = map[string]saying{}, map[string]nodeStanding{}, map[string]time.Time{}
 	for _, o := range w.residents {
 		if o != r {
 			r.judge(o, silentDelay)
@@ -156,12 +167,16 @@ func (r *resident) start() {
 	w.mu.Unlock()
 	announcer := newFakeAnnouncer(w.turn)
 	announcer.applied = func(d l2.Desired) { w.answer(r, epoch, d) }
+	announcer.repeated = func(addrs []netip.Addr) { w.announce(r, epoch, addrs) }
+	announcer.rivals = make(chan l2.Rival, 1024)
+	r.l2 = announcer
 	link := kernelLink(1, "eth0", "192.0.2.1/24")
 	link.MAC = r.mac[:]
 	links := &fakeLinks{links: []netif.Link{link}, synced: make(chan struct{}), changed: make(chan struct{}, 1)}
 	close(links.synced)
 	s := newSpeaker(withDefaults(speaker{
-		self: r.name, links: links, members: townGroup{r, epoch}, others: townOthers{r}, announcer: announcer,
+		conflicts: newConflicts(nil, townAsker{r}, false, log.NewNopLogger()),
+		self:      r.name, links: links, members: townGroup{r, epoch}, others: townOthers{r}, announcer: announcer,
 		proxy: &fakeProxy{changed: make(chan struct{}, 1)}, health: daemon.NewHealth(clock.RealClock{}, 5*time.Second),
 	}, r.cache, &fakeWriter{pending: map[k8s.Key][]byte{}}))
 	ctx, cancel := context.WithCancel(w.t.Context())
@@ -230,6 +245,23 @@ func (w *town) split(names ...string) {
 	}
 }
 
+// unhear puts residents in another membership, out of which nothing is heard, for
+// as long as it takes to be given up by others.
+func (w *town) unhear(names ...string) {
+	w.mu.Lock()
+	for _, r := range w.residents {
+		r.group = 0
+		if slices.Contains(names, r.name) {
+			r.group = 1
+		}
+	}
+	w.mu.Unlock()
+	w.meetAll()
+	for _, r := range w.residents {
+		w.tellOfEnds(r)
+	}
+}
+
 // meetAll has all that can hear each other hear everything in a moment.
 func (w *town) meetAll() {
 	time.AfterFunc(endDelay, func() {
@@ -252,7 +284,7 @@ func (r *resident) settle(epoch int) {
 	}
 	if r.former == nil {
 		for _, o := range r.town.residents {
-			if h, knows := o.heard[r.name]; knows && o != r && o.running && r.reaches(o) && (r.former == nil || h.claims.Len() > r.former.Len()) {
+			if h, knows := o.heard[r.name]; knows && o != r && o.running && r.hears(o) && (r.former == nil || h.claims.Len() > r.former.Len()) {
 				r.former = h.claims
 			}
 		}
@@ -267,7 +299,7 @@ func (r *resident) settle(epoch int) {
 // exchange has the resident hear what another says and knows, if it can. The caller
 // holds mu.
 func (r *resident) exchange(o *resident) {
-	if o == r || !r.running || !o.running || !r.reaches(o) {
+	if o == r || !r.running || !o.running || !r.hears(o) {
 		return
 	}
 	for name, h := range o.heard {
@@ -300,7 +332,7 @@ func (r *resident) tell() {
 		r.town.mu.Lock()
 		defer r.town.mu.Unlock()
 		for _, o := range r.town.residents {
-			if o != r && r.reaches(o) {
+			if o != r && r.hears(o) {
 				o.hear(r, s)
 			}
 		}
@@ -310,7 +342,7 @@ func (r *resident) tell() {
 // tellOfEnds has all others judge the resident anew, and it them, when they have
 // noticed.
 func (w *town) tellOfEnds(r *resident) {
-	for _, delay := range []time.Duration{endDelay, silentDelay} {
+	for _, delay := range []time.Duration{endDelay, silentDelay, townLimit} {
 		time.AfterFunc(delay, func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -332,14 +364,35 @@ func (r *resident) judge(o *resident, delay time.Duration) {
 		return // it might be heard yet
 	case !r.reaches(o):
 		next = nodeStanding{state: ownership.Down, away: true}
-	case !o.running:
+	case !o.running || r.group != o.group:
 		next = nodeStanding{state: ownership.Orphaned, away: true}
+		if r.lost[o.name].IsZero() {
+			r.lost[o.name] = time.Now()
+		}
+		if o.running && time.Since(r.lost[o.name]) >= townLimit-silentDelay && !r.deaf() {
+			next.state = ownership.Down
+		}
+	default:
+		delete(r.lost, o.name)
 	}
 	if r.judged[o.name] != next {
 		r.judged[o.name] = next
 		signal(r.rejudged)
 		signal(r.changed)
 	}
+}
+
+// deaf says whether all others are lost though they are there, as in package watch.
+// The caller holds mu.
+func (r *resident) deaf() bool {
+	lost := 0
+	for _, o := range r.town.residents {
+		if o != r && (!r.reaches(o) || o.running && o.group == r.group) {
+			return false
+		}
+		lost++
+	}
+	return lost > 2
 }
 
 // change changes objects and tells all speakers of one, when they have dealt with
@@ -398,7 +451,7 @@ func (g townGroup) View() *membership.View {
 		if r.judged[o.name].state == ownership.Up {
 			v.Members = append(v.Members, m)
 		} else {
-			v.Gone = append(v.Gone, membership.Gone{Member: m})
+			v.Gone = append(v.Gone, membership.Gone{Member: m, Since: r.lost[o.name]})
 		}
 	}
 	return v
@@ -448,3 +501,18 @@ func (o townOthers) standing() *standing {
 }
 
 func (o townOthers) Changes() <-chan struct{} { return o.r.rejudged }
+
+// townAsker asks whoever is on the same network.
+type townAsker struct{ r *resident }
+
+func (a townAsker) Ask(_ context.Context, t neighbor.Target, _ int, _ time.Duration) (ether.MAC, error) {
+	w := a.r.town
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range w.residents {
+		if answer, does := o.answers[t.Addr]; does && o != a.r && answer.StandIn == nil && a.r.reaches(o) && (t.MAC == ether.MAC{} || t.MAC == o.mac) {
+			return o.mac, nil
+		}
+	}
+	return ether.MAC{}, neighbor.ErrNoAnswer
+}

@@ -330,6 +330,30 @@ func TestSocketFailsAndIsRetried(t *testing.T) {
 	}
 }
 
+// TestUnsentIsTold: that no packet leaves is known as long as none does.
+func TestUnsentIsTold(t *testing.T) {
+	t.Parallel()
+	f := start(t, &FakeWire{})
+	f.wire.Refuse("eth0", unix.ENOBUFS)
+	f.Apply(on("192.0.2.10"))
+	f.await("a packet that does not leave", func() bool { return f.state("eth0", ARP).SendErrors >= 2 })
+	first := f.state("eth0", ARP)
+	if u := first.Unsent; !errors.Is(u.Err, unix.ENOBUFS) || u.First.IsZero() || first.Err != nil {
+		t.Errorf("Unsent is %+v, Err %v", u, first.Err)
+	}
+	f.time.Step(announceInterval)
+	f.await("the next announcement", func() bool { return f.state("eth0", ARP).SendErrors >= first.SendErrors+2 })
+	if u := f.state("eth0", ARP).Unsent; !u.First.Equal(first.Unsent.First) || u.Last.Sub(u.First) < announceInterval {
+		t.Errorf("Unsent is %+v, was %+v a second ago", u, first.Unsent)
+	}
+	f.wire.Refuse("eth0", nil)
+	f.time.Step(announceInterval)
+	f.sent(1, "operationreply 192.0.2.10")
+	if s := f.state("eth0", ARP); s.Unsent != (Unsent{}) || s.SendErrors < 4 {
+		t.Errorf("after a packet has left: %+v, %d errors", s.Unsent, s.SendErrors)
+	}
+}
+
 // TestLinkThatReturnsIsTriedAtOnce: the back-off of a socket that failed for long
 // must not delay an address whose link has come back.
 func TestLinkThatReturnsIsTriedAtOnce(t *testing.T) {

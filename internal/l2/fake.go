@@ -31,11 +31,12 @@ type FakeWire struct {
 	// sent. It may call Deliver.
 	OnSend func(ifname string, frame []byte)
 
-	mu     sync.Mutex
-	conns  []*fakeConn
-	sent   []string
-	broken map[string]error
-	groups map[int]map[netip.Addr]int // memberships by interface index
+	mu      sync.Mutex
+	conns   []*fakeConn
+	sent    []string
+	broken  map[string]error
+	refused map[string]error
+	groups  map[int]map[netip.Addr]int // memberships by interface index
 }
 
 var _ Wire = (*FakeWire)(nil)
@@ -178,12 +179,26 @@ func (c *fakeConn) ReadFrame(b []byte) (int, error) {
 	}
 }
 
+// Refuse has an interface take no frame, for err, until it is called with nil.
+func (w *FakeWire) Refuse(ifname string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refused == nil {
+		w.refused = make(map[string]error)
+	}
+	w.refused[ifname] = err
+}
+
 // WriteFrame implements Conn.
 func (c *fakeConn) WriteFrame(frame []byte) error {
 	if err := c.wire.failure(c.link.Name); err != nil {
 		return err
 	}
 	c.wire.mu.Lock()
+	if err := c.wire.refused[c.link.Name]; err != nil {
+		c.wire.mu.Unlock()
+		return err
+	}
 	c.wire.sent = append(c.wire.sent, c.link.Name+" "+describe(frame))
 	c.wire.mu.Unlock()
 	if c.wire.OnSend != nil {

@@ -66,6 +66,7 @@ type portStats struct {
 	queries    atomic.Uint64
 	lastQuery  atomic.Int64 // Unix time in nanoseconds, 0 if none
 	sendErrors atomic.Uint64
+	unsent     atomic.Pointer[Unsent] // nil if the last packet left
 }
 
 // newPort returns a port that has yet to be opened.
@@ -273,9 +274,10 @@ func (p *port) send(frame []byte, sent prometheus.Counter) bool {
 	switch {
 	case err == nil:
 		sent.Inc()
+		p.stats.sent(time.Time{}, nil)
 	case !p.isClosing():
 		p.metrics.send.Inc()
-		p.stats.sendErrors.Add(1)
+		p.stats.sent(p.clock.Now(), err)
 	}
 	return err == nil
 }

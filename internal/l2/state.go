@@ -41,13 +41,39 @@ type InterfaceState struct {
 
 	// Queries counts the requests for any of the addresses that were seen,
 	// LastQuery is when the last was, zero if never. SendErrors counts packets
-	// that the link did not take. They go on counting while the State is in
-	// force, as they do not count as a change of it.
+	// that the link did not take, and Unsent tells of those since the last that it
+	// did take. They go on counting while the State is in force, as they do not
+	// count as a change of it.
 	Queries    uint64
 	LastQuery  time.Time
 	SendErrors uint64
+	Unsent     Unsent
 
 	stats *portStats
+}
+
+// Unsent tells of packets that a link did not take, none of which it has since:
+// when the first and the last of them were to leave, and what is wrong. It is zero
+// if the last packet left.
+type Unsent struct {
+	First, Last time.Time
+	Err         error
+}
+
+// sent takes in what became of a packet.
+func (s *portStats) sent(now time.Time, err error) {
+	if err == nil {
+		if s.unsent.Load() != nil {
+			s.unsent.Store(nil)
+		}
+		return
+	}
+	s.sendErrors.Add(1)
+	u := Unsent{First: now, Last: now, Err: err}
+	if before := s.unsent.Load(); before != nil {
+		u.First = before.First
+	}
+	s.unsent.Store(&u)
 }
 
 // current returns s with the present figures.
@@ -60,6 +86,9 @@ func (s *State) current() *State {
 			continue
 		}
 		st.Queries, st.SendErrors = st.stats.queries.Load(), st.stats.sendErrors.Load()
+		if unsent := st.stats.unsent.Load(); unsent != nil {
+			st.Unsent = *unsent
+		}
 		if last := st.stats.lastQuery.Load(); last != 0 {
 			st.LastQuery = time.Unix(0, last)
 		}

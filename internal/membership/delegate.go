@@ -71,7 +71,7 @@ func (d *delegate) NotifyLeave(n *memberlist.Node) {
 	m.unreached[n.Name] = &failure{reported: true} // by what follows
 	if m.lost(n.Name, nodeAddr(n)) {
 		m.metrics.transitions.WithLabelValues("left").Inc()
-		level.Info(m.logger).Log("msg", "speaker left", "node", n.Name)
+		level.Info(m.logger).Log("msg", "speaker left", "node", n.Name, "returns", m.gone[n.Name].returns, "stand_in", m.gone[n.Name].standIn)
 	} else {
 		m.metrics.transitions.WithLabelValues("failed").Inc()
 		level.Warn(m.logger).Log("msg", "speaker failed", "node", n.Name, "addr", nodeAddr(n))

@@ -33,6 +33,8 @@ type Link struct {
 	Prefixes []netip.Prefix
 	// ARP and NDP say for which address families the speaker can answer on this link.
 	ARP, NDP bool
+	// ARPFails and NDPFails say that it should be able to and cannot at present: no socket works, or nothing leaves.
+	ARPFails, NDPFails bool
 	// MAC is the link's own Ethernet address.
 	MAC MAC
 	// Addr4 and Addr6 are addresses of the node itself at which its kernel can be asked over this link, without zone; zero
@@ -54,6 +56,14 @@ func (l *Link) Speaks(addr netip.Addr) bool {
 	return l.NDP
 }
 
+// Fails reports whether the speaker cannot answer on the link for addresses of addr's family though it should.
+func (l *Link) Fails(addr netip.Addr) bool {
+	if addr.Is4() || addr.Is4In6() {
+		return l.ARPFails
+	}
+	return l.NDPFails
+}
+
 // Contains reports whether addr lies in a subnet of the link.
 func (l *Link) Contains(addr netip.Addr) bool {
 	addr = addr.Unmap()
@@ -66,7 +76,7 @@ func (l *Link) Contains(addr netip.Addr) bool {
 }
 
 func (l Link) equal(o Link) bool {
-	return l.Name == o.Name && l.ARP == o.ARP && l.NDP == o.NDP && l.MAC == o.MAC && l.Addr4 == o.Addr4 && l.Addr6 == o.Addr6 &&
+	return l.Name == o.Name && l.ARP == o.ARP && l.NDP == o.NDP && l.ARPFails == o.ARPFails && l.NDPFails == o.NDPFails && l.MAC == o.MAC && l.Addr4 == o.Addr4 && l.Addr6 == o.Addr6 &&
 		slices.Equal(l.Prefixes, o.Prefixes)
 }
 

@@ -46,10 +46,8 @@ type Gone struct {
 	Member
 	// Since is when it was found to be gone.
 	Since time.Time
-	// Left says that it said so itself. Returns then says that it means to come back, and StandIn which node stands in for
-	// it meanwhile, if any does.
+	// Left says that it said so itself. Returns then says that it means to come back.
 	Left, Returns bool
-	StandIn       string
 }
 
 // Member returns the living speaker on node, or nil.
@@ -65,7 +63,7 @@ func (v *View) equal(o *View) bool {
 	return v.Settled == o.Settled && v.Known == o.Known && v.Former == o.Former && slices.Equal(v.Refused, o.Refused) &&
 		slices.EqualFunc(v.Members, o.Members, Member.equal) &&
 		slices.EqualFunc(v.Gone, o.Gone, func(a, b Gone) bool {
-			return a.Since.Equal(b.Since) && a.Left == b.Left && a.Returns == b.Returns && a.StandIn == b.StandIn && a.equal(b.Member)
+			return a.Since.Equal(b.Since) && a.Left == b.Left && a.Returns == b.Returns && a.equal(b.Member)
 		})
 }
 
@@ -91,7 +89,7 @@ func (m *Membership) snapshot() *View {
 			continue
 		}
 		v.Gone = append(v.Gone, Gone{
-			Member: m.member(node, d.addr), Since: d.at, Left: d.left, Returns: d.returns, StandIn: d.standIn,
+			Member: m.member(node, d.addr), Since: d.at, Left: d.left, Returns: d.returns,
 		})
 	}
 	slices.SortFunc(v.Gone, func(a, b Gone) int { return cmp.Compare(a.Node, b.Node) })

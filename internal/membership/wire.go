@@ -53,8 +53,10 @@ const (
 	tagPort    = 4
 	tagMute    = 5
 
-	flagARP = 1 << 0
-	flagNDP = 1 << 1
+	flagARP      = 1 << 0
+	flagNDP      = 1 << 1
+	flagARPFails = 1 << 2
+	flagNDPFails = 1 << 3
 
 	flagAbstains  = 1 << 0
 	flagProxyDown = 1 << 1
@@ -145,6 +147,12 @@ func appendLink(b []byte, l *Link) []byte {
 	}
 	if l.NDP {
 		flags |= flagNDP
+	}
+	if l.ARPFails {
+		flags |= flagARPFails
+	}
+	if l.NDPFails {
+		flags |= flagNDPFails
 	}
 	b = appendString(b, l.Name)
 	b = binary.AppendUvarint(b, flags)
@@ -335,6 +343,7 @@ func decodeLink(b []byte) (Link, error) {
 	l := Link{Name: d.string(maxLinkName)}
 	flags, count := d.uint(), d.uint()
 	l.ARP, l.NDP = flags&flagARP != 0, flags&flagNDP != 0
+	l.ARPFails, l.NDPFails = flags&flagARPFails != 0, flags&flagNDPFails != 0
 	if d.err == nil && count > maxPrefixes {
 		return Link{}, fmt.Errorf("link %q has %d prefixes, more than %d", l.Name, count, maxPrefixes)
 	}

@@ -27,6 +27,8 @@ func drawInfo(t *rapid.T) Info {
 			Name:     rapid.StringMatching(`[a-z0-9.]{1,15}`).Draw(t, "name"),
 			Prefixes: rapid.SliceOfN(prefix, 0, 5).Draw(t, "prefixes"),
 			ARP:      rapid.Bool().Draw(t, "arp"),
+			ARPFails: rapid.Bool().Draw(t, "arp fails"),
+			NDPFails: rapid.Bool().Draw(t, "ndp fails"),
 			NDP:      rapid.Bool().Draw(t, "ndp"),
 			MAC:      MAC(rapid.SliceOfN(rapid.Byte(), 6, 6).Draw(t, "mac")),
 			Addr4:    rapid.SampledFrom([]netip.Addr{{}, netip.MustParseAddr("192.0.2.1")}).Draw(t, "addr4"),

@@ -112,6 +112,16 @@ func (b *Book) Add(node int, addr netip.Addr, c Claim) {
 	b.entries[addr] = e
 }
 
+// Recall notes that somebody has claimed addr with the term and does not any more.
+func (b *Book) Recall(addr netip.Addr, term uint64) {
+	e, known := b.entries[addr]
+	if !known {
+		e = unknown
+	}
+	e.term = max(e.term, term)
+	b.entries[addr] = e
+}
+
 // holder returns the best claim. A speaker that is away cannot give up what another has taken from it meanwhile, so its
 // claim counts only where no term as late is known.
 func (e *entry) holder() candidacy {

@@ -30,7 +30,7 @@ func TestFromMembership(t *testing.T) {
 	at := time.Unix(1000, 0)
 	got := FromMembership(fakeGroup{&membership.View{
 		Members: []membership.Member{memberAt("a", "10.0.0.1"), memberAt("b", "10.0.0.2")},
-		Gone:    []membership.Gone{{Member: memberAt("c", "10.0.0.3"), Since: at, Left: true, Returns: true, StandIn: "a"}},
+		Gone:    []membership.Gone{{Member: memberAt("c", "10.0.0.3"), Since: at, Left: true, Returns: true}},
 	}}, "a", nil).View()
 	link := func(addr string) []Link {
 		return []Link{{Name: "eth0", MAC: [6]byte{2, 1}, Addr4: netip.MustParseAddr(addr), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}}

@@ -37,7 +37,7 @@ func (m *machine) stateOf(now time.Time, n *node) (State, string) {
 		return Up, "the connection to its speaker ended"
 	case !n.Gone:
 		return Up, "its speaker lives"
-	case n.judged && n.standing.State == Down:
+	case n.judged && n.standing.State == Down && !m.serves(now, n):
 		return Down, "its speaker has not returned"
 	case m.limit == 0:
 		return Down, "its speaker is gone and standing in is switched off"
@@ -52,6 +52,18 @@ func (m *machine) stateOf(now time.Time, n *node) (State, string) {
 		return Orphaned, "its speaker left and will return"
 	}
 	return Orphaned, "its speaker failed"
+}
+
+// mayServe reports whether a node that is Down, whose speaker is gone, can be orphaned again. What others took over
+// meanwhile stays theirs, but there may be addresses that none of them could.
+func (m *machine) mayServe(now time.Time, n *node) bool {
+	return n.standing.State == Down && n.Gone && (!n.Left || n.Returns) && len(n.targets) > 0 && now.Sub(n.goneSince) < m.limit
+}
+
+// serves reports whether such a node has turned out to forward.
+func (m *machine) serves(now time.Time, n *node) bool {
+	down := n.standing.Since
+	return m.mayServe(now, n) && n.lastAnswer.After(down) && (!m.asksProxy || n.proxy == proxyHealthy && n.proxyWell.After(down))
 }
 
 // deaf reports whether all other speakers, several, are gone though their nodes are there. Then it is rather this one that

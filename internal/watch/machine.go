@@ -303,11 +303,23 @@ func (m *machine) askAgain(now time.Time, n *node) {
 		if n.unable > 0 && asked >= unableEvery || (!n.mine || !n.verifiable()) && asked >= orphanEvery {
 			m.put(now, n, becauseGone, confirmTries)
 		}
-		if m.asksProxy && n.proxyID == 0 && now.Sub(n.proxyAt) >= proxyEvery {
-			m.lastID++
-			n.proxyID, n.proxyAt = m.lastID, now
-			m.todo.proxies = append(m.todo.proxies, proxyOrder{id: m.lastID, node: n.Name, addr: n.Addr})
+		m.askProxy(now, n)
+	case m.mayServe(now, n):
+		if asked >= returnSlowly {
+			m.put(now, n, becauseUnsure, 1)
 		}
+		if n.lastAnswer.After(n.standing.Since) {
+			m.askProxy(now, n)
+		}
+	}
+}
+
+// askProxy asks the kube-proxy of a node whose speaker is gone, every now and then.
+func (m *machine) askProxy(now time.Time, n *node) {
+	if m.asksProxy && n.proxyID == 0 && now.Sub(n.proxyAt) >= proxyEvery {
+		m.lastID++
+		n.proxyID, n.proxyAt = m.lastID, now
+		m.todo.proxies = append(m.todo.proxies, proxyOrder{id: m.lastID, node: n.Name, addr: n.Addr})
 	}
 }
 

@@ -128,9 +128,6 @@ func (w *Watch) Standing() *Snapshot { return w.snapshot.Load() }
 // Changes receives a value after Standing has changed. Several changes may make one value; there is one receiver.
 func (w *Watch) Changes() <-chan struct{} { return w.changes }
 
-// Ring returns the up to three living speakers that watch node and stand in for it, in that order.
-func (w *Watch) Ring(node string) []string { return w.Standing().Ring(node) }
-
 // Listening is closed once watch connections are accepted.
 func (w *Watch) Listening() <-chan struct{} { return w.listening }
 
