@@ -3,7 +3,9 @@ package main
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/ipam"
+	"github.com/berth-lb/berth/internal/k8s"
 )
 
 type metrics struct {
@@ -11,6 +13,11 @@ type metrics struct {
 	failures  *prometheus.CounterVec // by reason
 	latency   prometheus.Histogram
 	queue     prometheus.Gauge
+	leader    prometheus.Gauge
+	waiting   prometheus.Gauge
+	accepted  *prometheus.GaugeVec // by kind, name
+	// judged are the objects that accepted has.
+	judged map[k8s.Key]bool
 	// pools are the pools and families that addresses has.
 	pools map[poolFamily]bool
 }
@@ -39,9 +46,66 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "berth_queue_depth",
 			Help: "Changed objects that wait to be dealt with.",
 		}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "berth_controller_leader",
+			Help: "1 if this controller leads, 0 if it stands by.",
+		}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "berth_services_waiting",
+			Help: "Services that lack an address that they ask for.",
+		}),
+		accepted: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "berth_config_object_accepted",
+			Help: "1 if the custom resource is in force, 0 if it was rejected; its condition Accepted says why.",
+		}, []string{"kind", "name"}),
 	}
-	reg.MustRegister(m.addresses, m.failures, m.latency, m.queue)
+	reg.MustRegister(m.addresses, m.failures, m.latency, m.queue, m.leader, m.waiting, m.accepted)
 	return m
+}
+
+// stepDown forgets what only the leader knows.
+func (m *metrics) stepDown() {
+	m.leader.Set(0)
+	m.waiting.Set(0)
+	m.queue.Set(0)
+	m.addresses.Reset()
+	m.accepted.Reset()
+	m.pools, m.judged = nil, nil
+}
+
+// observe counts what the controller has decided.
+func (c *controller) observe() {
+	c.metrics.observe(c.allocator)
+	c.metrics.waiting.Set(float64(len(c.waiting)))
+	reservations := make(map[string]config.Verdict, len(c.verdicts.IPReservations))
+	for name := range c.verdicts.IPReservations {
+		reservations[name] = c.reservationVerdict(name)
+	}
+	c.metrics.judge(map[k8s.Kind]map[string]config.Verdict{
+		k8s.KindIPAddressPool: c.verdicts.IPAddressPools, k8s.KindIPReservation: reservations, k8s.KindL2Advertisement: c.verdicts.L2Advertisements,
+		k8s.KindBGPPeer: c.verdicts.BGPPeers, k8s.KindBGPAdvertisement: c.verdicts.BGPAdvertisements,
+		k8s.KindCommunity: c.verdicts.Communities, k8s.KindBFDProfile: c.verdicts.BFDProfiles,
+	})
+}
+
+// judge takes in which objects are in force.
+func (m *metrics) judge(verdicts map[k8s.Kind]map[string]config.Verdict) {
+	gone := m.judged
+	m.judged = map[k8s.Key]bool{}
+	for kind, byName := range verdicts {
+		for name, verdict := range byName {
+			value := 0.0
+			if verdict.Accepted {
+				value = 1
+			}
+			m.accepted.WithLabelValues(string(kind), name).Set(value)
+			m.judged[k8s.Key{Kind: kind, Name: name}] = true
+			delete(gone, k8s.Key{Kind: kind, Name: name})
+		}
+	}
+	for key := range gone {
+		m.accepted.DeleteLabelValues(string(key.Kind), key.Name)
+	}
 }
 
 func (m *metrics) refused(reason string) { m.failures.WithLabelValues(reason).Inc() }

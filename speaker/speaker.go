@@ -340,6 +340,7 @@ func (s *speaker) converge() time.Duration {
 	again = earlier(again, p.due)
 	late, due := s.late(p, s.clock.Now())
 	p.late, again = late, earlier(again, due)
+	s.metrics.observe(p, s.conflicts)
 	s.audits.set(s.auditTargets(p))
 	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
 	s.again = earlier(s.again, s.claim(p))
