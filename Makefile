@@ -98,7 +98,7 @@ generate: ## Deepcopy, CRDs, RBAC, deploy/ and docs/metrics.md from their source
 	cp config/admission/nodestates.yaml config/admission/services.yaml deploy/chart/files/admission
 	cp config/controller/networkpolicy.yaml config/controller/poddisruptionbudget.yaml deploy/chart/files/controller
 	cp config/namespace/namespace.yaml deploy/chart/files/namespace
-	cp config/monitoring/rules.yaml config/monitoring/dashboards/*.json config/monitoring/access.yaml deploy/chart/files/monitoring
+	cp config/monitoring/rules.yaml config/monitoring/dashboards/*.json config/monitoring/access/access.yaml deploy/chart/files/monitoring
 	for role in controller speaker; do cat config/rbac/$$role/bindings.yaml config/rbac/$$role/role.yaml > deploy/chart/files/rbac/$$role.yaml; done
 
 # Generates in a copy, so that neither edits under way nor files that git does
