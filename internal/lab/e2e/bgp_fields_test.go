@@ -236,7 +236,10 @@ func transportRows() []sessionRow {
 		},
 		{
 			name:     "Password",
-			peer:     func(_ *link, p *v1beta1.BGPPeerSpec) { p.Password = "in-clear-text" },
+			peer: func(l *link, p *v1beta1.BGPPeerSpec) {
+				p.Password = "in-clear-text"
+				l.lab.secrets.Store(p.Password, "a password in clear text")
+			},
 			neighbor: func(_ *link, n *routers.Neighbor) { n.Password = "in-clear-text" },
 		},
 		{
