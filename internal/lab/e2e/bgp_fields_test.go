@@ -235,7 +235,7 @@ func transportRows() []sessionRow {
 			neighbor: func(_ *link, n *routers.Neighbor) { n.TTLSecurity = 1 },
 		},
 		{
-			name:     "Password",
+			name: "Password",
 			peer: func(l *link, p *v1beta1.BGPPeerSpec) {
 				p.Password = "in-clear-text"
 				l.lab.secrets.Store(p.Password, "a password in clear text")
