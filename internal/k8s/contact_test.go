@@ -29,7 +29,7 @@ func TestContact(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	client := &http.Client{Transport: contact.Wrap(server.Client().Transport)}
-	get := func(path string) *http.Response {
+	get := func(path string) io.Reader {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
 		if err != nil {
@@ -40,7 +40,7 @@ func TestContact(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = response.Body.Close() })
-		return response
+		return response.Body
 	}
 	expect := func(when string, seconds float64) {
 		t.Helper()
@@ -59,7 +59,7 @@ func TestContact(t *testing.T) {
 	expect("after an answer", 100)
 	clock.SetTime(time.Unix(200, 0))
 	close(event)
-	if _, err := io.ReadAll(watch.Body); err != nil {
+	if _, err := io.ReadAll(watch); err != nil {
 		t.Fatal(err)
 	}
 	expect("after an event of a watch", 200)

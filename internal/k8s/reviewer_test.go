@@ -17,8 +17,8 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
-// reviews is an API server that knows the tokens "reader" and "stranger".
-type reviews struct {
+// reviewing is an API server that knows the tokens "reader" and "stranger".
+type reviewing struct {
 	*Reviewer
 	clock *clocktesting.FakePassiveClock
 	asked atomic.Int64
@@ -27,8 +27,8 @@ type reviews struct {
 	revoked atomic.Bool
 }
 
-func newReviews() *reviews {
-	r := &reviews{clock: clocktesting.NewFakePassiveClock(time.Unix(1000, 0))}
+func newReviewing() *reviewing {
+	r := &reviewing{clock: clocktesting.NewFakePassiveClock(time.Unix(1000, 0))}
 	client := fake.NewClientset()
 	client.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		r.asked.Add(1)
@@ -57,7 +57,7 @@ func newReviews() *reviews {
 	return r
 }
 
-func (r *reviews) expect(t *testing.T, token string, status int, asked int64) {
+func (r *reviewing) expect(t *testing.T, token string, status int, asked int64) {
 	t.Helper()
 	got, reason := r.Review(t.Context(), token, "/metrics")
 	if got != status || (reason == "") != (status == http.StatusOK) {
@@ -70,7 +70,7 @@ func (r *reviews) expect(t *testing.T, token string, status int, asked int64) {
 
 func TestReviewer(t *testing.T) {
 	t.Parallel()
-	r := newReviews()
+	r := newReviewing()
 	r.expect(t, "reader", http.StatusOK, 1)
 	r.expect(t, "stranger", http.StatusForbidden, 2)
 	r.expect(t, "forged", http.StatusUnauthorized, 3)
@@ -90,7 +90,7 @@ func TestReviewer(t *testing.T) {
 
 func TestReviewerWithoutAPIServer(t *testing.T) {
 	t.Parallel()
-	r := newReviews()
+	r := newReviewing()
 	r.expect(t, "reader", http.StatusOK, 1)
 	r.expect(t, "stranger", http.StatusForbidden, 2)
 	r.down.Store(true)
@@ -108,13 +108,13 @@ func TestReviewerWithoutAPIServer(t *testing.T) {
 // Whoever makes up tokens fills no memory, nor drives out those who may read.
 func TestReviewerIsBounded(t *testing.T) {
 	t.Parallel()
-	r := newReviews()
+	r := newReviewing()
 	r.expect(t, "reader", http.StatusOK, 1)
 	for i := range 2 * reviewsKept {
 		r.clock.SetTime(r.clock.Now().Add(time.Millisecond))
 		r.Review(t.Context(), fmt.Sprint("forged ", i), "/metrics")
 	}
-	if n := len(r.Reviewer.reviews); n != reviewsKept {
+	if n := len(r.reviews); n != reviewsKept {
 		t.Errorf("%d reviews are kept, want %d", n, reviewsKept)
 	}
 	r.expect(t, "reader", http.StatusOK, 1+2*reviewsKept)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -115,7 +114,7 @@ func problemsOf(text string, metrics map[string]metric) []string {
 			problems = append(problems, "there is no metric "+selector.Name)
 		}
 		for _, matcher := range selector.LabelMatchers {
-			if matcher.Name != labels.MetricName && !slices.Contains(append(m.labels, targetLabels...), matcher.Name) {
+			if matcher.Name != "__name__" && !slices.Contains(append(m.labels, targetLabels...), matcher.Name) {
 				problems = append(problems, selector.Name+" has no label "+matcher.Name)
 			}
 		}
