@@ -179,7 +179,7 @@ func (l *testLab) knownSecrets(ctx context.Context, t *testing.T) map[string]str
 		t.Error("there is no membership key to look for")
 	}
 	for _, written := range []string{
-		string(key), hex.EncodeToString(key), base64.StdEncoding.EncodeToString(key), strings.Trim(fmt.Sprint(key), "[]"), strings.Trim(strconv.Quote(string(key)), `"`),
+		string(key), hex.EncodeToString(key), base64.StdEncoding.EncodeToString(key), strings.Trim(fmt.Sprintf("%d", key), "[]"), strings.Trim(strconv.Quote(string(key)), `"`),
 	} {
 		secrets[written] = "the membership key"
 	}
