@@ -91,17 +91,21 @@ lint: check-generated ## Vet, import rules and style.
 	cd $(LAB_MODULE) && go tool -modfile=../tools/go.mod golangci-lint run --config ../../.golangci.yaml ./...
 
 .PHONY: generate
-generate: ## Deepcopy, CRDs, RBAC and deploy/ from their sources.
+generate: ## Deepcopy, CRDs, RBAC, deploy/ and docs/metrics.md from their sources.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd
 	$(TOOL) controller-gen rbac:roleName=berth-controller paths=./controller/... output:rbac:dir=config/rbac/controller
 	$(TOOL) controller-gen rbac:roleName=berth-speaker paths=./speaker/... output:rbac:dir=config/rbac/speaker
 	$(TOOL) kustomize build config/default > deploy/berth.yaml
+	@# The rules as promtool takes them, as the operator does.
+	{ cat config/monitoring/prometheusrule.head && sed 's/^\(.\)/  \1/' config/monitoring/rules.yaml; } > config/monitoring/prometheusrule.yaml
+	{ cat internal/metricspage/intro.md && for program in controller speaker; do go run $(PRODUCT_FLAGS) ./$$program metrics || exit 1; done; } > docs/metrics.md
 	@# What the chart takes as it is; its templates add labels and namespace.
-	rm -rf deploy/chart/files && mkdir -p $(addprefix deploy/chart/files/,admission controller crd namespace rbac)
+	rm -rf deploy/chart/files && mkdir -p $(addprefix deploy/chart/files/,admission controller crd monitoring namespace rbac)
 	cp config/crd/berth.dev_*.yaml deploy/chart/files/crd
 	cp config/admission/nodestates.yaml config/admission/services.yaml deploy/chart/files/admission
 	cp config/controller/lease.yaml config/controller/networkpolicy.yaml config/controller/poddisruptionbudget.yaml deploy/chart/files/controller
 	cp config/namespace/namespace.yaml deploy/chart/files/namespace
+	cp config/monitoring/rules.yaml config/monitoring/dashboards/*.json config/monitoring/access/access.yaml deploy/chart/files/monitoring
 	for role in controller speaker; do cat config/rbac/$$role/bindings.yaml config/rbac/$$role/role.yaml > deploy/chart/files/rbac/$$role.yaml; done
 
 # Generates in a copy, so that neither edits under way nor files that git does
@@ -109,8 +113,8 @@ generate: ## Deepcopy, CRDs, RBAC and deploy/ from their sources.
 .PHONY: check-generated
 check-generated:
 	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
-	cp -r api config controller deploy internal speaker go.mod go.sum Makefile "$$copy" && $(MAKE) --silent -C "$$copy" generate && \
-	for folder in api config deploy; do diff -r "$$folder" "$$copy/$$folder" || { echo "generated files are stale: run 'make generate'"; exit 1; }; done
+	cp -r api config controller deploy docs internal speaker go.mod go.sum Makefile "$$copy" && $(MAKE) --silent -C "$$copy" generate && \
+	for folder in api config deploy docs; do diff -r "$$folder" "$$copy/$$folder" || { echo "generated files are stale: run 'make generate'"; exit 1; }; done
 
 .PHONY: bench
 bench: ## Benchmarks.

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"k8s.io/utils/clock"
 
 	"github.com/berth-lb/berth/internal/allocation"
 	"github.com/berth-lb/berth/internal/daemon"
 	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/metricspage"
 )
 
 // version is set by the linker.
@@ -42,22 +44,36 @@ func main() {
 	f.StringVar(&o.identity, "identity", os.Getenv("POD_NAME"), "name of this replica among the candidates for the lead ($POD_NAME)")
 	f.DurationVar(&o.leaseDuration, "lease-duration", 6*time.Second, "how long a dead leader keeps its successor waiting")
 	f.DurationVar(&o.renewDeadline, "renew-deadline", 4*time.Second, "how long a leader goes on when it cannot renew its Lease; less than --lease-duration")
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.AddCommand(metricspage.Command(registerAll))
 	os.Exit(daemon.Main(cmd))
 }
+
+// registerAll registers all metrics of a controller.
+func registerAll(reg prometheus.Registerer) {
+	allocation.NewMetrics(reg)
+	k8s.NewWriterMetrics(reg)
+	k8s.NewContact(clock.RealClock{}, reg)
+	daemon.NewHealth(clock.RealClock{}, patience).Register(reg)
+}
+
+// patience is how long work may wait in a healthy controller.
+const patience = 30 * time.Second
 
 func run(ctx context.Context, o options) error {
 	if o.namespace == "" || o.identity == "" {
 		return errors.New("--namespace and --identity (or $POD_NAMESPACE and $POD_NAME) must be set")
 	}
-	base, err := o.daemon.Setup(30 * time.Second)
+	base, err := o.daemon.Setup(patience)
 	if err != nil {
 		return err
 	}
 	base.Health.SetReady(true) // a standby is ready to lead
-	clients, err := o.k8s.Connect("berth-controller/" + version)
+	clients, err := o.k8s.Connect("berth-controller/"+version, k8s.NewContact(clock.RealClock{}, base.Registry))
 	if err != nil {
 		return err
 	}
+	base.Guard(k8s.NewReviewer(clients.Kube, clock.RealClock{}).Review)
 	l := leadership{
 		clients: clients, logger: base.Logger, health: base.Health, options: o,
 		metrics: allocation.NewMetrics(base.Registry), writerMetrics: k8s.NewWriterMetrics(base.Registry),
@@ -93,6 +109,8 @@ const flushTimeout = 3 * time.Second
 // Lease writes nothing more.
 func (l *leadership) lead(ctx context.Context) error {
 	defer l.health.Applied() // a standby has no work waiting
+	l.metrics.Lead()
+	defer l.metrics.StepDown()
 	kinds, err := l.kinds()
 	if err != nil {
 		return err

@@ -23,14 +23,14 @@ type layer2 struct {
 	tasks     []daemon.Task
 }
 
-func newLayer2(d deps, members *membership.Membership, m *metrics) (*layer2, error) {
+func newLayer2(d deps, members *membership.Membership) (*layer2, error) {
 	o := d.options.layer2
 	links := netif.New(netif.Config{Logger: d.logger})
-	announcer, err := l2.New(l2.Config{Links: links, Logger: d.logger, Metrics: l2.NewMetrics(d.registry), Refresh: o.refresh})
+	announcer, err := l2.New(l2.Config{Links: links, Logger: d.logger, Metrics: d.metrics.l2, Refresh: o.refresh})
 	if err != nil {
 		return nil, err
 	}
-	prober, err := neighbor.New(neighbor.Config{Links: links, Logger: d.logger, Metrics: neighbor.NewMetrics(d.registry)})
+	prober, err := neighbor.New(neighbor.Config{Links: links, Logger: d.logger, Metrics: d.metrics.neighbor})
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func newLayer2(d deps, members *membership.Membership, m *metrics) (*layer2, err
 		StandInLimit: limit, ProxyURL: d.options.kubeProxyHealth,
 		Members: watch.FromMembership(members, d.options.node, news.to[1]), Prober: watch.FromProber(prober),
 		Witnesses: witnesses{links: links, gateways: netif.Gateways, askers: announcer.RecentAskers},
-		Logger:    d.logger, Metrics: watch.NewMetrics(d.registry),
+		Logger:    d.logger, Metrics: d.metrics.watch,
 	})
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func newLayer2(d deps, members *membership.Membership, m *metrics) (*layer2, err
 	l := &layer2{
 		links: links, announcer: announcer, members: loopGroup{members, news.to[0]}, others: nodeWatch{nodes},
 		conflicts: newConflicts(prober, prober, o.conflictProbe, d.logger),
-		audits:    newAudits(prober, d.logger, m.unheard.Inc),
+		audits:    newAudits(prober, d.logger, d.metrics.loop.unheard.Inc),
 	}
 	l.tasks = []daemon.Task{
 		{Name: "links", Run: links.Run},

@@ -22,6 +22,7 @@ import (
 	"github.com/berth-lb/berth/internal/k8s"
 	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/metricspage"
 	"github.com/berth-lb/berth/internal/netif"
 	"github.com/berth-lb/berth/internal/watch"
 )
@@ -77,8 +78,20 @@ func main() {
 	f.StringVar(&o.podSelector, "speaker-selector", "app.kubernetes.io/component=speaker", "label selector of the speakers' Pods")
 	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; on other nodes it is asked at their address; empty does not ask, for clusters without it")
 	o.layer2.addFlags(f)
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.AddCommand(metricspage.Command(registerAll))
 	os.Exit(daemon.Main(cmd))
 }
+
+// registerAll registers all metrics of a speaker.
+func registerAll(reg prometheus.Registerer) {
+	newPartMetrics(reg)
+	gobgp.New(gobgp.Config{Registerer: reg})
+	daemon.NewHealth(clock.RealClock{}, patience).Register(reg)
+}
+
+// patience is how long work may wait in a healthy speaker.
+const patience = 10 * time.Second
 
 func (o *layer2Options) check() error {
 	if o.standIn && (o.standInLimit <= 0 || o.standInLimit > membership.RememberGone) {
@@ -98,14 +111,16 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("--membership-bind-addr (or $POD_IP) must be an address of this node: %w", err)
 	}
-	base, err := o.daemon.Setup(10 * time.Second)
+	base, err := o.daemon.Setup(patience)
 	if err != nil {
 		return err
 	}
-	clients, err := o.k8s.Connect("berth-speaker/" + version)
+	metrics := newPartMetrics(base.Registry)
+	clients, err := o.k8s.Connect("berth-speaker/"+version, metrics.contact)
 	if err != nil {
 		return err
 	}
+	base.Guard(k8s.NewReviewer(clients.Kube, clock.RealClock{}).Review)
 	keys := newKeyWatch(clients.Kube, o.namespace, base.Logger)
 
 	// A signal asks the speaker to hand over; its parts go on until it has.
@@ -124,7 +139,7 @@ func run(ctx context.Context, o options) error {
 			base.Health.NotReady("finding out who the other speakers are")
 			return speak(ctx, working, deps{
 				options: o, bind: netip.AddrPortFrom(bind, o.port), key: key, keys: keys, clients: clients,
-				logger: base.Logger, registry: base.Registry, health: base.Health,
+				logger: base.Logger, registry: base.Registry, metrics: metrics, health: base.Health,
 			})
 		}},
 	)
@@ -139,6 +154,7 @@ type deps struct {
 	clients  *k8s.Clients
 	logger   log.Logger
 	registry *prometheus.Registry
+	metrics  partMetrics
 	health   *daemon.Health
 }
 
@@ -151,7 +167,7 @@ const handover = 100 * time.Millisecond
 // working ends.
 func speak(asked, working context.Context, d deps) error {
 	group, err := membership.New(membership.Config{
-		Node: d.options.node, Bind: d.bind, Key: d.key, Logger: d.logger, Metrics: membership.NewMetrics(d.registry),
+		Node: d.options.node, Bind: d.bind, Key: d.key, Logger: d.logger, Metrics: d.metrics.membership,
 	})
 	if err != nil {
 		return err
@@ -171,17 +187,15 @@ func speak(asked, working context.Context, d deps) error {
 	if err != nil {
 		return err
 	}
-	metrics := newMetrics(d.registry)
-	network, err := newLayer2(d, group, metrics)
+	network, err := newLayer2(d, group)
 	if err != nil {
 		return err
 	}
-	writerMetrics := k8s.NewWriterMetrics(d.registry)
-	writer := k8s.NewWriter(k8s.PatchStatus(d.clients), d.logger, writerMetrics)
-	nodeStates := k8s.NewWriter(k8s.ApplyNodeState(d.clients, "berth-speaker"), d.logger, writerMetrics)
+	writer := k8s.NewWriter(k8s.PatchStatus(d.clients), d.logger, d.metrics.writer)
+	nodeStates := k8s.NewWriter(k8s.ApplyNodeState(d.clients, "berth-speaker"), d.logger, d.metrics.writer)
 	proxy := newProxyHealth(d.options.kubeProxyHealth, d.logger)
 	peers := gobgp.New(gobgp.Config{Logger: d.logger, Registerer: d.registry})
-	bfdSessions := bfd.New(bfd.Options{Logger: d.logger, Metrics: bfd.NewMetrics(d.registry)})
+	bfdSessions := bfd.New(bfd.Options{Logger: d.logger, Metrics: d.metrics.bfd})
 	events := k8s.NewEvents(d.clients.Kube, "berth-speaker", d.logger)
 	s := newSpeaker(speaker{
 		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.k8s.Class, d.options.port, clock.RealClock{}),
@@ -195,7 +209,7 @@ func speak(asked, working context.Context, d deps) error {
 			clock: clock.RealClock{}, logger: d.logger,
 		}),
 		nodeState: &nodeReporter{writer: nodeStates, logger: d.logger},
-		clock:     clock.RealClock{}, logger: d.logger, health: d.health, metrics: metrics,
+		clock:     clock.RealClock{}, logger: d.logger, health: d.health, metrics: d.metrics.loop,
 	})
 
 	working, stop := context.WithCancel(working)

@@ -2,7 +2,36 @@ package main
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/clock"
+
+	"github.com/berth-lb/berth/internal/bfd"
+	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/l2"
+	"github.com/berth-lb/berth/internal/membership"
+	"github.com/berth-lb/berth/internal/neighbor"
+	"github.com/berth-lb/berth/internal/watch"
 )
+
+// partMetrics are those of all parts of a speaker but BGP's, which come from the
+// sessions themselves.
+type partMetrics struct {
+	contact    *k8s.Contact
+	loop       *metrics
+	writer     *k8s.WriterMetrics
+	membership *membership.Metrics
+	watch      *watch.Metrics
+	neighbor   *neighbor.Metrics
+	l2         *l2.Metrics
+	bfd        *bfd.Metrics
+}
+
+func newPartMetrics(reg prometheus.Registerer) partMetrics {
+	return partMetrics{
+		contact: k8s.NewContact(clock.RealClock{}, reg),
+		loop:    newMetrics(reg), writer: k8s.NewWriterMetrics(reg), membership: membership.NewMetrics(reg),
+		watch: watch.NewMetrics(reg), neighbor: neighbor.NewMetrics(reg), l2: l2.NewMetrics(reg), bfd: bfd.NewMetrics(reg),
+	}
+}
 
 // metrics are what the speaker's loop counts.
 type metrics struct {
@@ -14,6 +43,9 @@ type metrics struct {
 	standingIn   prometheus.Gauge
 	unheard      prometheus.Counter
 	proxyARP     prometheus.Gauge
+	withoutOwner prometheus.Gauge
+	contested    prometheus.Gauge
+	conflicts    *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -52,10 +84,44 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Times that another station was heard to speak for an address of this node, by who it is: a speaker or a foreign host.",
 		}, []string{"who"}),
 	}
-	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration, m.rivals, m.standingIn, m.unheard, m.proxyARP)
+	m.withoutOwner = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "berth_speaker_addresses_without_owner",
+		Help: "Addresses with endpoints, selected by an L2Advertisement, that no node answers for: none is eligible, or the one that is has not taken them.",
+	})
+	m.contested = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "berth_speaker_addresses_contested",
+		Help: "Addresses of this node that another living speaker claims too.",
+	})
+	m.conflicts = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "berth_speaker_address_conflicts",
+		Help: "Addresses that a foreign host on the network has, by whether this node answers for them all the same (defended) or leaves them to it (yielded).",
+	}, []string{"state"})
+	reg.MustRegister(m.owned, m.taken, m.given, m.planDuration, m.rivals, m.standingIn, m.unheard, m.proxyARP, m.withoutOwner, m.contested, m.conflicts)
+	m.conflicts.WithLabelValues("defended")
+	m.conflicts.WithLabelValues("yielded")
 	m.owned.WithLabelValues("ipv4")
 	m.owned.WithLabelValues("ipv6")
 	m.rivals.WithLabelValues("speaker")
 	m.rivals.WithLabelValues("foreign")
 	return m
+}
+
+// observe counts what a plan makes of the addresses, and what other hosts do.
+func (m *metrics) observe(p *plan, c *conflicts) {
+	withoutOwner := len(p.late)
+	for _, place := range p.placements {
+		if place.outcome == noNode {
+			withoutOwner++
+		}
+	}
+	m.withoutOwner.Set(float64(withoutOwner))
+	m.contested.Set(float64(len(p.contested)))
+	yielded := 0
+	for _, k := range c.known {
+		if k.yields {
+			yielded++
+		}
+	}
+	m.conflicts.WithLabelValues("yielded").Set(float64(yielded))
+	m.conflicts.WithLabelValues("defended").Set(float64(len(c.known) - yielded))
 }

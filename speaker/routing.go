@@ -49,12 +49,10 @@ type routers struct {
 	// draining is since when the node is drained; begun when routers were told
 	// anything first.
 	draining, begun time.Time
-	// settled says that the sessions have had their time to come up once.
-	settled  bool
-	last     routing
-	states   []bgp.PeerState
-	watched  []bfd.Status
-	watching []bfd.Config
+	last            routing
+	states          []bgp.PeerState
+	watched         []bfd.Status
+	watching        []bfd.Config
 	// failures is how often BFD had lost each session's peer when that was last
 	// dealt with, and lost since when the session waits for it.
 	failures map[string]uint64
@@ -127,36 +125,7 @@ func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Ti
 	for _, since := range r.lost {
 		again = earlier(again, since.Add(bfdPatience))
 	}
-	if !r.settled {
-		again = earlier(again, r.begun.Add(settlingTime))
-	}
 	return again
-}
-
-// settlingTime is how long a speaker that has just started waits for its sessions
-// before it calls itself ready. A rolling update goes on to the next node then,
-// and must not take all routes away at once.
-const settlingTime = 10 * time.Second
-
-// starting says why routers may not know the routes of this node yet, once after
-// the start; "" if they do.
-func (r *routers) starting() string {
-	up := 0
-	for _, s := range r.last.sessions {
-		if state := stateOf(r.states, s.Name); state.State == bgp.Established {
-			up++
-		}
-	}
-	switch {
-	case r.settled || len(r.last.sessions) == 0:
-	case !r.isReady():
-		return "waiting for kube-proxy before routers are told anything"
-	case up < len(r.last.sessions) && r.clock.Now().Before(r.begun.Add(settlingTime)):
-		return "waiting for the sessions with routers"
-	default:
-		r.settled = true
-	}
-	return ""
 }
 
 // awaited says why the speaker is not to call itself ready yet, and until when at

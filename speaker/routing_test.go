@@ -295,31 +295,19 @@ func TestBFDOutlivesItsLink(t *testing.T) {
 	}
 }
 
-// TestReadyOnceSessionsAreUp: a rolling update waits for the sessions of a node,
-// but not for ever, and only at the start.
-func TestReadyOnceSessionsAreUp(t *testing.T) {
+// TestNoPlansInVain: where nothing is to be waited for, nothing asks for another
+// plan, with a peer or without.
+func TestNoPlansInVain(t *testing.T) {
 	t.Parallel()
-	f := newFabric(t, routedObjects(nil))
-	f.want("tor:")
-	if f.routers.starting() == "" {
-		t.Error("is ready before its session is up")
-	}
-	f.sessions.states["tor"] = bgp.PeerState{State: bgp.Established}
-	f.want("tor:")
-	if why := f.routers.starting(); why != "" {
-		t.Errorf("is %s", why)
-	}
-	f.sessions.states["tor"] = bgp.PeerState{State: bgp.Idle}
-	f.want("tor:")
-	if why := f.routers.starting(); why != "" {
-		t.Errorf("is %s again", why)
-	}
-
-	f = newFabric(t, routedObjects(nil))
-	f.want("tor:")
-	f.pass(settlingTime)
-	if why := f.routers.starting(); why != "" {
-		t.Errorf("is %s for ever", why)
+	for _, objects := range []config.Objects{routedObjects(nil), {}} {
+		f := newFabric(t, objects)
+		for range 3 {
+			f.pass(time.Minute)
+			f.routers.converge(f.world, f.plan(nil), nil)
+			if again := f.routers.converge(f.world, f.plan(nil), nil); !again.IsZero() {
+				t.Errorf("with %d peers it wants to plan again at %v, now is %v", len(objects.BGPPeers), again, f.clock.Now())
+			}
+		}
 	}
 }
 

@@ -354,6 +354,7 @@ func (s *speaker) converge() time.Duration {
 	s.apply(p, view)
 	again = earlier(again, p.due)
 	again = earlier(again, s.successors.follow(p, view.Settled && !p.minority, s.clock.Now()))
+	s.metrics.observe(p, s.conflicts)
 	s.audits.set(s.auditTargets(p))
 	s.again = earlier(again, s.routers.converge(s.world, p, s.links.Links()))
 	s.again = earlier(s.again, s.claim(p))

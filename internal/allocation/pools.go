@@ -48,7 +48,7 @@ func (c *Controller) reportConfiguration() error {
 	}
 	c.poolsDirty = false
 	c.reserve()
-	c.metrics.observe(c.allocator)
+	c.observe()
 	outOfPool, resting := c.outOfPool(), c.resting()
 	quarantined, quarantinedCount := c.quarantined()
 	for _, object := range c.cache.IPAddressPools.List() {
@@ -228,25 +228,31 @@ func (c *Controller) restoreRests() {
 
 // reservationStatus says what a reservation holds, and what stands against it.
 func (c *Controller) reservationStatus(object *v1beta1.IPReservation) v1beta1.IPReservationStatus {
-	verdict := c.verdicts.IPReservations[object.Name]
 	status := v1beta1.IPReservationStatus{}
-	result := c.reserved[object.Name] // one whose pool is away still holds what comes back with it
-	for _, r := range result.Held {
+	for _, r := range c.reserved[object.Name].Held {
 		status.Addresses = append(status.Addresses, r.String())
 	}
-	if verdict.Accepted {
-		var conflict *ipam.ReservationConflictError
-		switch {
-		case errors.As(result.Err, &conflict):
-			verdict = config.Verdict{Reason: v1beta1.ReasonConflict, Message: result.Err.Error()}
-		case result.Err != nil:
-			verdict.Reason, verdict.Message = v1beta1.ReasonPartlyHeld, result.Err.Error()
-		default:
-			verdict.Message += c.notInPool(result.Held)
-		}
-	}
-	status.Conditions = c.acceptance(object.Status.Conditions, object.Generation, verdict)
+	status.Conditions = c.acceptance(object.Status.Conditions, object.Generation, c.reservationVerdict(object.Name))
 	return status
+}
+
+// reservationVerdict is the verdict about a reservation with what came of it.
+func (c *Controller) reservationVerdict(name string) config.Verdict {
+	verdict := c.verdicts.IPReservations[name]
+	if !verdict.Accepted {
+		return verdict
+	}
+	result := c.reserved[name] // one whose pool is away still holds what comes back with it
+	var conflict *ipam.ReservationConflictError
+	switch {
+	case errors.As(result.Err, &conflict):
+		return config.Verdict{Reason: v1beta1.ReasonConflict, Message: result.Err.Error()}
+	case result.Err != nil:
+		verdict.Reason, verdict.Message = v1beta1.ReasonPartlyHeld, result.Err.Error()
+	default:
+		verdict.Message += c.notInPool(result.Held)
+	}
+	return verdict
 }
 
 // notInPool adds to the message about a reservation that it is of no use yet.

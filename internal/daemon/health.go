@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/utils/clock"
 )
 
@@ -59,14 +60,27 @@ func (h *Health) NotReady(reason string) {
 	h.ready, h.reason = false, reason
 }
 
-// Healthy returns nil, or since when work has been waiting.
-func (h *Health) Healthy() error {
+// waiting returns for how long the oldest work has been waiting.
+func (h *Health) waiting() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.oldest.IsZero() {
-		return nil
+		return 0
 	}
-	if waiting := h.clock.Since(h.oldest); waiting > h.limit {
+	return h.clock.Since(h.oldest)
+}
+
+// Register registers the metrics of the health.
+func (h *Health) Register(reg prometheus.Registerer) {
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "berth_work_waiting_seconds",
+		Help: "For how long the oldest work that is still to be done has been waiting; 0 if there is none.",
+	}, func() float64 { return h.waiting().Seconds() }))
+}
+
+// Healthy returns nil, or since when work has been waiting.
+func (h *Health) Healthy() error {
+	if waiting := h.waiting(); waiting > h.limit {
 		return fmt.Errorf("work has been waiting for %s, more than %s", waiting.Round(time.Millisecond), h.limit)
 	}
 	return nil

@@ -19,12 +19,14 @@ func (o *Options) AddFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.Class.Default, "default-load-balancer", true, "serve Services without a loadBalancerClass as well")
 }
 
-// Connect returns clients that tell the API server that they are userAgent.
-func (o Options) Connect(userAgent string) (*Clients, error) {
+// Connect returns clients that tell the API server that they are userAgent, and
+// contact when it was heard of.
+func (o Options) Connect(userAgent string, contact *Contact) (*Clients, error) {
 	cfg, err := LoadConfig(o.kubeconfig, userAgent)
 	if err != nil {
 		return nil, err
 	}
+	cfg.Wrap(contact.Wrap)
 	return NewClients(cfg)
 }
 

@@ -43,6 +43,8 @@ imagePullPolicy: {{ . }}
 {{- if not .defaultLoadBalancer }}{{ $args = append $args "--default-load-balancer=false" }}{{ end }}
 {{- if ne .log.level "info" }}{{ $args = append $args (printf "--log-level=%s" .log.level) }}{{ end }}
 {{- if ne .log.format "logfmt" }}{{ $args = append $args (printf "--log-format=%s" .log.format) }}{{ end }}
+{{- if .metrics.tls.secretName }}{{ $args = concat $args (list "--metrics-tls-cert-file=/etc/berth/metrics/tls.crt" "--metrics-tls-private-key-file=/etc/berth/metrics/tls.key") }}{{ end }}
+{{- if .metrics.auth }}{{ $args = append $args "--metrics-auth" }}{{ end }}
 {{- end }}
 {{- with concat $args .extra }}
 args:
@@ -81,18 +83,54 @@ nodeSelector:
 tolerations:
 {{ toYaml . }}
 {{- end }}
+{{- with .root.Values.metrics.tls.secretName }}
+volumes:
+- name: metrics-tls
+  secret:
+    secretName: {{ . }}
+{{- end }}
 {{- end }}
 
+{{/* What is the same in both containers. */}}
 {{- define "berth.probes" -}}
 livenessProbe:
   httpGet:
     path: /healthz
     port: metrics
+    {{- include "berth.probeScheme" . | nindent 4 }}
   initialDelaySeconds: 10
 readinessProbe:
   httpGet:
     path: /readyz
     port: metrics
+    {{- include "berth.probeScheme" . | nindent 4 }}
+{{- if .Values.metrics.tls.secretName }}
+volumeMounts:
+- name: metrics-tls
+  mountPath: /etc/berth/metrics
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "berth.probeScheme" -}}
+{{- if .Values.metrics.tls.secretName }}scheme: HTTPS{{ end }}
+{{- end }}
+
+{{/* An endpoint of a PodMonitor or ServiceMonitor. */}}
+{{- define "berth.endpoint" -}}
+port: metrics
+{{- if .root.Values.metrics.tls.secretName }}
+scheme: https
+{{- end }}
+{{- with .monitor.interval }}
+interval: {{ . }}
+{{- end }}
+relabelings:
+- sourceLabels: [__meta_kubernetes_pod_node_name]
+  targetLabel: node
+{{- with .monitor.endpoint }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* Refuses the creation of what is not enabled. */}}

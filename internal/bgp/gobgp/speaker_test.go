@@ -302,6 +302,9 @@ berth_bgp_notifications_received_total{peer="tor"} 1
 		"berth_bgp_session_flaps_total", "berth_bgp_session_up", "berth_bgp_notifications_received_total"); err != nil {
 		t.Error(err)
 	}
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Errorf("against Prometheus' conventions: %v (error %v)", problems, err)
+	}
 	s.Apply(nil, nil)
 	netnstest.Eventually(t, "no metrics", func() bool {
 		n, err := testutil.GatherAndCount(registry)

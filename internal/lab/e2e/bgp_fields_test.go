@@ -235,8 +235,11 @@ func transportRows() []sessionRow {
 			neighbor: func(_ *link, n *routers.Neighbor) { n.TTLSecurity = 1 },
 		},
 		{
-			name:     "Password",
-			peer:     func(_ *link, p *v1beta1.BGPPeerSpec) { p.Password = "in-clear-text" },
+			name: "Password",
+			peer: func(l *link, p *v1beta1.BGPPeerSpec) {
+				p.Password = "in-clear-text"
+				l.lab.secrets.Store(p.Password, "a password in clear text")
+			},
 			neighbor: func(_ *link, n *routers.Neighbor) { n.Password = "in-clear-text" },
 		},
 		{

@@ -67,6 +67,7 @@ func (e *env) deleteObject(plural, name string) {
 // test.
 func (e *env) setPassword(name, password string) {
 	e.Helper()
+	e.lab.secrets.Store(password, "the password of "+name)
 	secrets := e.lab.kube.CoreV1().Secrets(berthNamespace)
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: name},

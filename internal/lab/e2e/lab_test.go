@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,6 +44,8 @@ type testLab struct {
 	berth *rest.RESTClient
 	// slots counts the parts of the free address range that tests were given.
 	slots atomic.Int64
+	// secrets are what no log may have, each with what it is.
+	secrets sync.Map
 	// refused is how many writes tests have tried that the policies must deny, and
 	// deniedBefore how many those had denied when the test began.
 	refused      atomic.Int64

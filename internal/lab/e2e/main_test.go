@@ -107,6 +107,8 @@ func testCases() []testCase {
 		{name: "Privileges", run: testPrivileges, dualOnly: true},
 		{name: "Token", run: testToken, dualOnly: true},
 		{name: "Confined", run: testConfined, dualOnly: true},
+		{name: "MetricsDocumented", run: testMetricsDocumented, dualOnly: true},
+		{name: "MetricsAccess", run: testMetricsAccess, dualOnly: true},
 		{name: "InvalidObjects", run: testInvalidObjects, dualOnly: true},
 	}
 }

@@ -124,6 +124,9 @@ func (e *env) overlapPool() {
 		e.Errorf("a pool that overlaps is refused with %s: %s", c.Reason, c.Message)
 	}
 	e.waitAccepted(e.namespace, true)
+	for name, accepted := range map[string]float64{other: 0, e.namespace: 1} {
+		e.waitMetric(fmt.Sprintf("berth_config_object_accepted{kind=\"IPAddressPool\",name=%q}", name), func(v float64) bool { return v == accepted })
+	}
 
 	e.patchPool(other, map[string]any{"spec": map[string]any{"addresses": e.ranges(0, 3)}})
 	e.waitAccepted(other, true)

@@ -1,7 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -121,7 +126,7 @@ func testToken(e *env) {
 }
 
 // checkLogs fails the test if any Pod of Berth was refused something by the API
-// server, or has crashed, in its present or its previous life.
+// server, has crashed, or has logged a secret, in its present or its previous life.
 func (l *testLab) checkLogs(t *testing.T) {
 	t.Helper()
 	l.checkLogsIn(t, berthNamespace)
@@ -137,11 +142,17 @@ func (l *testLab) checkLogsIn(t *testing.T, namespace string) {
 		t.Error(err)
 		return
 	}
+	secrets := l.knownSecrets(ctx, t)
 	for _, pod := range pods.Items {
 		for _, previous := range []bool{false, true} {
 			content, err := l.kube.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Previous: previous}).DoRaw(ctx)
 			if err != nil {
 				continue // there is no previous life
+			}
+			for secret, what := range secrets {
+				if bytes.Contains(content, []byte(secret)) {
+					t.Errorf("%s on %s has logged %s", pod.Name, pod.Spec.NodeName, what)
+				}
 			}
 			for line := range strings.Lines(string(content)) {
 				for _, sign := range []string{"forbidden", "Forbidden", "panic:", "level=error", "DATA RACE"} {
@@ -153,4 +164,30 @@ func (l *testLab) checkLogsIn(t *testing.T, namespace string) {
 			}
 		}
 	}
+}
+
+// knownSecrets returns what no log may have, with what it is: the passwords that
+// tests have set, and the membership key however it may be written.
+func (l *testLab) knownSecrets(ctx context.Context, t *testing.T) map[string]string {
+	t.Helper()
+	secrets := map[string]string{}
+	l.secrets.Range(func(secret, what any) bool {
+		secrets[secret.(string)] = what.(string)
+		return true
+	})
+	object, err := l.kube.CoreV1().Secrets(berthNamespace).Get(ctx, "berth-membership", metav1.GetOptions{})
+	if err != nil {
+		t.Error(err)
+		return secrets
+	}
+	key := object.Data["key"]
+	if len(key) == 0 {
+		t.Error("there is no membership key to look for")
+	}
+	for _, written := range []string{
+		string(key), hex.EncodeToString(key), base64.StdEncoding.EncodeToString(key), strings.Trim(fmt.Sprintf("%d", key), "[]"), strings.Trim(strconv.Quote(string(key)), `"`),
+	} {
+		secrets[written] = "the membership key"
+	}
+	return secrets
 }

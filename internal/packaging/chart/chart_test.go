@@ -169,7 +169,10 @@ crds: {install: true, keep: false}
 admissionPolicies: {enabled: true}
 networkPolicy: {enabled: false}
 podDisruptionBudget: {enabled: false}
-podMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}
+podMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}, endpoint: {tlsConfig: {serverName: m}}}
+serviceMonitor: {enabled: true, interval: 16s, labels: {release: prometheus}, endpoint: {tlsConfig: {serverName: n}}}
+monitoring: {rules: {enabled: true, labels: {release: rules}}, dashboards: {enabled: true, labels: {grafana: here}}}
+metrics: {tls: {secretName: certificate}, auth: true}
 controller: &pod
   extraArgs: [--metrics-addr=127.0.0.1:7958]
   resources: {limits: {memory: 1Gi}}
@@ -205,7 +208,7 @@ func TestValuesTakeEffect(t *testing.T) {
 		for _, part := range []string{
 			"image: registry.example.com/mirror/" + name + ":v9", "imagePullPolicy: Always", "- name: pull",
 			"- --load-balancer-class=example.com/mine", "- --default-load-balancer=false", "- --log-level=debug", "- --log-format=json",
-			"- --metrics-addr=127.0.0.1:7958", "memory: 1Gi", "example.com/role: edge", "key: example.com/edge",
+			"- --metrics-addr=127.0.0.1:7958", "- --metrics-tls-private-key-file=/etc/berth/metrics/tls.key", "- --metrics-auth", "secretName: certificate", "memory: 1Gi", "example.com/role: edge", "key: example.com/edge",
 			"example.com/annotation: a", "example.com/label: l",
 		} {
 			if !strings.Contains(string(content), part) {
@@ -216,6 +219,53 @@ func TestValuesTakeEffect(t *testing.T) {
 			if strings.Contains(string(content), part) {
 				t.Errorf("the %s has %q", name, part)
 			}
+		}
+	}
+}
+
+func TestMonitoring(t *testing.T) {
+	t.Parallel()
+	all := rendered(t, everything)
+	for name, port := range map[string]int{"controller": 7958, "speaker": 7957} {
+		service := all["Service/"+name+"-metrics"]
+		selects := map[string]any{"app.kubernetes.io/component": name, "app.kubernetes.io/name": "berth"}
+		if ports := fmt.Sprint(service.at("spec", "ports")); !reflect.DeepEqual(service.at("spec", "selector"), selects) || !strings.Contains(ports, fmt.Sprint("port:", port)) {
+			t.Errorf("Service %s-metrics: %v", name, service)
+		}
+		for kind, field := range map[string]string{"PodMonitor": "podMetricsEndpoints", "ServiceMonitor": "endpoints"} {
+			monitor := all[kind+"/berth-"+name]
+			if !reflect.DeepEqual(monitor.at("spec", "selector", "matchLabels"), selects) || monitor.at("metadata", "labels", "release") != "prometheus" {
+				t.Errorf("%s %s: %v", kind, name, monitor)
+			}
+			endpoint := fmt.Sprint(monitor.at("spec", field))
+			for _, part := range []string{"port:metrics", "scheme:https", "targetLabel:node", "interval:1", "serverName:"} {
+				if !strings.Contains(endpoint, part) {
+					t.Errorf("%s %s lacks %s: %s", kind, name, part, endpoint)
+				}
+			}
+		}
+		labels := service.at("metadata", "labels").(map[string]any)
+		for label, value := range selects {
+			if labels[label] != value {
+				t.Errorf("the ServiceMonitor does not select Service %s-metrics", name)
+			}
+		}
+	}
+	if rules := all["PrometheusRule/berth"]; rules.at("spec", "groups") == nil || rules.at("metadata", "labels", "release") != "rules" {
+		t.Errorf("rules: %v", rules)
+	}
+	for _, name := range []string{"overview", "node"} {
+		dashboard := all["ConfigMap/berth-dashboard-"+name]
+		if text, _ := dashboard.at("data", name+".json").(string); !strings.Contains(text, "{{") || dashboard.at("metadata", "labels", "grafana") != "here" {
+			t.Errorf("dashboard %s: %v", name, dashboard)
+		}
+	}
+	if all["ClusterRoleBinding/berth-metrics-reviewer"] == nil || all["ClusterRole/berth-metrics-reader"] == nil {
+		t.Error("nobody may review tokens, or read metrics")
+	}
+	for _, key := range slices.Sorted(maps.Keys(rendered(t, ""))) {
+		if strings.Contains(key, "metrics") || strings.Contains(key, "dashboard") || strings.Contains(key, "Monitor") || strings.Contains(key, "PrometheusRule") {
+			t.Errorf("%s is there though nobody asked for it", key)
 		}
 	}
 }
@@ -262,6 +312,10 @@ func TestSchemaRefuses(t *testing.T) {
 		"{speaker: {replicas: 2}}",
 		"{loadBalancerClass: 'Not A Class'}",
 		"{podMonitor: {interval: often}}",
+		"{serviceMonitor: {interval: often}}",
+		"{monitoring: {alerts: {enabled: true}}}",
+		"{metrics: {auth: true}}",
+		"{metrics: {auth: true, tls: {secretName: ''}}}",
 		"{l2: {enabled: false}, bgp: {enabled: false}}",
 		"{unknown: true}",
 	} {
@@ -320,7 +374,8 @@ func TestOverlays(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The chart can do what the overlays do, in the same way.
-	alike := map[string]string{"l2-only": "bgp: {enabled: false}", "bgp-only": "l2: {enabled: false}", "monitoring": "podMonitor: {enabled: true}"}
+	const watched = "podMonitor: {enabled: true}\nmonitoring: {rules: {enabled: true}, dashboards: {enabled: true}}"
+	alike := map[string]string{"l2-only": "bgp: {enabled: false}", "bgp-only": "l2: {enabled: false}", "monitoring": watched, "secure-metrics": watched + "\nmetrics: {tls: {secretName: berth-metrics}, auth: true}"}
 	if len(folders) != len(alike) {
 		t.Errorf("overlays: %v", folders)
 	}
