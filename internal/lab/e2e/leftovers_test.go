@@ -14,7 +14,8 @@ import (
 )
 
 // objects are all that the API server has, apart from events, which go by themselves,
-// and namespaces that are on their way out, with all that is in them.
+// what every namespace is given in due course, and namespaces that are on their way
+// out, with all that is in them.
 func (e *env) objects() map[string]bool {
 	e.Helper()
 	all, err := e.allObjects(e.ctx)
@@ -37,15 +38,9 @@ func (e *env) allObjects(ctx context.Context) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	namespaces, err := e.lab.kube.CoreV1().Namespaces().List(ctx, listAll)
+	going, err := e.goingNamespaces(ctx)
 	if err != nil {
 		return nil, err
-	}
-	going := map[string]bool{}
-	for _, namespace := range namespaces.Items {
-		if namespace.DeletionTimestamp != nil {
-			going[namespace.Name] = true
-		}
 	}
 	all := map[string]bool{}
 	for _, list := range discovery.FilteredBy(discovery.SupportsAllVerbs{Verbs: []string{"list", "delete"}}, lists) {
@@ -67,13 +62,36 @@ func (e *env) allObjects(ctx context.Context) (map[string]bool, error) {
 				if resource.Name == "namespaces" {
 					inside = item.Name
 				}
-				if !going[inside] {
-					all[kind.GroupResource().String()+" "+item.Namespace+"/"+item.Name] = true
+				object := kind.GroupResource().String() + " " + item.Namespace + "/" + item.Name
+				if !going[inside] && !ofEveryNamespace(object) {
+					all[object] = true
 				}
 			}
 		}
 	}
 	return all, nil
+}
+
+func (e *env) goingNamespaces(ctx context.Context) (map[string]bool, error) {
+	namespaces, err := e.lab.kube.CoreV1().Namespaces().List(ctx, listAll)
+	if err != nil {
+		return nil, err
+	}
+	going := map[string]bool{}
+	for _, namespace := range namespaces.Items {
+		if namespace.DeletionTimestamp != nil {
+			going[namespace.Name] = true
+		}
+	}
+	return going, nil
+}
+
+// ofEveryNamespace reports whether an object is one that Kubernetes itself makes in
+// every namespace.
+func ofEveryNamespace(object string) bool {
+	kind, name, _ := strings.Cut(object, " ")
+	return kind == "serviceaccounts" && strings.HasSuffix(name, "/default") ||
+		kind == "configmaps" && strings.HasSuffix(name, "/kube-root-ca.crt")
 }
 
 // What may be left of a release:
@@ -94,7 +112,7 @@ func customResources(object string) bool {
 // user's.
 func (r *release) expectGone(mayStay func(object string) bool) {
 	r.Helper()
-	namespace := []string{"namespaces /" + r.inside, "serviceaccounts " + r.inside + "/default", "configmaps " + r.inside + "/kube-root-ca.crt"}
+	namespace := "namespaces /" + r.inside
 	r.waitFor("nothing to be left of release "+r.name, time.Minute, func(ctx context.Context) (bool, string) {
 		after, err := r.allObjects(ctx)
 		if err != nil {
@@ -102,12 +120,12 @@ func (r *release) expectGone(mayStay func(object string) bool) {
 		}
 		var left, missing []string
 		for _, object := range slices.Sorted(maps.Keys(after)) {
-			if !r.before[object] && !mayStay(object) && !slices.Contains(namespace, object) {
+			if !r.before[object] && !mayStay(object) && object != namespace {
 				left = append(left, object)
 			}
 		}
 		for _, object := range slices.Sorted(maps.Keys(r.before)) {
-			if !after[object] && !customResources(object) && !slices.Contains(namespace, object) {
+			if !after[object] && !customResources(object) && object != namespace {
 				missing = append(missing, object)
 			}
 		}

@@ -151,9 +151,15 @@ func TestDefaultIsTheManifest(t *testing.T) {
 
 func TestLint(t *testing.T) {
 	t.Parallel()
-	for _, message := range lint.All(folder, nil, "berth-system", true).Messages {
-		if message.Severity > support.InfoSev {
-			t.Error(message)
+	for _, text := range []string{"", everything, "{l2: {enabled: false}, crds: {keep: false}}", "{namespace: {create: true}, podMonitor: {enabled: true}}"} {
+		values, err := chartutil.ReadValues([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, message := range lint.All(folder, values, "berth-system", true).Messages {
+			if message.Severity > support.InfoSev {
+				t.Errorf("with %q: %v", text, message)
+			}
 		}
 	}
 }
