@@ -40,6 +40,7 @@ func newCommand(o *options) *cobra.Command {
 		newDrain(o),
 		newUndrain(o),
 		newRebalance(o),
+		newImport(o),
 	)
 	return root
 }
