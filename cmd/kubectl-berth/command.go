@@ -41,6 +41,7 @@ func newCommand(o *options) *cobra.Command {
 		newUndrain(o),
 		newRebalance(o),
 		newImport(o),
+		newBundle(o),
 	)
 	return root
 }

@@ -107,6 +107,7 @@ func testCases() []testCase {
 		{name: "Token", run: testToken, dualOnly: true},
 		{name: "Confined", run: testConfined, dualOnly: true},
 		{name: "InvalidObjects", run: testInvalidObjects, dualOnly: true},
+		{name: "Bundle", run: testBundle, dualOnly: true},
 	}
 }
 
