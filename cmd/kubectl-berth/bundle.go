@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
@@ -87,10 +88,10 @@ func (b *bundling) collect(ctx context.Context, clients *k8s.Clients) (*cli.Bund
 	c := &cli.Cluster{Now: time.Now(), Namespace: b.berthNamespace}
 	extras := cli.Extras{Versions: []string{"kubectl-berth " + version + " (" + runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH + ")"}}
 	listings := append(listingsOf(c, clients, scope{berth: b.berthNamespace, services: b.namespace()}),
-		listInto("events", &extras.Events, clients.Kube.CoreV1().Events("").List),
 		listInto("deployments", &extras.Deployments, clients.Kube.AppsV1().Deployments(b.berthNamespace).List),
 		listInto("daemonsets", &extras.DaemonSets, clients.Kube.AppsV1().DaemonSets(b.berthNamespace).List),
 	)
+	listings = append(listings, b.eventListings(clients, &extras.Events)...)
 	failed := 0
 	var last error
 	for i, err := range readAll(ctx, listings) {
@@ -110,15 +111,72 @@ func (b *bundling) collect(ctx context.Context, clients *k8s.Clients) (*cli.Bund
 	if err != nil {
 		return nil, err
 	}
-	for _, pod := range c.Pods {
-		b.addLogs(ctx, clients, bundle, pod)
-		addMetrics(ctx, clients, bundle, pod)
+	for _, found := range b.readPods(ctx, clients, c.Pods) {
+		for name, content := range found.files {
+			bundle.Add(name, content)
+		}
+		for name, err := range found.failures {
+			bundle.Fail(name, err.Error())
+		}
 	}
 	return bundle, ctx.Err()
 }
 
-// addLogs adds the logs of a Pod's containers, also those of before a restart.
-func (b *bundling) addLogs(ctx context.Context, clients *k8s.Clients, bundle *cli.Bundle, pod *corev1.Pod) {
+// eventListings read the events of all namespaces, or of the one that matters and
+// Berth's.
+func (b *bundling) eventListings(clients *k8s.Clients, into *[]*corev1.Event) []listing {
+	if b.namespace() == "" || b.namespace() == b.berthNamespace {
+		return []listing{listInto("events", into, clients.Kube.CoreV1().Events(b.namespace()).List)}
+	}
+	// One after the other: they go into one list.
+	return []listing{{"events", func(ctx context.Context) error {
+		var errs []error
+		for _, namespace := range []string{b.namespace(), b.berthNamespace} {
+			errs = append(errs, listInto("events", into, clients.Kube.CoreV1().Events(namespace).List).read(ctx))
+		}
+		return errors.Join(errs...)
+	}}}
+}
+
+// What is read of Pods at once, and how long each may take to say what it counts:
+// a node that is away keeps the API server waiting.
+const (
+	podsAtOnce      = 8
+	metricsPatience = 5 * time.Second
+)
+
+// podFiles are what is read of a Pod itself, and what is not.
+type podFiles struct {
+	files    map[string][]byte
+	failures map[string]error
+}
+
+func (f *podFiles) take(name string, content []byte, err error) {
+	if err != nil {
+		f.failures[name] = err
+		return
+	}
+	f.files[name] = content
+}
+
+func (b *bundling) readPods(ctx context.Context, clients *k8s.Clients, pods []*corev1.Pod) []podFiles {
+	all := make([]podFiles, len(pods))
+	var group errgroup.Group
+	group.SetLimit(podsAtOnce)
+	for i, pod := range pods {
+		all[i] = podFiles{files: map[string][]byte{}, failures: map[string]error{}}
+		group.Go(func() error {
+			b.readLogs(ctx, clients, pod, &all[i])
+			readMetrics(ctx, clients, pod, &all[i])
+			return nil
+		})
+	}
+	_ = group.Wait() // which has nothing to say
+	return all
+}
+
+// readLogs reads the logs of a Pod's containers, also those of before a restart.
+func (b *bundling) readLogs(ctx context.Context, clients *k8s.Clients, pod *corev1.Pod, into *podFiles) {
 	for _, status := range pod.Status.ContainerStatuses {
 		for _, previous := range []bool{false, true} {
 			if previous && status.RestartCount == 0 {
@@ -128,33 +186,25 @@ func (b *bundling) addLogs(ctx context.Context, clients *k8s.Clients, bundle *cl
 			if previous {
 				name += ".previous"
 			}
-			content, err := clients.Kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{
-				Container: status.Name, Previous: previous, TailLines: ptr.To(b.logLines), Timestamps: false,
-			}).DoRaw(ctx)
-			if err != nil {
-				bundle.Fail(name, err.Error())
-				continue
-			}
-			bundle.Add(name+".log", content)
+			options := &corev1.PodLogOptions{Container: status.Name, Previous: previous, TailLines: ptr.To(b.logLines)}
+			content, err := clients.Kube.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, options).DoRaw(ctx)
+			into.take(name+".log", content, err)
 		}
 	}
 }
 
-// addMetrics adds what a Pod's containers count, as the API server can reach them.
-func addMetrics(ctx context.Context, clients *k8s.Clients, bundle *cli.Bundle, pod *corev1.Pod) {
+// readMetrics reads what a Pod's containers count, if the API server can reach them.
+func readMetrics(ctx context.Context, clients *k8s.Clients, pod *corev1.Pod, into *podFiles) {
+	ctx, cancel := context.WithTimeout(ctx, metricsPatience)
+	defer cancel()
 	for _, container := range pod.Spec.Containers {
 		for _, port := range container.Ports {
 			if port.Name != metricsPort {
 				continue
 			}
-			name := path.Join("metrics", pod.Name)
 			content, err := clients.Kube.CoreV1().Pods(pod.Namespace).
 				ProxyGet("http", pod.Name, strconv.Itoa(int(port.ContainerPort)), "metrics", nil).DoRaw(ctx)
-			if err != nil {
-				bundle.Fail(name, err.Error())
-				continue
-			}
-			bundle.Add(name+".txt", content)
+			into.take(path.Join("metrics", pod.Name+".txt"), content, err)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,7 +82,7 @@ func TestBundle(t *testing.T) {
 			t.Errorf("%s is there: %v", name, found)
 		}
 	}
-	for _, what := range []string{"events: ", "bfdprofiles: ", path.Join("metrics", "controller-b") + ": "} {
+	for _, what := range []string{"events: ", "bfdprofiles: ", "metrics/controller-b.txt: "} {
 		if !strings.Contains(contents["errors.txt"], what) {
 			t.Errorf("errors.txt lacks %s:\n%s", what, contents["errors.txt"])
 		}
@@ -103,6 +102,32 @@ func TestBundleToStandardOutput(t *testing.T) {
 	}
 	if contents := unpack(t, strings.NewReader(out)); contents["errors.txt"] != "" || contents["README.txt"] == "" {
 		t.Errorf("it has %v", contents)
+	}
+}
+
+func TestBundleOfANamespace(t *testing.T) {
+	s := &apiServer{
+		lists: map[string][]any{
+			"/api/v1/namespaces/shop/services":       {aService("shop", "web", "192.0.2.1")},
+			"/api/v1/namespaces/shop/events":         {anEvent("shop", "web")},
+			"/api/v1/namespaces/berth-system/events": {anEvent("berth-system", "speaker")},
+		},
+		refuse: map[string]int{pathServices: http.StatusForbidden, "/api/v1/events": http.StatusForbidden},
+	}
+	out, errOut, err := s.run(t, "bundle", "-f", "-", "-n", "shop")
+	if err != nil || errOut != "" {
+		t.Fatal(err, errOut)
+	}
+	events := unpack(t, strings.NewReader(out))["objects/events.yaml"]
+	if !strings.Contains(events, "name: web") || !strings.Contains(events, "name: speaker") {
+		t.Errorf("the events are %s", events)
+	}
+}
+
+func anEvent(namespace, service string) *corev1.Event {
+	return &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: service},
+		InvolvedObject: corev1.ObjectReference{Kind: "Service", Namespace: namespace, Name: service},
 	}
 }
 

@@ -49,13 +49,15 @@ func (c *conversion) bgpPeer(s *source) v1beta1.BGPPeerSpec {
 // dropZeroTimes removes times that are zero, which in version v1beta1 are absent.
 func (p *bgpPeerSpec) dropZeroTimes() {
 	for _, t := range []**string{&p.HoldTime, &p.KeepaliveTime} {
-		if *t == nil {
-			continue
-		}
-		if d, err := time.ParseDuration(**t); err == nil && d == 0 {
+		if *t != nil && isZero(**t) {
 			*t = nil
 		}
 	}
+}
+
+func isZero(duration string) bool {
+	d, err := time.ParseDuration(duration)
+	return err == nil && d == 0
 }
 
 func (c *conversion) password(s *source, from *bgpPeerSpec, to *v1beta1.BGPPeerSpec) {
@@ -89,6 +91,9 @@ func remarkPeer(s *source, from *bgpPeerSpec) {
 	external := from.DynamicASN == "external" || from.PeerASN != 0 && from.PeerASN != from.MyASN
 	if external && !from.EBGPMultiHop && from.Interface == "" {
 		s.remark("spec.ebgpMultiHop", "the peer has to be one hop away. MetalLB's native mode does not mind; set it to true if the peer is further away")
+	}
+	if from.HoldTime != nil && isZero(*from.HoldTime) {
+		s.remark("spec.holdTime", "0s: sessions never time out. Older versions of MetalLB take it for 90s; if yours does, remove it")
 	}
 	if from.ConnectTime != nil {
 		s.remark("spec.connectTime", "is how long one attempt to connect may take; for MetalLB with FRR it is the time between two attempts")

@@ -24,7 +24,7 @@ const metalLBNamespace = "metallb-system"
 
 // takeOverGap is for how long clients may be without service while Berth takes
 // over.
-const takeOverGap = time.Second
+const takeOverGap = 1500 * time.Millisecond
 
 // migration is a cluster that MetalLB has served so far. Its speakers are played by
 // the kernels of nodes, which answer for the addresses with their own MACs, as
@@ -37,6 +37,11 @@ type migration struct {
 	// them, and speaks who answers for these.
 	left   map[string][]netip.Addr
 	speaks map[netip.Addr]string
+	// routed are addresses that routers are told, by one of them, and daemons play
+	// MetalLB's speakers towards it.
+	routed  []netip.Addr
+	router  *bgpRouter
+	daemons map[string]*bgpRouter
 }
 
 // TestTakeOverFromMetalLB imports a live cluster's configuration and has Berth take
@@ -49,15 +54,17 @@ func TestTakeOverFromMetalLB(t *testing.T) {
 	m.apply("testdata/metallb/crds.yaml")
 	m.leaveConfiguration()
 	m.leaveServices()
+	m.leaveRoutes()
 	folder := m.importAll()
 	m.acceptExamples()
-	m.applyText(m.read(filepath.Join(folder, "ipaddresspools.yaml")))
+	m.apply(filepath.Join(folder, "ipaddresspools.yaml"))
 	m.apply("../../../deploy/berth.yaml")
 	l.waitUntilCalm(m.env)
 	m.expectAdopted()
 	running := m.probe()
 	m.handOver(folder)
 	m.expectNothingLost(running)
+	m.handOverRoutes(folder)
 	m.expectAdopted()
 	m.expectSaid([]string{"status"}, "Berth is healthy")
 }
@@ -104,7 +111,13 @@ func (m *migration) leaveConfiguration() {
 	list := func(ranges []v1beta1.AddressRange) string {
 		return strings.ReplaceAll(fmt.Sprintf("%q", ranges), " ", ", ")
 	}
-	m.applyText(strings.NewReplacer("MAIN", list(m.ranges(0, 12)), "ASKED", list(m.ranges(12, 4))).Replace(m.read("testdata/metallb/config.yaml")))
+	router, err := m.lab.Plan().Host(network.Router)
+	if err != nil {
+		m.Fatal(err)
+	}
+	m.applyText(strings.NewReplacer(
+		"MAIN", list(m.ranges(0, 12)), "ASKED", list(m.ranges(12, 4)), "ROUTED", list(m.other.ranges(0, 4)), "ROUTER", router.IPs()[0].String(),
+	).Replace(m.read("testdata/metallb/config.yaml")))
 	// A status that nobody is to take for configuration.
 	m.applyText(`{"apiVersion":"metallb.io/v1beta1","kind":"ServiceL2Status","metadata":{"name":"l2-1","namespace":"` + metalLBNamespace + `"}}`)
 }
@@ -134,15 +147,23 @@ func (m *migration) leaveServices() {
 func (m *migration) leave(e *env, name string, nth int, node string, changes ...func(*corev1.Service)) {
 	m.Helper()
 	e.createService(name, changes...)
-	service := e.service(name)
+	m.give(e, name, m.address(nth))
 	for _, address := range m.address(nth) {
-		service.Status.LoadBalancer.Ingress = append(service.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: address.String()})
 		m.speaks[address] = node
+	}
+}
+
+// give writes addresses into the status of a Service, as MetalLB's controller does.
+func (m *migration) give(e *env, name string, addresses []netip.Addr) {
+	m.Helper()
+	service := e.service(name)
+	for _, address := range addresses {
+		service.Status.LoadBalancer.Ingress = append(service.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: address.String()})
 	}
 	if _, err := e.lab.kube.CoreV1().Services(e.namespace).UpdateStatus(e.ctx, service, metav1.UpdateOptions{}); err != nil {
 		e.Fatal(err)
 	}
-	m.left[e.namespace+"/"+name] = m.address(nth)
+	m.left[e.namespace+"/"+name] = addresses
 }
 
 // importAll imports the configuration into a folder.
@@ -150,7 +171,7 @@ func (m *migration) importAll() (folder string) {
 	m.Helper()
 	folder = filepath.Join(m.TempDir(), "berth")
 	out, status := m.plugin("import", "metallb", "--output-dir", folder)
-	if status != 0 || !strings.Contains(out, "ipaddresspools.yaml: 2") || !strings.Contains(out, "bgppeers.yaml: 1") {
+	if status != 0 || !strings.Contains(out, "ipaddresspools.yaml: 3") || !strings.Contains(out, "bgppeers.yaml: 1") {
 		m.Fatalf("kubectl berth import metallb ends with %d and says %s", status, out)
 	}
 	if text := m.read(filepath.Join(folder, "ipaddresspools.yaml")); !strings.Contains(text, "shareAcrossNamespaces: true") {
@@ -214,12 +235,10 @@ func (m *migration) expectAdopted() {
 // two nodes answer for an address, and either serves.
 func (m *migration) handOver(folder string) {
 	m.Helper()
-	for _, name := range []string{"l2advertisements", "bgppeers"} {
-		m.applyText(m.read(filepath.Join(folder, name+".yaml")))
-	}
+	m.apply(filepath.Join(folder, "l2advertisements.yaml"))
 	for _, e := range []*env{m.env, m.other} {
 		for name := range m.left {
-			if namespace, name, _ := strings.Cut(name, "/"); namespace == e.namespace {
+			if namespace, name, _ := strings.Cut(name, "/"); namespace == e.namespace && name != "routed" {
 				e.waitCondition(name, v1beta1.ConditionAnnounced, metav1.ConditionTrue, "Announced")
 			}
 		}
@@ -237,24 +256,29 @@ func (m *migration) handOver(folder string) {
 	m.pause(time.Second, "what goes wrong now would be seen by the probes")
 }
 
+// expectNothingLost ends the probes of the hand-over of layer 2.
 func (m *migration) expectNothingLost(running probes) {
+	m.Helper()
+	m.expectBriefly("layer 2", running)
+	for _, node := range m.lab.otherNodes() {
+		if state, err := m.nodeState(m.ctx, node); err != nil || len(state.AddressConflicts) > 0 {
+			m.Errorf("%s has seen conflicts: %+v (%v)", node, state, err)
+		}
+	}
+}
+
+// expectBriefly fails the test if an address was away for longer than a hand-over
+// may take.
+func (m *migration) expectBriefly(what string, running probes) {
 	m.Helper()
 	for address, report := range running.stop() {
 		gap := time.Duration(report.LongestGap)
-		measured.add("take-over from MetalLB: longest gap", gap)
+		measured.add("take-over from MetalLB, "+what+": longest gap", gap)
 		if gap > takeOverGap || report.OK == 0 {
 			m.Errorf("%s was away for %s (%d of %d failed: %v)", address, gap, report.Failed, report.Sent, report.Errors)
 		}
 		if report.Failed > 0 {
 			m.Logf("%s: %d of %d failed: %v", address, report.Failed, report.Sent, report.Errors)
-		}
-	}
-	if m.Failed() {
-		return
-	}
-	for _, node := range m.lab.otherNodes() {
-		if state, err := m.nodeState(m.ctx, node); err != nil || len(state.AddressConflicts) > 0 {
-			m.Errorf("%s has seen conflicts: %+v (%v)", node, state, err)
 		}
 	}
 }
