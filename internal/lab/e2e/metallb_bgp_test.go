@@ -68,14 +68,18 @@ func (m *migration) handOverRoutes(folder string) {
 			left := m.speakersOfMetalLB()
 			return fmt.Sprint(left) == fmt.Sprint(started), fmt.Sprint(left)
 		})
+		former := m.router.session(node)
 		if err := m.daemons[node].Stop(m.ctx); err != nil {
 			m.Fatal(err)
 		}
+		m.waitFor("a session with "+node+" that is not "+fmt.Sprint(former), bgpTimeout, func(context.Context) (bool, string) {
+			now := m.router.session(node)
+			return now.Up() && !now.SameAs(former), fmt.Sprintf("%+v", now)
+		})
 		m.router.waitECMP(m.routed[0], m.lab.otherNodes()...)
 	}
 	m.expectBriefly("BGP", running)
 	m.other.waitCondition("routed", v1beta1.ConditionAnnounced, metav1.ConditionTrue, "Announced")
-	m.expectSaid([]string{"peers"}, "tor", "Established")
 }
 
 // speakersOfMetalLB are its Pods by their nodes.

@@ -66,7 +66,10 @@ func TestTakeOverFromMetalLB(t *testing.T) {
 	m.expectNothingLost(running)
 	m.handOverRoutes(folder)
 	m.expectAdopted()
-	m.expectSaid([]string{"status"}, "Berth is healthy")
+	m.waitFor("Berth to be healthy", 20*time.Second, func(context.Context) (bool, string) { // nodes report once a second
+		out, status := m.plugin("status")
+		return status == 0, out
+	})
 }
 
 func (e *env) read(path string) string {
