@@ -17,6 +17,7 @@ func (c *conversion) bgpPeer(s *source) v1beta1.BGPPeerSpec {
 	if strings.HasSuffix(s.object.GetAPIVersion(), "/v1beta1") {
 		from.dropZeroTimes()
 	}
+	from.onInterface(s)
 	to := v1beta1.BGPPeerSpec{
 		MyASN: v1beta1.ASN(from.MyASN), PeerASN: v1beta1.ASN(from.PeerASN), LocalASN: v1beta1.ASN(from.LocalASN),
 		DynamicASN:            v1beta1.DynamicASN(from.DynamicASN),
@@ -25,7 +26,7 @@ func (c *conversion) bgpPeer(s *source) v1beta1.BGPPeerSpec {
 		SourceAddress:         v1beta1.IPAddress(from.SourceAddress),
 		PeerPort:              number(s, "spec.peerPort", from.PeerPort, 0, 65535),
 		HoldTime:              duration(s, "spec.holdTime", from.HoldTime),
-		KeepaliveTime:         duration(s, "spec.keepaliveTime", from.KeepaliveTime),
+		KeepaliveTime:         keepalive(s, from.KeepaliveTime),
 		ConnectTime:           duration(s, "spec.connectTime", from.ConnectTime),
 		RouterID:              v1beta1.IPAddress(from.RouterID),
 		NodeSelectors:         selectors(s, "spec.nodeSelectors", from.NodeSelectors),
@@ -46,6 +47,24 @@ func (c *conversion) bgpPeer(s *source) v1beta1.BGPPeerSpec {
 	return to
 }
 
+// onInterface drops what Berth does not take of a peer on an interface, where it
+// makes no difference.
+func (p *bgpPeerSpec) onInterface(s *source) {
+	if p.Interface == "" {
+		return
+	}
+	if p.VRF != "" {
+		s.remark("spec.vrf", "dropped: the interface decides about the VRF")
+	}
+	if p.EBGPMultiHop {
+		s.remark("spec.ebgpMultiHop", "dropped: a peer on an interface is one hop away")
+	}
+	if p.SourceAddress != "" {
+		s.remark("spec.sourceAddress", "dropped: a peer on an interface is spoken to from the link-local address there, as MetalLB with FRR does")
+	}
+	p.VRF, p.EBGPMultiHop, p.SourceAddress = "", false, ""
+}
+
 // dropZeroTimes removes times that are zero, which in version v1beta1 are absent.
 func (p *bgpPeerSpec) dropZeroTimes() {
 	for _, t := range []**string{&p.HoldTime, &p.KeepaliveTime} {
@@ -53,6 +72,16 @@ func (p *bgpPeerSpec) dropZeroTimes() {
 			*t = nil
 		}
 	}
+}
+
+// keepalive converts a keepaliveTime, of which BGP knows whole seconds only.
+func keepalive(s *source, from *string) v1beta1.Duration {
+	const field = "spec.keepaliveTime"
+	to := duration(s, field, from)
+	if d, err := time.ParseDuration(string(to)); err == nil && d > 0 && d < time.Second {
+		s.refuse(field, "%s is less than a second", to)
+	}
+	return to
 }
 
 func isZero(duration string) bool {

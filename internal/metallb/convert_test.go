@@ -156,11 +156,12 @@ func TestListsAreBounded(t *testing.T) {
 		"selectors":  {"L2Advertisement", `{"nodeSelectors":[` + many(33, `{}`) + `]}`, "has 33 entries"},
 		"values": {"L2Advertisement", `{"nodeSelectors":[{"matchExpressions":[{"key":"a","operator":"In","values":[` +
 			many(65, `"x"`) + `]}]}]}`, "has 65 entries"},
-		"weight":   {"L2Advertisement", `{"preferredNodeSelectors":[{"weight":101,"preference":{}}]}`, "101 is not from 1 to 100"},
-		"priority": {"IPAddressPool", `{"addresses":["10.0.0.0/24"],"serviceAllocation":{"priority":2147483648}}`, "2147483648 is not from"},
-		"password": {"BGPPeer", `{"myASN":1,"peerASN":2,"peerAddress":"10.0.0.1","password":"` + strings.Repeat("x", 81) + `"}`, "longer than"},
-		"label":    {"L2Advertisement", `{"nodeSelectors":[{"matchLabels":{"a b":"c"}}]}`, "spec.nodeSelectors[0]"},
-		"name":     {"L2Advertisement", `{"ipAddressPools":["No Name"]}`, "not the name of an object"},
+		"weight":    {"L2Advertisement", `{"preferredNodeSelectors":[{"weight":101,"preference":{}}]}`, "101 is not from 1 to 100"},
+		"priority":  {"IPAddressPool", `{"addresses":["10.0.0.0/24"],"serviceAllocation":{"priority":2147483648}}`, "2147483648 is not from"},
+		"password":  {"BGPPeer", `{"myASN":1,"peerASN":2,"peerAddress":"10.0.0.1","password":"` + strings.Repeat("x", 81) + `"}`, "longer than"},
+		"keepalive": {"BGPPeer", `{"myASN":1,"peerASN":2,"peerAddress":"10.0.0.1","keepaliveTime":"300ms"}`, "300ms is less than a second"},
+		"label":     {"L2Advertisement", `{"nodeSelectors":[{"matchLabels":{"a b":"c"}}]}`, "spec.nodeSelectors[0]"},
+		"name":      {"L2Advertisement", `{"ipAddressPools":["No Name"]}`, "not the name of an object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := convertText([]byte(`{"apiVersion":"metallb.io/v1beta1","kind":"` + test.kind + `","metadata":{"name":"x"},"spec":` + test.spec + `}`))
