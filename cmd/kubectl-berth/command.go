@@ -41,6 +41,8 @@ func newCommand(o *options) *cobra.Command {
 		newDrain(o),
 		newUndrain(o),
 		newRebalance(o),
+		newImport(o),
+		newBundle(o),
 	)
 	return root
 }

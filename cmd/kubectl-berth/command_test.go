@@ -72,7 +72,11 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if items == nil {
 		items = []any{}
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"metadata": map[string]any{}, "items": items})
+	list := map[string]any{"metadata": map[string]any{}, "items": items}
+	if strings.HasPrefix(r.URL.Path, "/apis/metallb.io/") || strings.HasSuffix(r.URL.Path, "/configmaps/config") {
+		list["apiVersion"], list["kind"] = "v1", "List" // without which nobody knows what it is
+	}
+	_ = json.NewEncoder(w).Encode(list)
 }
 
 func (s *apiServer) fail(w http.ResponseWriter, code int) {

@@ -58,18 +58,7 @@ func load(ctx context.Context, clients *k8s.Clients, s scope) (*cli.Cluster, err
 			return !slices.Contains([]string{"services", "l2advertisements", "nodestates"}, l.kind)
 		})
 	}
-	failures := make([]error, len(listings))
-	var group errgroup.Group
-	for i, l := range listings {
-		group.Go(func() error {
-			failures[i] = l.read(ctx)
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	for i, err := range failures {
+	for i, err := range readAll(ctx, listings) {
 		switch kind := listings[i].kind; {
 		case err == nil:
 		case kind == "ipaddresspools" && apierrors.IsNotFound(err):
@@ -84,6 +73,20 @@ func load(ctx context.Context, clients *k8s.Clients, s scope) (*cli.Cluster, err
 	}
 	slices.SortFunc(c.Unread, func(a, b cli.Unread) int { return strings.Compare(a.Kind, b.Kind) })
 	return c, nil
+}
+
+// readAll reads all at once and returns why each could not be read, or nil.
+func readAll(ctx context.Context, listings []listing) (failures []error) {
+	failures = make([]error, len(listings))
+	var group errgroup.Group
+	for i, l := range listings {
+		group.Go(func() error {
+			failures[i] = l.read(ctx)
+			return nil
+		})
+	}
+	_ = group.Wait() // which has nothing to say
+	return failures
 }
 
 // readable says whether an error concerns one kind and not all.

@@ -23,6 +23,8 @@ import (
 
 // Labels of Berth's own Pods.
 const (
+	nameLabel           = "app.kubernetes.io/name"
+	nameOfBerth         = "berth"
 	componentLabel      = "app.kubernetes.io/component"
 	componentController = "controller"
 	componentSpeaker    = "speaker"

@@ -422,6 +422,12 @@ func wellKnown(name string) (bgp.Community, bool) {
 	return 0, false
 }
 
+// IsWellKnownCommunity says whether a name has its meaning without a Community.
+func IsWellKnownCommunity(name string) bool {
+	_, is := wellKnown(name)
+	return is
+}
+
 func checkAliases(object *v1beta1.Community) field.ErrorList {
 	var errs field.ErrorList
 	path, seen := field.NewPath("spec", "communities"), map[v1beta1.CommunityName]bool{}

@@ -110,6 +110,7 @@ func testCases() []testCase {
 		{name: "MetricsDocumented", run: testMetricsDocumented, dualOnly: true},
 		{name: "MetricsAccess", run: testMetricsAccess, dualOnly: true},
 		{name: "InvalidObjects", run: testInvalidObjects, dualOnly: true},
+		{name: "Bundle", run: testBundle, dualOnly: true},
 	}
 }
 
