@@ -90,6 +90,9 @@ type controller struct {
 	// stranded are the Services that have such addresses, with why they keep them.
 	stranded map[ipam.Owner]map[netip.Addr]string
 
+	// census is what the configuration is used for.
+	census census
+
 	configDirty, waitingDirty, poolsDirty, conflictsDirty bool
 	// reservationsDirty: there are reservations to read, at leisure.
 	reservationsDirty bool
@@ -160,7 +163,7 @@ func (c *controller) handle(key k8s.Key) error {
 		k8s.KindBGPPeer, k8s.KindBGPAdvertisement, k8s.KindCommunity, k8s.KindBFDProfile, k8s.KindSecret:
 		c.configDirty = true
 	case k8s.KindNodeState:
-		c.conflictsDirty = true
+		c.conflictsDirty, c.census.stale = true, true
 	case k8s.KindIPReservation:
 		if c.ownReservation(key.Name) {
 			c.reservationsDirty = true
