@@ -138,10 +138,10 @@ type BGPSessionStatus struct {
 	// +optional
 	LastError *SessionError `json:"lastError,omitempty"`
 
-	// localASN that the peer is told.
+	// localASN is the AS number that the peer is told.
 	// +optional
 	LocalASN int64 `json:"localASN,omitempty"`
-	// peerASN that the peer has said, or should.
+	// peerASN is the AS number that the peer has said, or should say.
 	// +optional
 	PeerASN int64 `json:"peerASN,omitempty"`
 	// localRouterID is the BGP identifier of the node.
