@@ -84,11 +84,12 @@ lint: check-generated ## Vet, import rules and style.
 	cd $(LAB_MODULE) && go tool -modfile=../tools/go.mod golangci-lint run --config ../../.golangci.yaml ./...
 
 .PHONY: generate
-generate: ## Deepcopy, CRDs, RBAC and deploy/ from their sources.
+generate: ## Deepcopy, CRDs, RBAC, deploy/ and docs/api.md from their sources.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd
 	$(TOOL) controller-gen rbac:roleName=berth-controller paths=./controller/... output:rbac:dir=config/rbac/controller
 	$(TOOL) controller-gen rbac:roleName=berth-speaker paths=./speaker/... output:rbac:dir=config/rbac/speaker
 	$(TOOL) kustomize build config/default > deploy/berth.yaml
+	go run ./internal/docs/cmd/apireference
 	@# What the chart takes as it is; its templates add labels and namespace.
 	rm -rf deploy/chart/files && mkdir -p $(addprefix deploy/chart/files/,admission controller crd namespace rbac)
 	cp config/crd/berth.dev_*.yaml deploy/chart/files/crd
@@ -102,8 +103,8 @@ generate: ## Deepcopy, CRDs, RBAC and deploy/ from their sources.
 .PHONY: check-generated
 check-generated:
 	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && \
-	cp -r api config controller deploy internal speaker go.mod go.sum Makefile "$$copy" && $(MAKE) --silent -C "$$copy" generate && \
-	for folder in api config deploy; do diff -r "$$folder" "$$copy/$$folder" || { echo "generated files are stale: run 'make generate'"; exit 1; }; done
+	cp -r api config controller deploy docs internal speaker go.mod go.sum Makefile "$$copy" && $(MAKE) --silent -C "$$copy" generate && \
+	for folder in api config deploy docs; do diff -r "$$folder" "$$copy/$$folder" || { echo "generated files are stale: run 'make generate'"; exit 1; }; done
 
 .PHONY: bench
 bench: ## Benchmarks.

@@ -113,6 +113,7 @@ func newController(c controller) *controller {
 	c.seen = map[ipam.Owner]time.Time{}
 	c.retaining = map[ipam.Owner]reservationApply{}
 	c.stranded = map[ipam.Owner]map[netip.Addr]string{}
+	c.census.uses = c.usesNow() // none
 	return &c
 }
 

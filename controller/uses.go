@@ -12,8 +12,8 @@ import (
 	"github.com/berth-lb/berth/internal/ipam"
 )
 
-// useInterval bounds how often it is counted what the objects of the configuration
-// are used for, and so the writes: one for each object in this time, however many
+// useInterval bounds how often it is told what the objects of the configuration are
+// used for, and so the writes: one for each object in this time, however many
 // Services come and sessions go.
 const useInterval = 5 * time.Second
 
@@ -41,24 +41,28 @@ func (s sessions) String() string {
 	return fmt.Sprintf("%d/%d", s.established, s.all)
 }
 
-// census is when uses were counted, and whether that is out of date.
+// census is what came of counting uses, whether that is out of date, and when it was
+// last another than before.
 type census struct {
 	uses    uses
 	stale   bool
-	counted time.Time
+	changed time.Time
 }
 
-// count counts anew what is out of date, unless that was done a moment ago. It says
-// whether anything is another than before.
+// count counts anew what is out of date, unless something was another than before a
+// moment ago. It says whether anything is now.
 func (c *controller) count() (changed bool) {
 	c.census.stale = c.census.stale || c.poolsDirty
 	now := c.clock.Now()
-	if !c.census.stale || now.Sub(c.census.counted) < useInterval {
+	if !c.census.stale || now.Sub(c.census.changed) < useInterval {
 		return false
 	}
-	before := c.census.uses
-	c.census = census{uses: c.usesNow(), counted: now}
-	return !reflect.DeepEqual(before, c.census.uses)
+	c.census.stale = false
+	if uses := c.usesNow(); !reflect.DeepEqual(uses, c.census.uses) {
+		c.census.uses, c.census.changed = uses, now
+		return true
+	}
+	return false
 }
 
 func (c *controller) usesNow() uses {

@@ -87,6 +87,8 @@ func TestUsesAreWrittenRarely(t *testing.T) {
 	if n, want := c.writes[key]-before, int(seconds*time.Second/useInterval); n != want {
 		t.Errorf("%d Services in %d s: %d writes, want %d", seconds, seconds, n, want)
 	}
+	c.clock.SetTime(c.clock.Now().Add(useInterval))
+	c.tick()
 	c.wantUse("all", seconds, seconds)
 	c.edit("a", func(s *corev1.Service) { s.Labels = map[string]string{"some": "label"} })
 	c.clock.SetTime(c.clock.Now().Add(time.Hour))
