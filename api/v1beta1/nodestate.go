@@ -190,7 +190,9 @@ const (
 type SessionError struct {
 	// time of the error.
 	Time metav1.Time `json:"time"`
-	// reason in one word, such as HoldTimerExpired.
+	// reason in one word: SessionLost, HeldDown (kept from coming up, by BFD say),
+	// NotAnnounced (established, but something is not told), or why the configuration
+	// gives no session.
 	Reason string `json:"reason"`
 	// message tells what happened and what to do.
 	// +optional
