@@ -44,7 +44,8 @@ type BGPAdvertisementSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=32
 	AggregationLength *int32 `json:"aggregationLength,omitempty"`
-	// aggregationLengthV6 is the same for IPv6.
+	// aggregationLengthV6 is the length of the IPv6 prefixes that are announced, as
+	// aggregationLength is of the IPv4 ones.
 	// +optional
 	// +kubebuilder:default=128
 	// +kubebuilder:validation:Minimum=1

@@ -180,7 +180,8 @@ type BGPPeerSpec struct {
 	// passive waits for the peer to connect instead of connecting to it.
 	// +optional
 	Passive bool `json:"passive,omitempty"`
-	// listenPort is where a node waits for passive peers. Without it, 179.
+	// listenPort is the TCP port on which a node waits for a passive peer. Without it,
+	// 179.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535

@@ -110,7 +110,7 @@ const (
 
 // PreferredNodeSelector gives nodes a weight.
 type PreferredNodeSelector struct {
-	// weight that a matching node gains.
+	// weight that a matching node gains. The node with the highest sum is preferred.
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100

@@ -150,7 +150,7 @@ type BGPSessionStatus struct {
 	// peerRouterID is the BGP identifier of the peer.
 	// +optional
 	PeerRouterID string `json:"peerRouterID,omitempty"`
-	// holdTime that was agreed on.
+	// holdTime that was agreed on: "1m30s".
 	// +optional
 	HoldTime string `json:"holdTime,omitempty"`
 	// families that both sides take part in.
@@ -213,7 +213,7 @@ type BFDSessionStatus struct {
 	// diagnostic says why the session was last down (RFC 5880 section 4.1).
 	// +optional
 	Diagnostic string `json:"diagnostic,omitempty"`
-	// detectionTime after which the node takes the peer for dead.
+	// detectionTime after which the node takes the peer for dead: "900ms".
 	// +optional
 	DetectionTime string `json:"detectionTime,omitempty"`
 }
