@@ -67,7 +67,7 @@ func writePart(page *strings.Builder, name string, part *Schema) {
 			cell = "**" + cell + "**"
 		}
 		fmt.Fprintf(page, "| %s | %s | %s |\n", cell, typeOf(field), strings.ReplaceAll(explain(path, field), "|", `\|`))
-		into := !isSelector(field) && !(field.Items != nil && isSelector(field.Items)) && !isConditions(path)
+		into := !isSelector(field) && (field.Items == nil || !isSelector(field.Items)) && !isConditions(path)
 		if into {
 			noteRequired(requires, path, field)
 		}

@@ -145,7 +145,7 @@ type reader struct {
 func followPage(t *testing.T, e *env, page *docs.Page) {
 	before := e.namespaces(t)
 	t.Cleanup(func() { e.tidy(t, before) })
-	r := newReader(t, e, strings.TrimSuffix(filepath.Base(page.Path), ".md"))
+	r := newReader(t, e, strings.ToLower(strings.TrimSuffix(filepath.Base(page.Path), ".md")))
 	for _, block := range page.Blocks {
 		switch {
 		case block.Is("apply"):
