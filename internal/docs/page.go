@@ -154,10 +154,13 @@ func (p *Page) Anchors() []string {
 	return anchors
 }
 
-var notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+var (
+	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+	linkedText  = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+)
 
 func anchorOf(title string) string {
-	title = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(strings.TrimSpace(title), "$1")
+	title = linkedText.ReplaceAllString(strings.TrimSpace(title), "$1")
 	return strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(title), ""), " ", "-")
 }
 
