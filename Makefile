@@ -91,7 +91,7 @@ lint: check-generated ## Vet, import rules and style.
 	cd $(LAB_MODULE) && go tool -modfile=../tools/go.mod golangci-lint run --config ../../.golangci.yaml ./...
 
 .PHONY: generate
-generate: ## Deepcopy, CRDs, RBAC, deploy/ and docs/metrics.md from their sources.
+generate: ## Deepcopy, CRDs, RBAC, deploy/, docs/api.md and docs/metrics.md from their sources.
 	$(TOOL) controller-gen object crd paths=./api/... output:crd:dir=config/crd
 	$(TOOL) controller-gen rbac:roleName=berth-controller paths=./controller/... output:rbac:dir=config/rbac/controller
 	$(TOOL) controller-gen rbac:roleName=berth-speaker paths=./speaker/... output:rbac:dir=config/rbac/speaker
@@ -99,6 +99,7 @@ generate: ## Deepcopy, CRDs, RBAC, deploy/ and docs/metrics.md from their source
 	@# The rules as promtool takes them, as the operator does.
 	{ cat config/monitoring/prometheusrule.head && sed 's/^\(.\)/  \1/' config/monitoring/rules.yaml; } > config/monitoring/prometheusrule.yaml
 	{ cat internal/metricspage/intro.md && for program in controller speaker; do go run $(PRODUCT_FLAGS) ./$$program metrics || exit 1; done; } > docs/metrics.md
+	go run ./internal/docs/cmd/apireference
 	@# What the chart takes as it is; its templates add labels and namespace.
 	rm -rf deploy/chart/files && mkdir -p $(addprefix deploy/chart/files/,admission controller crd monitoring namespace rbac)
 	cp config/crd/berth.dev_*.yaml deploy/chart/files/crd

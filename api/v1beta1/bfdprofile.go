@@ -15,7 +15,9 @@ import (
 // +kubebuilder:printcolumn:name="Multiplier",type=integer,JSONPath=`.spec.detectMultiplier`
 // +kubebuilder:printcolumn:name="Passive",type=boolean,JSONPath=`.spec.passiveMode`
 // +kubebuilder:printcolumn:name="Echo",type=boolean,JSONPath=`.spec.echoMode`
+// +kubebuilder:printcolumn:name="Peers",type=integer,JSONPath=`.status.peers`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type BFDProfile struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -78,6 +80,10 @@ type BFDProfileSpec struct {
 
 // BFDProfileStatus is what Berth reports about a profile.
 type BFDProfileStatus struct {
+	// peers is how many BGPPeers name the profile.
+	// +optional
+	Peers int32 `json:"peers"`
+
 	// conditions of the profile. Accepted says whether it is in force.
 	// +optional
 	// +listType=map

@@ -13,6 +13,8 @@ import (
 // +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.ipAddressPools`
 // +kubebuilder:printcolumn:name="Peers",type=string,JSONPath=`.spec.peers`
 // +kubebuilder:printcolumn:name="Communities",type=string,JSONPath=`.spec.communities`
+// +kubebuilder:printcolumn:name="Services",type=integer,JSONPath=`.status.services`
+// +kubebuilder:printcolumn:name="Addresses",type=integer,JSONPath=`.status.addresses`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -42,7 +44,8 @@ type BGPAdvertisementSpec struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=32
 	AggregationLength *int32 `json:"aggregationLength,omitempty"`
-	// aggregationLengthV6 is the same for IPv6.
+	// aggregationLengthV6 is the length of the IPv6 prefixes that are announced, as
+	// aggregationLength is of the IPv4 ones.
 	// +optional
 	// +kubebuilder:default=128
 	// +kubebuilder:validation:Minimum=1
@@ -132,6 +135,15 @@ type BGPAdvertisementSpec struct {
 
 // BGPAdvertisementStatus is what Berth reports about an advertisement.
 type BGPAdvertisementStatus struct {
+	// services is how many Services have an address that the advertisement is for,
+	// wherever there is a node that can announce it.
+	// +optional
+	Services int32 `json:"services"`
+	// addresses is how many addresses these Services have that it is for. One that
+	// several Services share counts once.
+	// +optional
+	Addresses int32 `json:"addresses"`
+
 	// conditions of the advertisement. Accepted says whether it is in force.
 	// +optional
 	// +listType=map

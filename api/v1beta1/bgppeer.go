@@ -15,6 +15,7 @@ import (
 // +kubebuilder:printcolumn:name="ASN",type=integer,JSONPath=`.spec.peerASN`
 // +kubebuilder:printcolumn:name="My ASN",type=integer,JSONPath=`.spec.myASN`
 // +kubebuilder:printcolumn:name="BFD",type=string,JSONPath=`.spec.bfdProfile`
+// +kubebuilder:printcolumn:name="Up",type=string,JSONPath=`.status.up`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -179,7 +180,8 @@ type BGPPeerSpec struct {
 	// passive waits for the peer to connect instead of connecting to it.
 	// +optional
 	Passive bool `json:"passive,omitempty"`
-	// listenPort is where a node waits for passive peers. Without it, 179.
+	// listenPort is the TCP port on which a node waits for a passive peer. Without it,
+	// 179.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
@@ -294,6 +296,17 @@ type SecretReference struct {
 
 // BGPPeerStatus is what Berth reports about a peer.
 type BGPPeerStatus struct {
+	// up is how many of the sessions with the peer are established, of all that
+	// nodes report: "2/3". Absent while none is reported.
+	// +optional
+	Up string `json:"up,omitempty"`
+	// established is how many sessions with the peer are established.
+	// +optional
+	Established int32 `json:"established"`
+	// sessions is how many sessions with the peer nodes report, established or not.
+	// +optional
+	Sessions int32 `json:"sessions"`
+
 	// conditions of the peer. Accepted says whether it is in force.
 	// +optional
 	// +listType=map

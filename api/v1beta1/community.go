@@ -11,6 +11,7 @@ import (
 // +kubebuilder:resource:scope=Cluster,categories=berth
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Communities",type=string,JSONPath=`.spec.communities`
+// +kubebuilder:printcolumn:name="Advertisements",type=integer,JSONPath=`.status.advertisements`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -74,6 +75,10 @@ type CommunityRef string
 
 // CommunityStatus is what Berth reports about names of communities.
 type CommunityStatus struct {
+	// advertisements is how many BGPAdvertisements use one of the names.
+	// +optional
+	Advertisements int32 `json:"advertisements"`
+
 	// conditions of the object. Accepted says whether it is in force.
 	// +optional
 	// +listType=map

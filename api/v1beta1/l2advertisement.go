@@ -12,6 +12,8 @@ import (
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Pools",type=string,JSONPath=`.spec.ipAddressPools`
 // +kubebuilder:printcolumn:name="Interfaces",type=string,JSONPath=`.spec.interfaces`
+// +kubebuilder:printcolumn:name="Services",type=integer,JSONPath=`.status.services`
+// +kubebuilder:printcolumn:name="Addresses",type=integer,JSONPath=`.status.addresses`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -108,7 +110,7 @@ const (
 
 // PreferredNodeSelector gives nodes a weight.
 type PreferredNodeSelector struct {
-	// weight that a matching node gains.
+	// weight that a matching node gains. The node with the highest sum is preferred.
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
@@ -120,6 +122,15 @@ type PreferredNodeSelector struct {
 
 // L2AdvertisementStatus is what Berth reports about an advertisement.
 type L2AdvertisementStatus struct {
+	// services is how many Services have an address that the advertisement is for,
+	// wherever there is a node that can announce it.
+	// +optional
+	Services int32 `json:"services"`
+	// addresses is how many addresses these Services have that it is for. One that
+	// several Services share counts once.
+	// +optional
+	Addresses int32 `json:"addresses"`
+
 	// conditions of the advertisement. Accepted says whether it is in force.
 	// +optional
 	// +listType=map

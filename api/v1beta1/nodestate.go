@@ -138,10 +138,10 @@ type BGPSessionStatus struct {
 	// +optional
 	LastError *SessionError `json:"lastError,omitempty"`
 
-	// localASN that the peer is told.
+	// localASN is the AS number that the peer is told.
 	// +optional
 	LocalASN int64 `json:"localASN,omitempty"`
-	// peerASN that the peer has said, or should.
+	// peerASN is the AS number that the peer has said, or should say.
 	// +optional
 	PeerASN int64 `json:"peerASN,omitempty"`
 	// localRouterID is the BGP identifier of the node.
@@ -150,7 +150,7 @@ type BGPSessionStatus struct {
 	// peerRouterID is the BGP identifier of the peer.
 	// +optional
 	PeerRouterID string `json:"peerRouterID,omitempty"`
-	// holdTime that was agreed on.
+	// holdTime that was agreed on: "1m30s".
 	// +optional
 	HoldTime string `json:"holdTime,omitempty"`
 	// families that both sides take part in.
@@ -190,7 +190,9 @@ const (
 type SessionError struct {
 	// time of the error.
 	Time metav1.Time `json:"time"`
-	// reason in one word, such as HoldTimerExpired.
+	// reason in one word: SessionLost, HeldDown (kept from coming up, by BFD say),
+	// NotAnnounced (established, but something is not told), or why the configuration
+	// gives no session.
 	Reason string `json:"reason"`
 	// message tells what happened and what to do.
 	// +optional
@@ -211,7 +213,7 @@ type BFDSessionStatus struct {
 	// diagnostic says why the session was last down (RFC 5880 section 4.1).
 	// +optional
 	Diagnostic string `json:"diagnostic,omitempty"`
-	// detectionTime after which the node takes the peer for dead.
+	// detectionTime after which the node takes the peer for dead: "900ms".
 	// +optional
 	DetectionTime string `json:"detectionTime,omitempty"`
 }

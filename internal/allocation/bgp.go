@@ -5,7 +5,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
 	"github.com/berth-lb/berth/internal/k8s"
 )
@@ -40,31 +39,47 @@ func (c *Controller) addBGP(objects *config.Objects) {
 // else than it should.
 func (c *Controller) reportBGP() error {
 	var errs []error
+	report := func(j *judged, verdicts map[string]config.Verdict) { errs = append(errs, c.reportVerdict(j, verdicts)) }
+	used := &c.census.uses
 	for _, o := range c.cache.BGPPeers.List() {
-		errs = append(errs, c.reportVerdict(k8s.KindBGPPeer, &o.ObjectMeta, c.verdicts.BGPPeers, o.Status.Conditions,
-			func(conditions []metav1.Condition) any { return v1beta1.BGPPeerStatus{Conditions: conditions} }))
+		want, s := o.Status, used.sessions[o.Name]
+		want.Up, want.Established, want.Sessions = s.String(), s.established, s.all
+		report(&judged{k8s.KindBGPPeer, &o.ObjectMeta, &o.Status, &want, &want.Conditions}, c.verdicts.BGPPeers)
 	}
 	for _, o := range c.cache.BGPAdvertisements.List() {
-		errs = append(errs, c.reportVerdict(k8s.KindBGPAdvertisement, &o.ObjectMeta, c.verdicts.BGPAdvertisements, o.Status.Conditions,
-			func(conditions []metav1.Condition) any { return v1beta1.BGPAdvertisementStatus{Conditions: conditions} }))
+		want, use := o.Status, used.bgp[o.Name]
+		want.Services, want.Addresses = use.services, use.addresses
+		report(&judged{k8s.KindBGPAdvertisement, &o.ObjectMeta, &o.Status, &want, &want.Conditions}, c.verdicts.BGPAdvertisements)
 	}
 	for _, o := range c.cache.Communities.List() {
-		errs = append(errs, c.reportVerdict(k8s.KindCommunity, &o.ObjectMeta, c.verdicts.Communities, o.Status.Conditions,
-			func(conditions []metav1.Condition) any { return v1beta1.CommunityStatus{Conditions: conditions} }))
+		want := o.Status
+		want.Advertisements = used.communities[o.Name]
+		report(&judged{k8s.KindCommunity, &o.ObjectMeta, &o.Status, &want, &want.Conditions}, c.verdicts.Communities)
 	}
 	for _, o := range c.cache.BFDProfiles.List() {
-		errs = append(errs, c.reportVerdict(k8s.KindBFDProfile, &o.ObjectMeta, c.verdicts.BFDProfiles, o.Status.Conditions,
-			func(conditions []metav1.Condition) any { return v1beta1.BFDProfileStatus{Conditions: conditions} }))
+		want := o.Status
+		want.Peers = used.profiles[o.Name]
+		report(&judged{k8s.KindBFDProfile, &o.ObjectMeta, &o.Status, &want, &want.Conditions}, c.verdicts.BFDProfiles)
 	}
 	return errors.Join(errs...)
 }
 
-// reportVerdict writes the verdict about an object whose status, which statusOf
-// makes, is its conditions.
-func (c *Controller) reportVerdict(kind k8s.Kind, object *metav1.ObjectMeta, verdicts map[string]config.Verdict, before []metav1.Condition, statusOf func([]metav1.Condition) any) error {
-	verdict, judged := verdicts[object.Name]
-	if !judged {
+// judged is an object whose status says, beside counts, what Berth thinks of it.
+type judged struct {
+	kind   k8s.Kind
+	object *metav1.ObjectMeta
+	// has is its status, want what that should be but for its conditions, which
+	// conditions is part of.
+	has, want  any
+	conditions *[]metav1.Condition
+}
+
+// reportVerdict writes the status of an object with the verdict about it.
+func (c *Controller) reportVerdict(j *judged, verdicts map[string]config.Verdict) error {
+	verdict, found := verdicts[j.object.Name]
+	if !found {
 		return nil // it came just now: its event is on its way
 	}
-	return c.report(kind, object.Name, statusOf(before), statusOf(c.acceptance(before, object.Generation, verdict)))
+	*j.conditions = c.acceptance(*j.conditions, j.object.Generation, verdict)
+	return c.report(j.kind, j.object.Name, j.has, j.want)
 }

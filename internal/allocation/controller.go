@@ -104,6 +104,9 @@ type Controller struct {
 	// stranded are the Services that have such addresses, with why they keep them.
 	stranded map[ipam.Owner]map[netip.Addr]string
 
+	// census is what the configuration is used for.
+	census census
+
 	configDirty, waitingDirty, poolsDirty, conflictsDirty bool
 	// reservationsDirty: there are reservations to read, at leisure.
 	reservationsDirty bool
@@ -113,7 +116,7 @@ type Controller struct {
 
 // New returns a controller that knows nothing yet.
 func New(cfg Config) *Controller {
-	return &Controller{
+	c := &Controller{
 		cache: cfg.Cache, writer: cfg.Writer, reservations: cfg.Reservations, events: cfg.Events, class: cfg.Class,
 		clock: cfg.Clock, logger: cfg.Logger, health: cfg.Health, metrics: cfg.Metrics,
 		allocator: ipam.New(),
@@ -129,6 +132,8 @@ func New(cfg Config) *Controller {
 		retaining: map[ipam.Owner]reservationApply{},
 		stranded:  map[ipam.Owner]map[netip.Addr]string{},
 	}
+	c.census.uses = c.usesNow() // none
+	return c
 }
 
 // Run restores what is assigned, then deals with changes until the cache stops.
@@ -178,7 +183,7 @@ func (c *Controller) handle(key k8s.Key) error {
 		k8s.KindBGPPeer, k8s.KindBGPAdvertisement, k8s.KindCommunity, k8s.KindBFDProfile, k8s.KindSecret:
 		c.configDirty = true
 	case k8s.KindNodeState:
-		c.conflictsDirty = true
+		c.conflictsDirty, c.census.stale = true, true
 	case k8s.KindIPReservation:
 		if c.ownReservation(key.Name) {
 			c.reservationsDirty = true

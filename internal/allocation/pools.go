@@ -43,7 +43,7 @@ func Tick(ctx context.Context, cache *k8s.Cache) error {
 // reportConfiguration writes the status of every custom resource whose status
 // says something else than it should.
 func (c *Controller) reportConfiguration() error {
-	if !c.poolsDirty {
+	if !c.count() && !c.poolsDirty {
 		return nil
 	}
 	c.poolsDirty = false
@@ -71,9 +71,9 @@ func (c *Controller) reportConfiguration() error {
 		}
 	}
 	for _, o := range c.cache.L2Advertisements.List() {
-		err := c.reportVerdict(k8s.KindL2Advertisement, &o.ObjectMeta, c.verdicts.L2Advertisements, o.Status.Conditions,
-			func(conditions []metav1.Condition) any { return v1beta1.L2AdvertisementStatus{Conditions: conditions} })
-		if err != nil {
+		want, use := o.Status, c.census.uses.l2[o.Name]
+		want.Services, want.Addresses = use.services, use.addresses
+		if err := c.reportVerdict(&judged{k8s.KindL2Advertisement, &o.ObjectMeta, &o.Status, &want, &want.Conditions}, c.verdicts.L2Advertisements); err != nil {
 			return err
 		}
 	}

@@ -108,29 +108,33 @@ func TestCacheKeepsLittle(t *testing.T) {
 	}
 }
 
-// TestNodeStateHeardAgain: what a NodeState says besides which hosts were heard is
-// no change.
+// TestNodeStateHeardAgain: what a NodeState says besides which hosts were heard and
+// which sessions are established is no change.
 func TestNodeStateHeardAgain(t *testing.T) {
 	t.Parallel()
-	state := func(version, mac string, seen time.Duration) any {
+	state := func(version, mac string, session v1beta1.BGPState, seen time.Duration) any {
 		object := &v1beta1.NodeState{ObjectMeta: metav1.ObjectMeta{Name: "n", ResourceVersion: version}}
 		object.Status.BGPUp = version
 		object.Status.L2 = &v1beta1.L2Status{Owned: version}
 		object.Status.AddressConflicts = []v1beta1.AddressConflict{{
 			Address: "192.0.2.1", MAC: mac, LastSeen: metav1.NewTime(time.Unix(0, 0).Add(seen)), BeforeUse: true,
 		}}
+		object.Status.BGPSessions = []v1beta1.BGPSessionStatus{{Name: "a", Peer: "a", State: session, HoldTime: version}}
 		out, err := strip(object)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out
 	}
-	before := state("1", "02:00:00:00:00:01", 0)
-	if !sameForUs(before, state("2", "02:00:00:00:00:01", time.Hour)) {
-		t.Error("another count, seen later: is a change")
+	before := state("1", "02:00:00:00:00:01", "Connect", 0)
+	if !sameForUs(before, state("2", "02:00:00:00:00:01", "OpenSent", time.Hour)) {
+		t.Error("another count, seen later, another attempt at a session: is a change")
 	}
-	if sameForUs(before, state("3", "02:00:00:00:00:02", 0)) {
+	if sameForUs(before, state("3", "02:00:00:00:00:02", "Connect", 0)) {
 		t.Error("another host: is no change")
+	}
+	if sameForUs(before, state("4", "02:00:00:00:00:01", v1beta1.BGPEstablished, 0)) {
+		t.Error("an established session: is no change")
 	}
 }
 

@@ -193,9 +193,16 @@ func stripNode(n *corev1.Node) {
 }
 
 // stripNodeState keeps which hosts a node has heard, and not when last: that they
-// are still there is no news.
+// are still there is no news. Of the BGP sessions it keeps which are established.
 func stripNodeState(s *v1beta1.NodeState) {
-	s.Status = v1beta1.NodeStateStatus{AddressConflicts: s.Status.AddressConflicts}
+	s.Status = v1beta1.NodeStateStatus{AddressConflicts: s.Status.AddressConflicts, BGPSessions: s.Status.BGPSessions}
+	for i, session := range s.Status.BGPSessions {
+		kept := v1beta1.BGPSessionStatus{Name: session.Name, Peer: session.Peer}
+		if session.State == v1beta1.BGPEstablished {
+			kept.State = session.State
+		}
+		s.Status.BGPSessions[i] = kept
+	}
 	for i := range s.Status.AddressConflicts {
 		s.Status.AddressConflicts[i].LastSeen = metav1.Time{}
 	}

@@ -27,6 +27,7 @@ func testAdvertisements(e *env) {
 	pools := []v1beta1.ObjectName{v1beta1.ObjectName(e.namespace)}
 	e.createAdvertisement(e.namespace, v1beta1.L2AdvertisementSpec{IPAddressPools: pools, NodeSelectors: onHosts("node-2")})
 	e.waitOwners(addresses, among("node-2"))
+	e.waitUse(1, len(addresses))
 
 	spec := func(spec v1beta1.L2AdvertisementSpec) {
 		e.Helper()
@@ -55,6 +56,7 @@ func testAdvertisements(e *env) {
 	e.waitOwners(addresses, nil)
 	e.editService("web", `{"metadata":{"labels":{"tier":"back"}}}`)
 	e.expectNotAnnounced("web", addresses, "NoAdvertisement", "no L2Advertisement selects it")
+	e.waitUse(0, 0)
 	spec(v1beta1.L2AdvertisementSpec{})
 	e.waitOwners(addresses, nil)
 
@@ -72,6 +74,21 @@ func testAdvertisements(e *env) {
 	if got := join(e.addressesOf("web")); got != join(addresses) {
 		e.Errorf("the Service has %s now, not %s: what is not announced is still its own", got, join(addresses))
 	}
+}
+
+// waitUse waits until the test's advertisement says for how many Services and
+// addresses it is.
+func (e *env) waitUse(services, addresses int) {
+	e.Helper()
+	e.waitFor(fmt.Sprintf("L2Advertisement %s to be for %d Services and %d addresses", e.namespace, services, addresses), 20*time.Second,
+		func(ctx context.Context) (bool, string) {
+			var object v1beta1.L2Advertisement
+			if err := e.getInto(ctx, "l2advertisements", e.namespace, &object); err != nil {
+				return false, err.Error()
+			}
+			s := object.Status
+			return int(s.Services) == services && int(s.Addresses) == addresses, fmt.Sprintf("it is for %d and %d", s.Services, s.Addresses)
+		})
 }
 
 // expectNotAnnounced waits until nobody answers for a Service's addresses and it

@@ -125,6 +125,11 @@ func testAddressesOfNode(e *env, b *bench) {
 	l.waitNodeSession(l.node, l.peer+"@"+six.String(), "not established", func(s v1beta1.BGPSessionStatus) bool {
 		return s.State != v1beta1.BGPEstablished && s.Peer == l.peer
 	})
+	l.waitFor("BGPPeer "+l.peer+" to have one of two sessions up", 20*time.Second, func(ctx context.Context) (bool, string) {
+		var object v1beta1.BGPPeer
+		err := l.getInto(ctx, "bgppeers", l.peer, &object)
+		return err == nil && object.Status.Up == "1/2", fmt.Sprintf("%+v (error %v)", object.Status, err)
+	})
 
 	l.changeNode(fmt.Sprintf(`{"metadata":{"labels":{%q:"%s"}}}`, name, l.remote))
 	l.patch("bgppeers", l.peer, specPatch{"peerAddressFrom": map[string]any{"nodeLabel": name, "nodeAnnotation": nil}}.patch())
