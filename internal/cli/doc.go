@@ -2,5 +2,6 @@
 // objects, as tables for people and as JSON and YAML for programs. It reads
 // nothing itself and decides nothing about the cluster: what is in force it asks
 // package config, as the controller and the speakers do, and how things are going
-// it takes from the statuses that these write.
+// it takes from the statuses that these write. What a change would do it has package
+// allocation rehearse.
 package cli

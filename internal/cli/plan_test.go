@@ -124,6 +124,74 @@ func TestPlanOfWhatIsNotThere(t *testing.T) {
 	}
 }
 
+// TestDefaultGateways: only nodes know their default gateways, and sessions with them
+// tell.
+func TestDefaultGateways(t *testing.T) {
+	c := healthy()
+	c.BGPPeers[0].Spec.PeerAddress, c.BGPPeers[0].Spec.PeerAddressFrom = "", &v1beta1.PeerAddressSource{DefaultGateway: v1beta1.FamilyIPv4}
+	change := put(edited(t, c, &v1beta1.BGPPeer{}, "tor", func(p *v1beta1.BGPPeer) { p.Spec.HoldTime = "9s" }))
+	if r := ReportRoutes(c); len(r.Routes) != 0 { // the sessions are those from when it had an address
+		t.Errorf("got %+v", r)
+	}
+	plan, err := PlanFor(c, change, false)
+	if err != nil || len(plan.Sessions) != 0 || len(plan.Notes) != 1 || !strings.Contains(plan.Notes[0], "default gateways") {
+		t.Errorf("got %+v, %v", plan, err)
+	}
+	for _, state := range c.NodeStates[:2] {
+		state.Status.BGPSessions[0].Name = "tor@10.0.0.1"
+	}
+	if r := ReportRoutes(c); len(r.Routes) != 1 || !slices.Equal(r.Routes[0].Nodes, []string{"node-1", "node-2"}) {
+		t.Errorf("got %+v", r)
+	}
+	plan, err = PlanFor(c, change, false)
+	if err != nil || len(plan.Notes) != 0 || len(plan.Sessions) != 1 || plan.Sessions[0].Change != SessionReset || !slices.Equal(plan.Sessions[0].Nodes, []string{"node-1", "node-2"}) {
+		t.Errorf("got %+v, %v", plan, err)
+	}
+}
+
+// TestOrderMatters: a note names Services that get something else when all objects come
+// at once.
+func TestOrderMatters(t *testing.T) {
+	c := healthy()
+	pending := newService("lab", "pending")
+	take(pending, "PoolExhausted", "no address is free")
+	c.Services = append(c.Services, pending)
+	c.Pools = c.Pools[:1] // for shop only
+	other := newPool("other", "203.0.113.0/24")
+	preferred := newPool("preferred", "198.51.100.0/24")
+	preferred.Spec.ServiceAllocation = &v1beta1.ServiceAllocation{Priority: 1, Namespaces: []v1beta1.ObjectName{"lab"}}
+	for _, test := range []struct {
+		objects []allocation.Object
+		gets    string
+		notes   int
+	}{
+		{[]allocation.Object{other, preferred}, "203.0.113.0", 1},
+		{[]allocation.Object{preferred, other}, "198.51.100.1", 0},
+	} {
+		plan, err := PlanFor(c, put(test.objects...), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(plan.Services, func(s PlannedService) bool { return s.Name == "pending" })
+		if i < 0 || plan.Services[i].After.Addresses[0] != test.gets || len(plan.Notes) != test.notes {
+			t.Errorf("got %s", render(t, plan, FormatWide))
+		}
+	}
+}
+
+// TestUselessSecret: a Secret of which the controller says that it is of no use is not
+// taken to be there.
+func TestUselessSecret(t *testing.T) {
+	c := healthy()
+	peer := c.BGPPeers[0]
+	peer.Spec.PasswordSecret = &v1beta1.SecretReference{Name: "none"}
+	set(&peer.Status.Conditions, v1beta1.ConditionAccepted, false, v1beta1.ReasonSecretNotUsable, "spec.passwordSecret: there is no Secret none")
+	plan, err := PlanFor(c, put(edited(t, c, &v1beta1.BGPPeer{}, "tor", func(p *v1beta1.BGPPeer) { p.Spec.PasswordSecret.Name = "other" })), false)
+	if err != nil || len(plan.Objects) != 1 || plan.Objects[0].Before.InForce || !plan.Objects[0].After.InForce || len(plan.Sessions) != 1 || plan.Sessions[0].Change != SessionAdded {
+		t.Errorf("got %s, %v", render(t, plan, FormatWide), err)
+	}
+}
+
 func TestOthers(t *testing.T) {
 	c := healthy()
 	kept := &v1beta1.IPReservation{ObjectMeta: named("retained.shop.web")}

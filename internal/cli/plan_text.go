@@ -44,10 +44,7 @@ func (p *planner) notes(live *Cluster) {
 		}
 	}
 	for _, peer := range p.after.snapshot.BGPPeers {
-		if !peer.IsDefaultGateway() {
-			continue
-		}
-		if _, was := p.before.peer(peer.Name); !was {
+		if peer.IsDefaultGateway() && !p.before.knowsGateway(peer.Name) {
 			p.note("the sessions of BGPPeer %s are not foreseen: which default gateways nodes have they alone know", peer.Name)
 		}
 	}
@@ -56,17 +53,15 @@ func (p *planner) notes(live *Cluster) {
 	}
 }
 
-// peer returns a BGPPeer whose sessions with default gateways are known, if it has
-// any.
-func (f *foresight) peer(name string) (v1beta1.BGPSessionStatus, bool) {
-	for _, state := range f.c.NodeStates {
-		for _, s := range state.Status.BGPSessions {
-			if s.Peer == name {
-				return s, true
-			}
-		}
-	}
-	return v1beta1.BGPSessionStatus{}, false
+// knowsGateway says whether some node has a session with its default gateway because
+// of a BGPPeer.
+func (f *foresight) knowsGateway(peer string) bool {
+	return slices.ContainsFunc(f.c.NodeStates, func(state *v1beta1.NodeState) bool {
+		return slices.ContainsFunc(state.Status.BGPSessions, func(s v1beta1.BGPSessionStatus) bool {
+			_, is := gatewayOf(peer, s)
+			return is
+		})
+	})
 }
 
 func (p *Plan) text(out *Printer) {

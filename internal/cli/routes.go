@@ -125,12 +125,19 @@ func (c *Cluster) nodeOf(object *corev1.Node, snapshot *config.Snapshot) config.
 			continue
 		}
 		for _, s := range state.Status.BGPSessions {
-			if addr, err := netip.ParseAddr(s.Address); err == nil && s.Peer == p.Name && !slices.Contains(node.Gateways, addr) {
+			if addr, is := gatewayOf(p.Name, s); is && !slices.Contains(node.Gateways, addr) {
 				node.Gateways = append(node.Gateways, addr)
 			}
 		}
 	}
 	return node
+}
+
+// gatewayOf returns the gateway that a session is with, false if it is not of that
+// BGPPeer or was made when that named an address.
+func gatewayOf(peer string, s v1beta1.BGPSessionStatus) (netip.Addr, bool) {
+	addr, err := netip.ParseAddr(s.Address)
+	return addr, err == nil && s.Peer == peer && s.Name == peer+"@"+addr.String()
 }
 
 func (c *Cluster) established(node, session string) bool {

@@ -46,12 +46,14 @@ func (e *env) planned(status int, args ...string) cli.Plan {
 	return plan
 }
 
-// replace does to an object what was planned.
+// replace does to an object what was planned. kubectl gives up if the controller writes
+// its status just then.
 func (e *env) replace(manifest string) {
 	e.Helper()
-	if _, err := e.lab.Kubectl(e.ctx, nil, "replace", "-f", manifest); err != nil {
-		e.Fatal(err)
-	}
+	e.waitFor("kubectl replace", 10*time.Second, func(ctx context.Context) (bool, string) {
+		_, err := e.lab.Kubectl(ctx, nil, "replace", "-f", manifest)
+		return err == nil, fmt.Sprint(err)
+	})
 }
 
 // waitPlanned returns when a Service is as a plan says.
@@ -115,13 +117,27 @@ func testPlan(e *env) {
 	}
 	e.planned(0, "-f", manifest)
 
+	// The API server completes a Service, and knows what is no range.
+	later := e.newService("later")
+	later.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
+	plan = e.planned(1, "-f", e.manifest(later), "-n", e.namespace)
+	if len(plan.Services) != 1 || !slices.Equal(plan.Services[0].Changes, []string{cli.AddressGained}) {
+		e.Fatalf("the plan for a Service is %+v", plan)
+	}
+	e.createService("later")
+	e.waitPlanned(plan.Services[0])
+	pool.Spec.Addresses = []v1beta1.AddressRange{"192.0.2.9-192.0.2.1"}
+	if out, status := e.plugin("plan", "-f", e.manifest(pool)); status != 2 {
+		e.Errorf("a range that ends before it begins is planned with status %d: %s", status, out)
+	}
+
 	plan = e.planned(1, "--delete", "l2advertisement/"+e.namespace)
 	for _, s := range plan.Services {
 		if !slices.Equal(s.Changes, []string{cli.AnnouncementLost}) {
 			e.Errorf("the plan for no advertisement is %+v", s)
 		}
 	}
-	if len(plan.Services) != 5 {
+	if len(plan.Services) != 6 {
 		e.Errorf("without an advertisement %d Services are planned to be silent", len(plan.Services))
 	}
 	e.deleteObject("l2advertisements", e.namespace)
