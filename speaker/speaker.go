@@ -168,11 +168,7 @@ func (s *speaker) run(ctx context.Context) error {
 	defer later.Stop()
 
 	s.world.load()
-	if s.recallsFrom != nil {
-		if former, err := s.recallsFrom(ctx); err == nil { // without, they are found again
-			s.conflicts.recall(former)
-		}
-	}
+	s.recallConflicts(ctx)
 	s.lookAtLinks()
 	s.lookAtPeers()
 	ready, dirty, rest := s.routers.ready, true, quiet
