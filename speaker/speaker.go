@@ -292,6 +292,11 @@ func (s *speaker) checkFailures() bool {
 	state, now := s.announcer.Applied(), s.clock.Now()
 	failing := failuresIn(state, now, failureGrace)
 	changed := !maps.Equal(failing, s.failing)
+	for p, why := range failing {
+		if _, known := s.failing[p]; !known {
+			level.Warn(s.logger).Log("msg", "cannot answer on an interface; others that can are to have its addresses", "interface", p.name, "protocol", p.protocol, "why", why)
+		}
+	}
 	s.failing = failing
 	return s.unfit.follow(failing, state, s.info.Links, now) || changed
 }
