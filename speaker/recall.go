@@ -30,6 +30,16 @@ func formerConflicts(clients *k8s.Clients, node string) func(context.Context) ([
 	}
 }
 
+// recallConflicts asks for them once; without an answer they are found again.
+func (s *speaker) recallConflicts(ctx context.Context) {
+	if s.recallsFrom == nil {
+		return
+	}
+	if former, err := s.recallsFrom(ctx); err == nil {
+		s.conflicts.recall(former)
+	}
+}
+
 // recall takes up the conflicts that the former process on this node told of, so
 // that no quarantine ends and nothing is announced to another host's face because
 // a speaker is restarted. Each is looked at anew at once.

@@ -168,11 +168,7 @@ func (s *speaker) run(ctx context.Context) error {
 	defer later.Stop()
 
 	s.world.load()
-	if s.recallsFrom != nil {
-		if former, err := s.recallsFrom(ctx); err == nil { // without, they are found again
-			s.conflicts.recall(former)
-		}
-	}
+	s.recallConflicts(ctx)
 	s.lookAtLinks()
 	s.lookAtPeers()
 	ready, dirty, rest := s.routers.ready, true, quiet
@@ -296,6 +292,11 @@ func (s *speaker) checkFailures() bool {
 	state, now := s.announcer.Applied(), s.clock.Now()
 	failing := failuresIn(state, now, failureGrace)
 	changed := !maps.Equal(failing, s.failing)
+	for p, why := range failing {
+		if _, known := s.failing[p]; !known {
+			level.Warn(s.logger).Log("msg", "cannot answer on an interface; others that can are to have its addresses", "interface", p.name, "protocol", p.protocol, "why", why)
+		}
+	}
 	s.failing = failing
 	return s.unfit.follow(failing, state, s.info.Links, now) || changed
 }

@@ -20,36 +20,6 @@ import (
 	"github.com/berth-lb/berth/internal/netif"
 )
 
-// fakeLinks is a Links that tests set.
-type fakeLinks struct {
-	mu    sync.Mutex
-	links []netif.Link
-	subs  []chan struct{}
-}
-
-func (f *fakeLinks) Links() []netif.Link {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.links
-}
-
-func (f *fakeLinks) Subscribe() (<-chan struct{}, func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	ch := make(chan struct{}, 1)
-	f.subs = append(f.subs, ch)
-	return ch, func() {}
-}
-
-func (f *fakeLinks) set(links ...netif.Link) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.links = links
-	for _, ch := range f.subs {
-		notify(ch)
-	}
-}
-
 // A fixture is an Announcer on a FakeWire. Its clock stands still unless a
 // helper moves it, so that repetitions are not taken for first announcements.
 type fixture struct {
@@ -57,7 +27,7 @@ type fixture struct {
 	t     *testing.T
 	time  *clocktesting.FakeClock
 	wire  *FakeWire
-	links *fakeLinks
+	links *netif.Fake
 	log   *logLines
 	stop  func()
 }
@@ -99,8 +69,8 @@ func start(t *testing.T, wire *FakeWire) *fixture {
 // startWith is start with another configuration.
 func startWith(t *testing.T, wire *FakeWire, change func(*Config)) *fixture {
 	t.Helper()
-	f := &fixture{t: t, wire: wire, links: &fakeLinks{}, log: &logLines{}, time: clocktesting.NewFakeClock(time.Unix(1000, 0))}
-	f.links.set(testLink(2, "eth0"), testLink(3, "eth1"))
+	f := &fixture{t: t, wire: wire, links: netif.NewFake(), log: &logLines{}, time: clocktesting.NewFakeClock(time.Unix(1000, 0))}
+	f.links.Set(testLink(2, "eth0"), testLink(3, "eth1"))
 	var err error
 	cfg := Config{Links: f.links, Wire: wire, Clock: f.time, Logger: f.log, Metrics: NewMetrics(prometheus.NewRegistry())}
 	change(&cfg)
@@ -279,11 +249,11 @@ func TestCarrierFlapAnnouncesAgain(t *testing.T) {
 	f.wire.Reset()
 	flapped := testLink(2, "eth0")
 	flapped.CarrierChanges = 2
-	f.links.set(flapped)
+	f.links.Set(flapped)
 	f.sent(1, "operationreply 192.0.2.10")
 	f.wire.Reset()
 	flapped.MAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x77}
-	f.links.set(flapped)
+	f.links.Set(flapped)
 	f.sent(1, "operationreply 192.0.2.10 is-at 02:00:00:00:00:77")
 }
 
@@ -294,7 +264,7 @@ func TestLinkFailsAndRecovers(t *testing.T) {
 	f.sent(1, "operationreply 192.0.2.10")
 	down := testLink(2, "eth0")
 	down.Up = false
-	f.links.set(down)
+	f.links.Set(down)
 	f.await("the interface to be reported", func() bool { return errors.Is(f.state("eth0", ARP).Err, netif.ErrDown) })
 	if n := len(f.Applied().Addresses); n != 0 {
 		t.Errorf("%d addresses are applied on a link that is down", n)
@@ -303,7 +273,7 @@ func TestLinkFailsAndRecovers(t *testing.T) {
 		t.Error("the socket is still open")
 	}
 	f.wire.Reset()
-	f.links.set(testLink(2, "eth0"))
+	f.links.Set(testLink(2, "eth0"))
 	f.sent(1, "operationreply 192.0.2.10")
 	if n := f.log.count("cannot announce"); n != 1 {
 		t.Errorf("the failure was logged %d times, want once", n)
@@ -368,9 +338,9 @@ func TestLinkThatReturnsIsTriedAtOnce(t *testing.T) {
 	f.wire.Break("eth0", nil)
 	down := testLink(2, "eth0")
 	down.Up = false
-	f.links.set(down)
+	f.links.Set(down)
 	f.await("the loss of the link to show", func() bool { return errors.Is(f.state("eth0", ARP).Err, netif.ErrDown) })
-	f.links.set(testLink(2, "eth0"))
+	f.links.Set(testLink(2, "eth0"))
 	f.applied(on("192.0.2.10"))
 }
 

@@ -31,7 +31,7 @@ func BenchmarkRespond(b *testing.B) {
 		for _, n := range []int{1, 10000} {
 			b.Run(fmt.Sprintf("%s/%d", proto, n), func(b *testing.B) {
 				d, addrs := many(proto, n)
-				a, err := New(Config{Links: &fakeLinks{}})
+				a, err := New(Config{Links: netif.NewFake()})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -60,7 +60,7 @@ func BenchmarkConverge(b *testing.B) {
 	for _, proto := range []Protocol{ARP, NDP} {
 		for _, n := range []int{1, 10000} {
 			b.Run(fmt.Sprintf("%s/%d", proto, n), func(b *testing.B) {
-				links := &fakeLinks{links: []netif.Link{testLink(2, "eth0")}}
+				links := netif.NewFake(testLink(2, "eth0"))
 				a, err := New(Config{Links: links, Wire: &FakeWire{}})
 				if err != nil {
 					b.Fatal(err)
@@ -96,7 +96,7 @@ func BenchmarkConverge(b *testing.B) {
 func BenchmarkActivate(b *testing.B) {
 	var answered time.Time
 	wire := &FakeWire{OnSend: func(string, []byte) { answered = time.Now() }}
-	a, err := New(Config{Links: &fakeLinks{links: []netif.Link{testLink(2, "eth0")}}, Wire: wire})
+	a, err := New(Config{Links: netif.NewFake(testLink(2, "eth0")), Wire: wire})
 	if err != nil {
 		b.Fatal(err)
 	}

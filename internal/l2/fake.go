@@ -21,6 +21,7 @@ import (
 // FakeWire is a Wire in memory, for tests. It runs the filters it is given,
 // refuses what the kernel would refuse, and prints as text what was sent.
 type FakeWire struct {
+	ether.FakeCables
 	// FilterLimit is the longest filter that is accepted; 0 means the kernel's
 	// 4096 instructions.
 	FilterLimit int
@@ -33,8 +34,6 @@ type FakeWire struct {
 
 	mu      sync.Mutex
 	conns   []*fakeConn
-	sent    []string
-	broken  map[string]error
 	refused map[string]error
 	groups  map[int]map[netip.Addr]int // memberships by interface index
 }
@@ -43,16 +42,24 @@ var _ Wire = (*FakeWire)(nil)
 
 // Open implements Wire.
 func (w *FakeWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction) (Conn, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := w.broken[link.Name]; err != nil {
+	if err := w.Failure(link.Name); err != nil {
 		return nil, fmt.Errorf("opening %s on %s: %w", proto, link.Name, err)
 	}
-	c := &fakeConn{wire: w, link: link, proto: proto, wake: make(chan struct{}, 1)}
-	if err := c.SetFilter(filter); err != nil {
+	if err := w.admit(filter); err != nil {
 		return nil, err
 	}
+	etherType := uint16(unix.ETH_P_ARP)
+	if proto == NDP {
+		etherType = unix.ETH_P_IPV6
+	}
+	socket, err := ether.NewFakeSocket(etherType, filter)
+	if err != nil {
+		return nil, err
+	}
+	c := &fakeConn{socket: socket, wire: w, link: link, wake: make(chan struct{}, 1)}
+	w.mu.Lock()
 	w.conns = append(w.conns, c)
+	w.mu.Unlock()
 	return c, nil
 }
 
@@ -70,12 +77,7 @@ func (w *FakeWire) Deliver(ifname string, frame []byte) (woke bool) {
 // Break has the open sockets of an interface fail with err, and new ones too,
 // until it is called with nil.
 func (w *FakeWire) Break(ifname string, err error) {
-	w.mu.Lock()
-	if w.broken == nil {
-		w.broken = make(map[string]error)
-	}
-	w.broken[ifname] = err
-	w.mu.Unlock()
+	w.FakeCables.Break(ifname, err)
 	for _, c := range w.on(ifname) {
 		notify(c.wake)
 	}
@@ -93,20 +95,6 @@ func (w *FakeWire) Groups(ifindex int) []netip.Addr {
 	return out
 }
 
-// String returns what was sent, a line for each frame, in order.
-func (w *FakeWire) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.Join(w.sent, "\n")
-}
-
-// Reset forgets what was sent.
-func (w *FakeWire) Reset() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.sent = nil
-}
-
 // on returns the open conns of an interface.
 func (w *FakeWire) on(ifname string) []*fakeConn {
 	w.mu.Lock()
@@ -120,61 +108,52 @@ func (w *FakeWire) on(ifname string) []*fakeConn {
 	return out
 }
 
-func (w *FakeWire) failure(ifname string) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.broken[ifname]
+// admit refuses filters that are too long.
+func (w *FakeWire) admit(filter []bpf.Instruction) error {
+	limit := w.FilterLimit
+	if limit == 0 {
+		limit = maxProgram
+	}
+	if len(filter) > limit {
+		return fmt.Errorf("%w: %d instructions", ErrFilterSize, len(filter))
+	}
+	return nil
 }
 
 // fakeConn is a Conn of a FakeWire.
 type fakeConn struct {
-	wire  *FakeWire
-	link  netif.Link
-	proto Protocol
-	wake  chan struct{}
+	socket *ether.FakeSocket
+	wire   *FakeWire
+	link   netif.Link
+	wake   chan struct{}
 
 	mu       sync.Mutex
-	vm       *bpf.VM
-	inbox    [][]byte
 	deadline time.Time
 }
 
 func (c *fakeConn) deliver(frame []byte) bool {
-	etherType := uint16(unix.ETH_P_ARP)
-	if c.proto == NDP {
-		etherType = unix.ETH_P_IPV6
+	accepted := c.socket.Accept(frame)
+	if accepted {
+		notify(c.wake)
 	}
-	if len(frame) < etherLen || uint16(frame[12])<<8|uint16(frame[13]) != etherType {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n, err := c.vm.Run(frame); err != nil || n == 0 {
-		return false
-	}
-	c.inbox = append(c.inbox, slices.Clone(frame))
-	notify(c.wake)
-	return true
+	return accepted
 }
 
 // ReadFrame implements Conn.
 func (c *fakeConn) ReadFrame(b []byte) (int, error) {
 	for {
-		if err := c.wire.failure(c.link.Name); err != nil {
+		if err := c.wire.Failure(c.link.Name); err != nil {
 			return 0, err
 		}
 		c.mu.Lock()
-		if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
-			c.mu.Unlock()
+		ended := !c.deadline.IsZero() && !time.Now().Before(c.deadline)
+		c.mu.Unlock()
+		if ended {
 			return 0, os.ErrDeadlineExceeded
 		}
-		if len(c.inbox) > 0 {
-			n := copy(b, c.inbox[0])
-			c.inbox = c.inbox[1:]
-			c.mu.Unlock()
+		if n, ok := c.socket.Next(b); ok {
 			return n, nil
 		}
-		c.mu.Unlock()
 		<-c.wake
 	}
 }
@@ -191,16 +170,16 @@ func (w *FakeWire) Refuse(ifname string, err error) {
 
 // WriteFrame implements Conn.
 func (c *fakeConn) WriteFrame(frame []byte) error {
-	if err := c.wire.failure(c.link.Name); err != nil {
+	if err := c.wire.Failure(c.link.Name); err != nil {
 		return err
 	}
 	c.wire.mu.Lock()
-	if err := c.wire.refused[c.link.Name]; err != nil {
-		c.wire.mu.Unlock()
+	err := c.wire.refused[c.link.Name]
+	c.wire.mu.Unlock()
+	if err != nil {
 		return err
 	}
-	c.wire.sent = append(c.wire.sent, c.link.Name+" "+describe(frame))
-	c.wire.mu.Unlock()
+	c.wire.Record(c.link.Name, describe(frame))
 	if c.wire.OnSend != nil {
 		c.wire.OnSend(c.link.Name, slices.Clone(frame))
 	}
@@ -209,21 +188,10 @@ func (c *fakeConn) WriteFrame(frame []byte) error {
 
 // SetFilter implements Conn.
 func (c *fakeConn) SetFilter(filter []bpf.Instruction) error {
-	limit := c.wire.FilterLimit
-	if limit == 0 {
-		limit = maxProgram
-	}
-	if len(filter) > limit {
-		return fmt.Errorf("%w: %d instructions", ErrFilterSize, len(filter))
-	}
-	vm, err := bpf.NewVM(filter)
-	if err != nil {
+	if err := c.wire.admit(filter); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	c.vm = vm
-	c.mu.Unlock()
-	return nil
+	return c.socket.SetFilter(filter)
 }
 
 // SetReadDeadline implements Conn. Only deadlines in the past are of use here.

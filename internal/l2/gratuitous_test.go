@@ -8,6 +8,8 @@ import (
 	"time"
 
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/berth-lb/berth/internal/netif"
 )
 
 // A sent announcement, and when.
@@ -121,7 +123,7 @@ func TestSchedulerSendsThroughPorts(t *testing.T) {
 	t.Parallel()
 	clock := clocktesting.NewFakeClock(time.Unix(1000, 0))
 	wire := &FakeWire{}
-	a, err := New(Config{Links: &fakeLinks{}, Clock: clock, Wire: wire})
+	a, err := New(Config{Links: netif.NewFake(), Clock: clock, Wire: wire})
 	if err != nil {
 		t.Fatal(err)
 	}

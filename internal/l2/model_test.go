@@ -20,7 +20,7 @@ import (
 type modelNetwork struct {
 	t     *testing.T
 	fake  *FakeWire
-	links *fakeLinks
+	links *netif.Fake
 
 	mu    sync.Mutex
 	eth   map[string]netif.Link
@@ -32,7 +32,7 @@ type modelNetwork struct {
 
 func newModelNetwork(t *testing.T) network {
 	n := &modelNetwork{
-		t: t, fake: &FakeWire{}, links: &fakeLinks{}, next: 2,
+		t: t, fake: &FakeWire{}, links: netif.NewFake(), next: 2,
 		eth:   make(map[string]netif.Link),
 		table: map[string]map[netip.Addr]net.HardwareAddr{"eth0": {}, "eth1": {}},
 		told:  make(map[netip.Addr]bool),
@@ -63,7 +63,7 @@ func (n *modelNetwork) publish() {
 		links = append(links, l)
 	}
 	n.mu.Unlock()
-	n.links.set(links...)
+	n.links.Set(links...)
 }
 
 func (n *modelNetwork) run(w Wire) *Announcer {

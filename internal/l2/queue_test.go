@@ -9,12 +9,14 @@ import (
 	"time"
 
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/berth-lb/berth/internal/netif"
 )
 
 // askedPort is a port whose askers asked for the given targets each.
 func askedPort(t testing.TB, proto Protocol, now time.Time, asked map[netip.Addr][]netip.Addr) *port {
 	t.Helper()
-	a, err := New(Config{Links: &fakeLinks{}, Clock: clocktesting.NewFakeClock(now), Wire: &FakeWire{}})
+	a, err := New(Config{Links: netif.NewFake(), Clock: clocktesting.NewFakeClock(now), Wire: &FakeWire{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +255,7 @@ func TestTakeoverTellsRecentAskers(t *testing.T) {
 	if n := strings.Count(f.wire.String(), answer); n != 3 {
 		t.Errorf("the asker was answered and told %d times, want once and twice", n)
 	}
-	f.links.set(testLink(3, "eth1"))
+	f.links.Set(testLink(3, "eth1"))
 	f.await("the askers of a lost interface to be forgotten", func() bool { return len(f.RecentAskers("eth0")) == 0 })
 }
 

@@ -60,13 +60,11 @@ func (m *rolesModel) hear(proto Protocol, frame []byte) (reply string, passed bo
 	if p == nil {
 		return "", false
 	}
-	conn := p.conn.(*fakeConn)
-	conn.mu.Lock()
-	n, err := conn.vm.Run(frame)
-	conn.mu.Unlock()
-	if err != nil || n == 0 {
+	socket := p.conn.(*fakeConn).socket
+	if !socket.Accept(frame) {
 		return "", false
 	}
+	socket.Drop() // it is answered here
 	if out := p.respond(nil, frame); out != nil {
 		return "eth0 " + describe(out), true
 	}
@@ -253,7 +251,7 @@ func TestRolesModel(t *testing.T) {
 			rivals: make(map[rivalKey]time.Time), asked: make(map[netip.Addr]MAC),
 		}
 		var err error
-		links := &fakeLinks{links: []netif.Link{testLink(2, "eth0")}}
+		links := netif.NewFake(testLink(2, "eth0"))
 		if m.a, err = New(Config{Links: links, Wire: m.wire, Clock: m.clock}); err != nil {
 			t.Fatal(err)
 		}
@@ -403,7 +401,7 @@ func TestOwnInterfacesAreNoRivals(t *testing.T) {
 	t.Parallel()
 	other := testLink(3, "eth1")
 	other.MAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x02}
-	a, err := New(Config{Links: &fakeLinks{links: []netif.Link{testLink(2, "eth0"), other}}, Wire: &FakeWire{}})
+	a, err := New(Config{Links: netif.NewFake(testLink(2, "eth0"), other), Wire: &FakeWire{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -283,8 +283,8 @@ func TestDetectMany(t *testing.T) {
 // TestRun has Run make the steps, with everything at once.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	links := &fakeLinks{}
-	links.set(testLink(2, "eth0"))
+	links := netif.NewFake()
+	links.Set(testLink(2, "eth0"))
 	wire := &FakeWire{}
 	wire.OnSend = func(ifname string, frame []byte) {
 		var p arp.Packet

@@ -81,8 +81,8 @@ func (c *echoConn) WriteFrame(frame []byte) error {
 func BenchmarkProbe(b *testing.B) {
 	for _, base := range []string{"192.0.2.100", "2001:db8::100"} {
 		b.Run(protocolOf(ip(base)).String(), func(b *testing.B) {
-			links := &fakeLinks{}
-			links.set(testLink(2, "eth0"))
+			links := netif.NewFake()
+			links.Set(testLink(2, "eth0"))
 			clk := clocktesting.NewFakeClock(time.Unix(1000, 0))
 			wire := &echoWire{}
 			p, err := New(Config{Links: links, Wire: wire, Clock: clk})

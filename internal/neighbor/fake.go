@@ -19,6 +19,7 @@ import (
 // FakeWire is a Wire in memory, for tests. It runs the filters it is given and
 // prints as text what was sent.
 type FakeWire struct {
+	ether.FakeCables
 	// OnSend, if set before the first Open, is called with each frame that is
 	// sent. It may call Deliver.
 	OnSend func(ifname string, frame []byte)
@@ -28,8 +29,6 @@ type FakeWire struct {
 
 	mu        sync.Mutex
 	conns     []*fakeConn
-	sent      []string
-	broken    map[string]error
 	unplugged map[string]bool
 }
 
@@ -37,15 +36,16 @@ var _ Wire = (*FakeWire)(nil)
 
 // Open implements Wire.
 func (w *FakeWire) Open(link netif.Link, etherType uint16, filter []bpf.Instruction) (Conn, error) {
-	if err := w.failure(link.Name); err != nil {
+	if err := w.Failure(link.Name); err != nil {
 		return nil, fmt.Errorf("opening %#x on %s: %w", etherType, link.Name, err)
 	}
-	c := &fakeConn{
-		wire: w, link: link, etherType: etherType,
-		readable: make(chan struct{}, 1), interrupted: make(chan struct{}), groups: make(map[netip.Addr]bool),
-	}
-	if err := c.SetFilter(filter); err != nil {
+	socket, err := ether.NewFakeSocket(etherType, filter)
+	if err != nil {
 		return nil, err
+	}
+	c := &fakeConn{
+		FakeSocket: socket, wire: w, link: link,
+		readable: make(chan struct{}, 1), interrupted: make(chan struct{}), groups: make(map[netip.Addr]bool),
 	}
 	w.mu.Lock()
 	w.conns = append(w.conns, c)
@@ -67,12 +67,7 @@ func (w *FakeWire) Deliver(ifname string, frame []byte) (accepted bool) {
 // Break has the open sockets of an interface fail with err, and new ones too,
 // until it is called with nil.
 func (w *FakeWire) Break(ifname string, err error) {
-	w.mu.Lock()
-	if w.broken == nil {
-		w.broken = make(map[string]error)
-	}
-	w.broken[ifname] = err
-	w.mu.Unlock()
+	w.FakeCables.Break(ifname, err)
 	for _, c := range w.on(ifname) {
 		notify(c.readable)
 	}
@@ -93,8 +88,7 @@ func (w *FakeWire) Unplug(ifname string, unplugged bool) {
 func (w *FakeWire) Overrun(ifname string, n int) {
 	for _, c := range w.on(ifname) {
 		c.mu.Lock()
-		c.lost += uint32(len(c.inbox) + n)
-		c.inbox = nil
+		c.lost += uint32(c.Drop() + n)
 		c.mu.Unlock()
 	}
 }
@@ -124,37 +118,15 @@ func (w *FakeWire) on(ifname string) (out []*fakeConn) {
 	return out
 }
 
-// String returns what was sent, a line for each frame, in order.
-func (w *FakeWire) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.Join(w.sent, "\n")
-}
-
-// Reset forgets what was sent.
-func (w *FakeWire) Reset() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.sent = nil
-}
-
-func (w *FakeWire) failure(ifname string) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.broken[ifname]
-}
-
 // fakeConn is a Conn of a FakeWire.
 type fakeConn struct {
+	*ether.FakeSocket
 	wire        *FakeWire
 	link        netif.Link
-	etherType   uint16
 	readable    chan struct{}
 	interrupted chan struct{}
 
 	mu     sync.Mutex
-	vm     *bpf.VM
-	inbox  [][]byte
 	lost   uint32
 	groups map[netip.Addr]bool
 }
@@ -162,19 +134,11 @@ type fakeConn struct {
 var errInterrupted = errors.New("interrupted")
 
 func (c *fakeConn) deliver(frame []byte) bool {
-	if len(frame) < ether.HeaderLen || uint16(frame[12])<<8|uint16(frame[13]) != c.etherType {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if n, err := c.vm.Run(frame); err != nil || n == 0 {
-		return false
-	}
-	c.inbox = append(c.inbox, slices.Clone(frame))
-	if !c.wire.Deaf {
+	accepted := c.Accept(frame)
+	if accepted && !c.wire.Deaf {
 		notify(c.readable)
 	}
-	return true
+	return accepted
 }
 
 func (c *fakeConn) Wait() error {
@@ -189,43 +153,27 @@ func (c *fakeConn) Wait() error {
 func (c *fakeConn) Interrupt() { close(c.interrupted) }
 
 func (c *fakeConn) ReadFrame(b []byte) (int, error) {
-	if err := c.wire.failure(c.link.Name); err != nil {
+	if err := c.wire.Failure(c.link.Name); err != nil {
 		return 0, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.inbox) == 0 {
+	n, ok := c.Next(b)
+	if !ok {
 		return 0, ErrNoFrame
 	}
-	n := copy(b, c.inbox[0])
-	c.inbox = c.inbox[1:]
 	return n, nil
 }
 
 func (c *fakeConn) WriteFrame(frame []byte) error {
-	if err := c.wire.failure(c.link.Name); err != nil {
+	if err := c.wire.Failure(c.link.Name); err != nil {
 		return err
 	}
-	c.wire.mu.Lock()
-	lost := c.wire.unplugged[c.link.Name]
-	if !lost {
-		c.wire.sent = append(c.wire.sent, c.link.Name+" "+describe(frame))
+	if carrier, _ := c.Carrier(); !carrier {
+		return nil
 	}
-	c.wire.mu.Unlock()
-	if c.wire.OnSend != nil && !lost {
+	c.wire.Record(c.link.Name, describe(frame))
+	if c.wire.OnSend != nil {
 		c.wire.OnSend(c.link.Name, slices.Clone(frame))
 	}
-	return nil
-}
-
-func (c *fakeConn) SetFilter(filter []bpf.Instruction) error {
-	vm, err := bpf.NewVM(filter)
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	c.vm = vm
-	c.mu.Unlock()
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 
@@ -36,36 +35,6 @@ func testLink(index int, name string) netif.Link {
 		Index: index, Name: name, MAC: net.HardwareAddr(ourMAC[:]), Up: true, Carrier: true,
 		Broadcast: true, Multicast: true, LinkLocal: ourLL,
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
-	}
-}
-
-// fakeLinks is a Links that a test sets.
-type fakeLinks struct {
-	mu    sync.Mutex
-	links []netif.Link
-	subs  []chan struct{}
-}
-
-func (f *fakeLinks) Links() []netif.Link {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.links
-}
-
-func (f *fakeLinks) Subscribe() (<-chan struct{}, func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	ch := make(chan struct{}, 1)
-	f.subs = append(f.subs, ch)
-	return ch, func() {}
-}
-
-func (f *fakeLinks) set(links ...netif.Link) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.links = append([]netif.Link{}, links...)
-	for _, ch := range f.subs {
-		notify(ch)
 	}
 }
 
@@ -116,7 +85,7 @@ type rig struct {
 	t     testing.TB
 	p     *Prober
 	wire  *FakeWire
-	links *fakeLinks
+	links *netif.Fake
 	clock *clocktesting.FakeClock
 	reg   *prometheus.Registry
 	hosts map[netip.Addr]*fakeHost
@@ -139,12 +108,12 @@ type delivery struct {
 func newRig(t testing.TB, cfg Config) *rig {
 	t.Helper()
 	r := &rig{
-		t: t, wire: &FakeWire{Deaf: true}, links: &fakeLinks{},
+		t: t, wire: &FakeWire{Deaf: true}, links: netif.NewFake(),
 		clock: clocktesting.NewFakeClock(time.Unix(1000, 0)), reg: prometheus.NewRegistry(),
 		hosts: make(map[netip.Addr]*fakeHost),
 	}
 	r.wire.OnSend = r.receive
-	r.links.set(testLink(2, "eth0"))
+	r.links.Set(testLink(2, "eth0"))
 	cfg.Links, cfg.Wire, cfg.Clock, cfg.Metrics = r.links, r.wire, r.clock, NewMetrics(r.reg)
 	p, err := New(cfg)
 	if err != nil {

@@ -163,14 +163,14 @@ func TestOwnFaultsAreNotMisses(t *testing.T) {
 		}
 		link := testLink(2, "eth0")
 		link.Carrier, link.CarrierChanges = false, 1
-		r.links.set(link)
+		r.links.Set(link)
 		r.advance(time.Second)
 		if h := r.health(target); h.Missed != 0 || !errors.Is(h.Err, netif.ErrNoCarrier) {
 			t.Errorf("health without carrier, after the event, is %+v", h)
 		}
 		r.wire.Unplug("eth0", false)
 		link.Carrier, link.CarrierChanges = true, 2
-		r.links.set(link)
+		r.links.Set(link)
 		r.advance(200 * time.Millisecond)
 		if h := r.health(target); h.Missed != 0 || h.Err != nil {
 			t.Errorf("health with the carrier back is %+v", h)
@@ -185,7 +185,7 @@ func TestOwnFaultsAreNotMisses(t *testing.T) {
 		r.advance(100 * time.Millisecond) // a probe is under way
 		link := testLink(2, "eth0")
 		link.CarrierChanges = 2
-		r.links.set(link)
+		r.links.Set(link)
 		r.advance(60 * time.Millisecond)
 		if n := r.counter("missed_total"); n != 0 || r.counter("excused_total") == 0 {
 			t.Errorf("%v misses", n)
@@ -231,7 +231,7 @@ func TestLinksChange(t *testing.T) {
 	_, target := r.host("192.0.2.9")
 	_, missing := r.host("192.0.2.8")
 	missing.Interface = "eth1"
-	r.links.set()
+	r.links.Set()
 	r.p.Watch([]Target{target, missing, {Interface: "eth0", Addr: ip("ff02::1")}})
 	r.advance(time.Second)
 	if h := r.health(target); !errors.Is(h.Err, errNoInterface) {
@@ -240,7 +240,7 @@ func TestLinksChange(t *testing.T) {
 	if h := r.health(Target{Interface: "eth0", Addr: ip("ff02::1")}); !errors.Is(h.Err, errAddress) {
 		t.Errorf("health of a group is %+v", h)
 	}
-	r.links.set(testLink(2, "eth0"))
+	r.links.Set(testLink(2, "eth0"))
 	r.advance(200 * time.Millisecond)
 	if h := r.health(target); h.Err != nil || h.Answered.IsZero() {
 		t.Errorf("health on a link that came is %+v", h)
@@ -248,7 +248,7 @@ func TestLinksChange(t *testing.T) {
 	again := testLink(7, "eth0")
 	again.MAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x77}
 	r.wire.Reset()
-	r.links.set(again)
+	r.links.Set(again)
 	r.advance(200 * time.Millisecond)
 	if text := r.wire.String(); !strings.Contains(text, "02:00:00:00:00:77 > ") || strings.Contains(text, "02:00:00:00:00:01 > ") {
 		t.Errorf("after the link changed was sent:\n%s", text)
@@ -332,7 +332,7 @@ func TestWatchModel(t *testing.T) {
 				r.wire.Unplug("eth0", false)
 				link := r.links.Links()[0]
 				link.CarrierChanges += 2
-				r.links.set(link)
+				r.links.Set(link)
 			case "die":
 				other.dead = true
 			case "live":

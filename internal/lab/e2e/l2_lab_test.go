@@ -21,6 +21,7 @@ func layer2Cases() []layer2Case {
 		{"RollingUpdate", (*fleet).testRollingUpdate},
 		{"CutHealCut", (*fleet).testCutHealCut},
 		{"Partition", (*fleet).testPartition},
+		{"Unheard", (*fleet).testUnheard},
 		{"APIServerFrozen", (*fleet).testFrozen},
 		{"Pressure", (*fleet).testPressure},
 		{"Deaf", (*fleet).testDeaf},

@@ -78,26 +78,12 @@ func testSpeakerStopped(e *env) {
 // testRollingUpdate: all speakers are replaced one after the other.
 func (f *fleet) testRollingUpdate() {
 	const what = "rolling update of all speakers"
-	daemonSets := f.lab.kube.AppsV1().DaemonSets(berthNamespace)
 	for range runs() {
 		f.arrange(faultNode)
 		before := f.speakerUIDs()
 		f.undisturbed(what, func() {
-			patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"restarted":%q}}}}}`, time.Now().Format(time.RFC3339Nano))
 			began := time.Now()
-			if _, err := daemonSets.Patch(f.ctx, "speaker", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-				f.Fatal(err)
-			}
-			all := int32(nodesOf(f.lab))
-			f.waitFor("all speakers to be replaced", 3*time.Minute, func(ctx context.Context) (bool, string) {
-				d, err := daemonSets.Get(ctx, "speaker", metav1.GetOptions{})
-				if err != nil {
-					return false, err.Error()
-				}
-				s := d.Status
-				return s.ObservedGeneration == d.Generation && s.UpdatedNumberScheduled == all && s.NumberReady == all && s.NumberUnavailable == 0,
-					fmt.Sprintf("%+v", s)
-			})
+			f.replaceSpeakers(fmt.Sprintf(`{"metadata":{"annotations":{"restarted":%q}}}`, time.Now().Format(time.RFC3339Nano)))
 			measured.add(f.row(what+", until done"), time.Since(began))
 			f.waitReturned()
 		})
@@ -118,4 +104,24 @@ func (e *env) speakerUIDs() map[string]types.UID {
 		uids[node] = e.speakerOf(node).UID
 	}
 	return uids
+}
+
+// replaceSpeakers has all speakers be replaced, by a patch of their template.
+func (f *fleet) replaceSpeakers(template string) {
+	f.Helper()
+	daemonSets := f.lab.kube.AppsV1().DaemonSets(berthNamespace)
+	patch := fmt.Appendf(nil, `{"spec":{"template":%s}}`, template)
+	if _, err := daemonSets.Patch(f.ctx, "speaker", types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		f.Fatal(err)
+	}
+	all := int32(nodesOf(f.lab))
+	f.waitFor("all speakers to be replaced", 3*time.Minute, func(ctx context.Context) (bool, string) {
+		d, err := daemonSets.Get(ctx, "speaker", metav1.GetOptions{})
+		if err != nil {
+			return false, err.Error()
+		}
+		s := d.Status
+		return s.ObservedGeneration == d.Generation && s.UpdatedNumberScheduled == all && s.NumberReady == all && s.NumberUnavailable == 0,
+			fmt.Sprintf("%+v", s)
+	})
 }
