@@ -56,6 +56,16 @@ images: ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same 
 	done
 	go run -C internal/packaging ./cmd/images -version $(VERSION) -folder ../../bin/images $(IMAGE_ARCHITECTURES)
 
+PLUGINS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64 windows-amd64
+
+.PHONY: plugins
+plugins: ## kubectl-berth for Linux, macOS and Windows into bin/plugin.
+	for target in $(PLUGINS); do \
+		case $$target in windows-*) suffix=.exe ;; *) suffix= ;; esac; \
+		CGO_ENABLED=0 GOOS=$${target%-*} GOARCH=$${target#*-} go build -buildvcs=false -o bin/plugin/$$target/kubectl-berth$$suffix $(PRODUCT_FLAGS) ./cmd/kubectl-berth || exit 1; \
+		test $$(stat -c %s bin/plugin/$$target/kubectl-berth$$suffix) -lt 45000000 || { echo "bin/plugin/$$target is larger than 45 MB"; exit 1; }; \
+	done
+
 .PHONY: demo
 demo: packages build ## Show Berth at work in a cluster of network namespaces (root).
 	@$(LAB_MODULE)/demo.sh
@@ -96,6 +106,7 @@ generate: ## Deepcopy, CRDs, RBAC and deploy/ from their sources.
 	cp config/controller/networkpolicy.yaml config/controller/poddisruptionbudget.yaml deploy/chart/files/controller
 	cp config/namespace/namespace.yaml deploy/chart/files/namespace
 	for role in controller speaker; do cat config/rbac/$$role/bindings.yaml config/rbac/$$role/role.yaml > deploy/chart/files/rbac/$$role.yaml; done
+	cp config/rbac/viewer/role.yaml deploy/chart/files/rbac/viewer.yaml
 
 # Generates in a copy, so that neither edits under way nor files that git does
 # not know yet confuse it.

@@ -120,7 +120,7 @@ func situations() []situation {
 		{name: "advertisement-for-other-services", change: func(c *Cluster, s *corev1.Service) {
 			c.L2Advertisements[0].Spec.ServiceSelectors = []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{"app": "x"}}}
 			silence(s, "NoAdvertisement", "192.0.2.0 is not announced: no L2Advertisement selects it, nor does a BGPAdvertisement")
-		}, cause: "no advertisement", fix: "match pool and Service"},
+		}, cause: "serviceSelectors of L2Advertisement ethernet", fix: "Label the Service"},
 		{name: "no-node-selected", change: func(c *Cluster, s *corev1.Service) {
 			c.L2Advertisements[0].Spec.NodeSelectors = []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{"rack": "z"}}}
 			silence(s, "NoEligibleNode", notEligible+"3 not selected by an L2Advertisement")
@@ -177,7 +177,7 @@ func situations() []situation {
 			silence(s, "AnnouncementFailing", "192.0.2.0 is not announced: its owner node-1 cannot answer: eth0: operation not permitted")
 		}, cause: "operation not permitted", fix: "log of the speaker"},
 		{name: "dead-peer", service: "api", change: sessionDown("no connection to 10.0.0.1:179: connection timed out"), cause: "timed out", fix: "BGPPeer tor"},
-		{name: "wrong-asn", service: "api", change: sessionDown("the peer says that its AS number is 64999 and not 64501"), cause: "64999", fix: "AS numbers"},
+		{name: "wrong-asn", service: "api", change: sessionDown("router's OPEN is refused: its AS number is 64999, want 64501"), cause: "64999", fix: "spec.peerASN of BGPPeer tor"},
 		{name: "wrong-password", service: "api", change: sessionDown("no connection to 10.0.0.1:179: timed out; is the password right?"), cause: "password", fix: "password"},
 		{name: "no-peer", service: "api", change: func(c *Cluster, s *corev1.Service) {
 			c.BGPPeers = nil
@@ -192,7 +192,7 @@ func situations() []situation {
 				state.Status.BGPSessions = nil
 			}
 			silence(s, "NoBGPSession", "198.51.100.0 is not announced: of 3 nodes 3 have no established session")
-		}, cause: "no node has a session", fix: "no Secret tor"},
+		}, cause: "no Secret tor", fix: "BGPPeer tor"},
 		{name: "kube-proxy-dead", service: "api", change: func(c *Cluster, s *corev1.Service) {
 			for _, state := range c.NodeStates {
 				set(&state.Status.Conditions, v1beta1.ConditionBGPReady, false, reasonWaitingForKubeProxy, "kube-proxy is not ready on this node, so routers are told nothing yet")
@@ -202,7 +202,7 @@ func situations() []situation {
 		{name: "all-drained", service: "api", change: func(c *Cluster, s *corev1.Service) {
 			everyNode(c, func(n *corev1.Node) { n.Annotations = map[string]string{v1beta1.AnnotationDrain: ""} })
 			silence(s, "NoBGPSession", "198.51.100.0 is not announced: of 3 nodes 0 have no established session, and 3 are excluded, drained or without an endpoint")
-		}, cause: "no node has a session", fix: "in service"},
+		}, cause: "is drained: node-1", fix: "kubectl berth undrain node-1"},
 		{name: "one-session-down", service: "api", change: func(c *Cluster, _ *corev1.Service) {
 			c.NodeStates[2].Status.BGPSessions[0].State = v1beta1.BGPIdle
 		}, cause: "session tor of node-3 is Idle", fix: "BGPPeer tor", state: StateWarning},
