@@ -281,6 +281,8 @@ func (x *explainer) explainAddress() []netip.Addr {
 	switch {
 	case c.Reason == "NoPool" && x.nearMiss != "":
 		what, fix = what+": "+x.nearMiss, x.nearFix
+	case c.Reason == "NoPool" && len(x.c.Pools) == 0:
+		fix = "Create an IPAddressPool."
 	case c.Reason == "PoolExhausted" && strings.Contains(message, "(has no "):
 		fix = fmt.Sprintf("Add addresses of the Service's families %v to one of the pools in question, or change spec.ipFamilies.", x.svc.Spec.IPFamilies)
 	}

@@ -13,7 +13,7 @@ import (
 func (x *explainer) nearestPool(self config.Service) (why, fix string) {
 	for _, pool := range byName(x.c.Pools) {
 		if v := x.verdicts.IPAddressPools[pool.Name]; !v.Accepted && mayServe(pool, self.Namespace) {
-			return fmt.Sprintf("pool %s is not in force: %s", pool.Name, v.Message), fmt.Sprintf("Mend IPAddressPool %s: %s.", pool.Name, v.Message)
+			return fmt.Sprintf("pool %s is not in force: %s", pool.Name, v.Message), fmt.Sprintf("Mend IPAddressPool %s as that says.", pool.Name)
 		}
 	}
 	for _, pool := range x.snapshot.Pools {
@@ -54,7 +54,7 @@ func (x *explainer) nearestAdvertisement(a *announcing) (why, fix string) {
 	for _, adv := range x.candidates(a) {
 		switch {
 		case !adv.verdict.Accepted && adv.pools:
-			return fmt.Sprintf(": %s is not in force: %s", adv.name, adv.verdict.Message), fmt.Sprintf("Mend %s: %s.", adv.name, adv.verdict.Message)
+			return fmt.Sprintf(": %s is not in force: %s", adv.name, adv.verdict.Message), fmt.Sprintf("Mend %s as that says.", adv.name)
 		case adv.pools && !adv.services:
 			return fmt.Sprintf(": spec.serviceSelectors of %s do not match the labels of the Service", adv.name),
 				fmt.Sprintf("Label the Service as spec.serviceSelectors of %s want it, or change these.", adv.name)

@@ -168,7 +168,7 @@ func (x *explainer) noSession(a *announcing, t *telling) (why, fix string) {
 	for _, adv := range a.bgp {
 		names = append(names, adv.Name)
 		if v := x.verdicts.BGPAdvertisements[adv.Name]; !v.Accepted {
-			return fmt.Sprintf("BGPAdvertisement %s is for no router: %s", adv.Name, v.Message), fmt.Sprintf("Mend BGPAdvertisement %s: %s.", adv.Name, v.Message)
+			return fmt.Sprintf("BGPAdvertisement %s is for no router: %s", adv.Name, v.Message), fmt.Sprintf("Mend BGPAdvertisement %s as that says.", adv.Name)
 		}
 	}
 	advertisements := "BGPAdvertisement " + strings.Join(names, ", ")
@@ -178,7 +178,7 @@ func (x *explainer) noSession(a *announcing, t *telling) (why, fix string) {
 	for _, p := range byName(x.c.BGPPeers) {
 		v := verdictOf(p.Status.Conditions, p.Generation)
 		if (!v.Accepted || v.Reason != v1beta1.ReasonAccepted) && a.tells(p.Name) {
-			return fmt.Sprintf("BGPPeer %s has no session: %s", p.Name, v.Message), fmt.Sprintf("Mend BGPPeer %s: %s.", p.Name, v.Message)
+			return fmt.Sprintf("BGPPeer %s has no session: %s", p.Name, v.Message), fmt.Sprintf("Mend BGPPeer %s as that says.", p.Name)
 		}
 	}
 	why = fmt.Sprintf("no node has a session to tell routers of %s; it would take one of %s with a BGPPeer of %s", a.addr, few(t.waiting, 5), advertisements)
@@ -216,7 +216,7 @@ func (x *explainer) doubtPeers(a *announcing) State {
 	for _, p := range byName(x.c.BGPPeers) {
 		v := verdictOf(p.Status.Conditions, p.Generation)
 		if v.Reason != reasonPending && !v.Accepted && a.tells(p.Name) {
-			x.blame(rankHint, StateWarning, fmt.Sprintf("BGPPeer %s: %s", p.Name, v.Message), fmt.Sprintf("Mend BGPPeer %s: %s.", p.Name, v.Message))
+			x.blame(rankHint, StateWarning, fmt.Sprintf("BGPPeer %s: %s", p.Name, v.Message), fmt.Sprintf("Mend BGPPeer %s as that says.", p.Name))
 			return StateWarning
 		}
 	}

@@ -65,7 +65,7 @@ func (x *explained) peerSituations() []situation {
 	return []situation{
 		{
 			name: "peer-unknown", arrange: func(e *env) { x.routed(e, nil) },
-			cause: "BGPAdvertisement NAMESPACE", fix: "peer", status: "BGPAdvertisement NAMESPACE: UnknownPeer",
+			cause: "there is no BGPPeer NAMESPACE", fix: "BGPAdvertisement NAMESPACE", status: "BGPAdvertisement NAMESPACE: UnknownPeer",
 		},
 		{
 			name: "peer-on-no-node", arrange: spoilt(func(p *v1beta1.BGPPeerSpec) { p.NodeSelectors = onNode("node-9") }, nil),
@@ -84,6 +84,7 @@ func (x *explained) peerSituations() []situation {
 				x.routed(e, nil)
 			},
 			cause: "BFDProfile nowhere", fix: "BGPPeer NAMESPACE", status: "BGPPeer NAMESPACE: UnknownBFDProfile",
+			mend: patched("bgppeers", map[string]any{"bfdProfile": nil}),
 		},
 		{
 			name: "peer-without-interface", arrange: spoilt(func(p *v1beta1.BGPPeerSpec) { p.SourceInterface = "wlan0" }, nil),
@@ -95,7 +96,7 @@ func (x *explained) peerSituations() []situation {
 		},
 		{
 			name: "advertisement-by-no-node", arrange: spoilt(nil, func(s *v1beta1.BGPAdvertisementSpec) { s.NodeSelectors = onNode("node-9") }),
-			cause: "nodeSelectors", fix: "BGPAdvertisement NAMESPACE",
+			cause: "nodeSelectors", fix: "spec.nodeSelectors of BGPAdvertisement NAMESPACE",
 		},
 		{
 			name: "advertisement-by-other-nodes", arrange: spoilt(nil, func(s *v1beta1.BGPAdvertisementSpec) { s.NodeSelectors = onNode("node-2") }),
@@ -103,7 +104,7 @@ func (x *explained) peerSituations() []situation {
 		},
 		{
 			name: "community-unknown", arrange: spoilt(nil, func(s *v1beta1.BGPAdvertisementSpec) { s.Communities = []v1beta1.CommunityRef{"nowhere"} }),
-			cause: "BGPAdvertisement NAMESPACE is not in force", fix: "Community", status: "BGPAdvertisement NAMESPACE: UnknownCommunity",
+			cause: "BGPAdvertisement NAMESPACE is not in force", fix: "BGPAdvertisement NAMESPACE", status: "BGPAdvertisement NAMESPACE: UnknownCommunity",
 		},
 		{
 			name: "routed-without-pods", arrange: func(e *env) {
@@ -139,14 +140,15 @@ func (x *explained) routerSituations() []situation {
 				x.linked(e, routers.FRR, "node-2", nil, func(p *v1beta1.BGPPeerSpec) { p.PeerASN = 64999 })
 				x.routed(e, nil)
 			},
-			cause: "64512", fix: "spec.peerASN of BGPPeer NAMESPACE", status: "Session NAMESPACE of node-",
+			cause: "64512", fix: "spec.peerASN of BGPPeer NAMESPACE", status: "Session NAMESPACE of node-2",
+			mend: patched("bgppeers", map[string]any{"peerASN": routerASN}),
 		},
 		{
 			name: "wrong-asn-of-ours", arrange: func(e *env) {
 				x.linked(e, routers.BIRD, "node-2", nil, func(p *v1beta1.BGPPeerSpec) { p.MyASN = 64998 })
 				x.routed(e, nil)
 			},
-			cause: "bad peer AS", fix: "spec.myASN of BGPPeer NAMESPACE",
+			cause: "bad peer AS", fix: "spec.myASN of BGPPeer NAMESPACE", mend: patched("bgppeers", map[string]any{"myASN": nodeASN}),
 		},
 		{
 			name: "wrong-password", arrange: func(e *env) {
@@ -156,7 +158,8 @@ func (x *explained) routerSituations() []situation {
 				})
 				x.routed(e, nil)
 			},
-			cause: "password", fix: "password",
+			cause: "password", fix: "Make the password of BGPPeer NAMESPACE that of the router",
+			mend: func(e *env) { e.setPassword(e.namespace, "ossifrage") },
 		},
 		{
 			name: "bfd-lost", arrange: func(e *env) {
@@ -176,7 +179,7 @@ func (x *explained) routerSituations() []situation {
 				x.routed(e, nil, withPolicy(corev1.IPFamilyPolicySingleStack, corev1.IPv6Protocol))
 				l.waitUp()
 			},
-			cause: "IPv6", fix: "spec.families of BGPPeer NAMESPACE",
+			cause: "IPv6", fix: "spec.families of BGPPeer NAMESPACE", mend: patched("bgppeers", map[string]any{"families": []string{"IPv4", "IPv6"}}),
 		},
 	}
 }

@@ -33,6 +33,8 @@ type situation struct {
 	subject func(*env) string
 	// cause and fix have these texts. There is none where cause is "".
 	cause, fix string
+	// mend does what fix says, after which all is well; nil where that takes more.
+	mend func(*env)
 	// status is what `kubectl berth status` says of it as an error, "" where that is
 	// not looked at.
 	status string
@@ -77,9 +79,32 @@ func (x *explained) sideBySide(t *testing.T) {
 				e := newEnv(t, x.testLab)
 				s.arrange(e)
 				x.expectExplained(e, s)
+				if s.mend != nil {
+					s.mend(e)
+					x.expectHealthy(e)
+				}
 			})
 		}
 	})
+}
+
+// expectHealthy waits until explain finds nothing wrong any more: so what it named
+// before was what was wrong.
+func (x *explained) expectHealthy(e *env) {
+	e.Helper()
+	e.waitFor("explain to find nothing wrong", explainLimit, func(context.Context) (bool, string) {
+		e.pause(lookAgain, "each look costs half a second of a processor")
+		out, status := e.plugin("explain", "svc/web", "-n", e.namespace)
+		return status == 0 && (&situation{}).namedIn(out), out
+	})
+}
+
+// edited and patched are for mend: what is wrong with the Service, or with the object
+// of the test's name, is corrected.
+func edited(patch string) func(*env) { return func(e *env) { e.editService("web", patch) } }
+
+func patched(plural string, spec map[string]any) func(*env) {
+	return func(e *env) { e.patch(plural, e.namespace, map[string]any{"spec": spec}) }
 }
 
 // expectExplained runs the plugin until it names the cause and says exactly what
@@ -158,7 +183,8 @@ func (e *env) stable(text string) string {
 	for line := range strings.Lines(text) {
 		detail := strings.HasPrefix(line, "        ")
 		if !detail {
-			_, step, _ = strings.Cut(strings.TrimSpace(line), "  ")
+			_, step, _ = strings.Cut(line, " ")
+			step = strings.TrimSpace(step)
 		}
 		about := strings.HasPrefix(step, "Pools") || strings.HasPrefix(step, "Advertised")
 		if detail && about && !e.isAbout(line) {
@@ -187,6 +213,9 @@ func (e *env) isAbout(line string) bool {
 // placeholder names an address of the test's slot by its place there.
 func (e *env) placeholder(text string) string {
 	address, err := netip.ParseAddr(text)
+	if with, withPort := netip.ParseAddrPort(text); withPort == nil {
+		return fmt.Sprintf("%s:%d", e.placeholder(with.Addr().String()), with.Port())
+	}
 	if err != nil {
 		return text
 	}
@@ -224,10 +253,22 @@ func (x *explained) other(e *env, changes ...func(*corev1.Service)) {
 	e.waitAllocated("other")
 }
 
+// advertised is a pool that the change spoils, and a good advertisement of it.
+func (x *explained) advertised(e *env, count int, change func(*v1beta1.IPAddressPool)) {
+	e.Helper()
+	e.createPool(e.namespace, e.ranges(0, count), change)
+	x.advertiseOnLink(e, nil)
+}
+
 // layer2 is a good pool and an advertisement of it that the change spoils.
 func (x *explained) layer2(e *env, change func(*v1beta1.L2AdvertisementSpec)) {
 	e.Helper()
 	e.createPool(e.namespace, e.ranges(0, 4), nil)
+	x.advertiseOnLink(e, change)
+}
+
+func (x *explained) advertiseOnLink(e *env, change func(*v1beta1.L2AdvertisementSpec)) {
+	e.Helper()
 	spec := v1beta1.L2AdvertisementSpec{IPAddressPools: []v1beta1.ObjectName{v1beta1.ObjectName(e.namespace)}}
 	if change != nil {
 		change(&spec)

@@ -44,15 +44,18 @@ func (x *explained) layer2Situations() []situation {
 		{
 			name:    "advertisement-for-other-services",
 			arrange: spoilt(func(s *v1beta1.L2AdvertisementSpec) { s.ServiceSelectors = selector("app", "mail") }),
-			cause:   "serviceSelectors of L2Advertisement NAMESPACE", fix: "L2Advertisement NAMESPACE",
+			cause:   "serviceSelectors of L2Advertisement NAMESPACE", fix: "Label the Service",
+			mend: edited(`{"metadata":{"labels":{"app":"mail"}}}`),
 		},
 		{
 			name: "no-node-selected", arrange: spoilt(func(s *v1beta1.L2AdvertisementSpec) { s.NodeSelectors = onNode("node-9") }),
 			cause: "3 are not selected", fix: "spec.nodeSelectors of L2Advertisement NAMESPACE", status: "NAMESPACE/web: NoEligibleNode",
+			mend: patched("l2advertisements", map[string]any{"nodeSelectors": nil}),
 		},
 		{
 			name: "no-such-interface", arrange: spoilt(func(s *v1beta1.L2AdvertisementSpec) { s.Interfaces = []v1beta1.InterfaceName{"eth7"} }),
 			cause: "without a usable interface", fix: "eth7",
+			mend: patched("l2advertisements", map[string]any{"interfaces": []string{"eth0"}}),
 		},
 		{
 			name: "in-no-subnet", arrange: func(e *env) {
@@ -67,7 +70,7 @@ func (x *explained) layer2Situations() []situation {
 				x.layer2(e, func(s *v1beta1.L2AdvertisementSpec) { s.NodeSelectors = onNode("node-2") })
 				x.web(e, local)
 			},
-			cause: "without a serving endpoint there", fix: "Run a ready Pod",
+			cause: "without a serving endpoint there", fix: "externalTrafficPolicy: Cluster", mend: edited(`{"spec":{"externalTrafficPolicy":"Cluster"}}`),
 		},
 	}
 }
@@ -144,7 +147,7 @@ func (x *explained) squatterSituations() []situation {
 				x.web(e)
 				e.waitAnnounced("web")
 			},
-			subject: ipOf(0), cause: x.macOfStranger(), fix: "",
+			subject: ipOf(0), cause: x.macOfStranger(), fix: "other host by its MAC",
 		},
 	}
 }

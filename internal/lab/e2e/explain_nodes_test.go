@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -58,27 +59,22 @@ func (x *explained) excludedNodes(t *testing.T) {
 	})
 }
 
-// expectHealthy waits until all is well again, and explain says so.
-func (x *explained) expectHealthy(e *env) {
-	e.Helper()
-	e.waitFor("explain to find nothing wrong", explainLimit, func(context.Context) (bool, string) {
-		e.pause(lookAgain, "each look costs half a second of a processor")
-		out, status := e.plugin("explain", "svc/web", "-n", e.namespace)
-		return status == 0 && (&situation{}).namedIn(out), out
-	})
-}
-
 // drainedNode: the one node with a session is drained.
-func (x *explained) drainedNode() situation {
-	return situation{
-		name: "drained-nodes", arrange: func(e *env) {
-			l := x.linked(e, routers.FRR, "node-1", nil, nil)
-			x.routed(e, func(s *v1beta1.BGPAdvertisementSpec) { s.NodeSelectors = onNode(l.node) })
-			e.waitAnnounced("web")
-			e.drain(l.node)
-		},
-		cause: "drained", fix: "kubectl berth undrain node-1", status: "NAMESPACE/web: NoBGPSession",
-	}
+func (x *explained) drainedNode(t *testing.T) {
+	t.Run("drained", func(t *testing.T) {
+		e := newEnv(t, x.testLab)
+		l := x.linked(e, routers.FRR, "node-1", nil, nil)
+		x.routed(e, func(s *v1beta1.BGPAdvertisementSpec) { s.NodeSelectors = onNode(l.node) })
+		e.waitAnnounced("web")
+		defer e.undrain(l.node) // whatever becomes of the test
+		e.patchNode(l.node, fmt.Sprintf(`{"metadata":{"annotations":{%q:""}}}`, v1beta1.AnnotationDrain))
+		const fix = "kubectl berth undrain node-1"
+		x.expectExplained(e, situation{
+			name: "drained-nodes", cause: "is drained", fix: fix, status: "NAMESPACE/web: NoBGPSession",
+		})
+		e.expectSaid(strings.Fields(fix)[2:], "in service again")
+		x.expectHealthy(e)
+	})
 }
 
 // sickNode: first the speaker of the only node that is selected cannot run, then its

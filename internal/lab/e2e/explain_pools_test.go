@@ -22,7 +22,7 @@ func (x *explained) classSituations() []situation {
 	return []situation{
 		{
 			name: "not-of-type-loadbalancer", arrange: of(func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeClusterIP }),
-			cause: "not of type LoadBalancer", fix: "Set spec.type: LoadBalancer",
+			cause: "not of type LoadBalancer", fix: "Set spec.type: LoadBalancer", mend: edited(`{"spec":{"type":"LoadBalancer"}}`),
 		},
 		{
 			name: "external-name", arrange: func(e *env) {
@@ -44,7 +44,7 @@ func (x *explained) classSituations() []situation {
 func (x *explained) poolSituations() []situation {
 	pool := func(change func(*v1beta1.IPAddressPool), changes ...func(*corev1.Service)) func(*env) {
 		return func(e *env) {
-			e.createPool(e.namespace, e.ranges(0, 4), change)
+			x.advertised(e, 4, change)
 			x.web(e, changes...)
 		}
 	}
@@ -54,28 +54,35 @@ func (x *explained) poolSituations() []situation {
 	return []situation{
 		{
 			name: "pool-for-other-namespaces", arrange: pool(others),
-			cause: "no pool is for this Service", fix: "make one of those above be for it", status: "NAMESPACE/web: NoPool",
+			cause: "no pool is for this Service", fix: "make one of those above be for its namespace", status: "NAMESPACE/web: NoPool",
+			mend: func(e *env) {
+				patched("ipaddresspools", map[string]any{"serviceAllocation": map[string]any{"namespaces": []string{e.namespace}}})(e)
+			},
 		},
 		{
 			name:    "pool-for-other-labels",
 			arrange: pool(func(p *v1beta1.IPAddressPool) { p.Spec.ServiceAllocation.ServiceSelectors = selector("app", "mail") }, labelled("app", "web")),
-			cause:   "serviceSelectors of pool NAMESPACE", fix: "pool NAMESPACE",
+			cause:   "serviceSelectors of pool NAMESPACE", fix: "Label the Service",
+			mend: edited(`{"metadata":{"labels":{"app":"mail"}}}`),
 		},
 		{
 			name: "pool-by-request-only", arrange: pool(func(p *v1beta1.IPAddressPool) { p.Spec.AutoAssign = ptr.To(false) }),
-			cause: "autoAssign of pool NAMESPACE is false", fix: v1beta1.AnnotationAddressPool,
+			cause: "autoAssign of pool NAMESPACE is false", fix: v1beta1.AnnotationAddressPool + ": NAMESPACE",
+			mend: func(e *env) { e.annotate("web", v1beta1.AnnotationAddressPool, e.namespace) },
 		},
 		{
 			name: "pool-disabled", arrange: pool(func(p *v1beta1.IPAddressPool) { p.Spec.Disabled = true }),
 			cause: "PoolDisabled", fix: "disabled: false", status: "NAMESPACE/web: PoolDisabled",
+			mend: patched("ipaddresspools", map[string]any{"disabled": false}),
 		},
 		{
 			name: "pool-full", arrange: func(e *env) {
-				e.createPool(e.namespace, e.ranges(0, 1), nil)
+				x.advertised(e, 1, nil)
 				x.other(e)
 				x.web(e)
 			},
 			cause: "its one address is assigned", fix: "Add addresses", status: "NAMESPACE/web: PoolExhausted",
+			mend: func(e *env) { patched("ipaddresspools", map[string]any{"addresses": e.ranges(0, 2)})(e) },
 		},
 		{
 			name: "pool-excludes-all", arrange: func(e *env) {
@@ -86,12 +93,13 @@ func (x *explained) poolSituations() []situation {
 		},
 		{
 			name: "pool-overlaps", arrange: func(e *env) {
-				e.createPool(e.namespace+"-older", e.ranges(0, 4), others)
-				e.create("ipaddresspools", e.newPool(e.namespace, e.ranges(2, 4)))
-				e.waitAccepted(e.namespace, false)
+				younger := e.namespace + "-younger" // of two of one second, the first by name is the older
+				e.createPool(e.namespace, e.ranges(0, 4), others)
+				e.create("ipaddresspools", e.newPool(younger, e.ranges(2, 4)))
+				e.waitAccepted(younger, false)
 				x.web(e)
 			},
-			cause: "pool NAMESPACE is not in force", fix: "overlaps", status: "IPAddressPool NAMESPACE: Overlap",
+			cause: "pool NAMESPACE-younger is not in force", fix: "IPAddressPool NAMESPACE-younger", status: "IPAddressPool NAMESPACE-younger: Overlap",
 		},
 		{
 			name: "pool-unknown", arrange: pool(nil, annotated(v1beta1.AnnotationAddressPool, "nowhere")),
@@ -106,13 +114,14 @@ func (x *explained) poolSituations() []situation {
 		},
 		{
 			name: "quota", arrange: func(e *env) {
-				e.createPool(e.namespace, e.ranges(0, 4), func(p *v1beta1.IPAddressPool) {
+				x.advertised(e, 4, func(p *v1beta1.IPAddressPool) {
 					p.Spec.Quota = &v1beta1.PoolQuota{ServicesPerNamespace: ptr.To(int32(1))}
 				})
 				x.other(e)
 				x.web(e)
 			},
 			cause: "may have 1 Service", fix: "Raise the pool's quota", status: "NAMESPACE/web: QuotaExceeded",
+			mend: patched("ipaddresspools", map[string]any{"quota": map[string]any{"servicesPerNamespace": 2}}),
 		},
 		{
 			name: "no-ipv6-pool", arrange: func(e *env) {

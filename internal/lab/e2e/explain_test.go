@@ -23,7 +23,7 @@ func TestExplain(t *testing.T) {
 	t.Run("Actions", func(t *testing.T) { x.testActions(newEnv(t, l)) })
 	x.benches = startBenches(root)
 	x.sideBySide(t)
-	x.alone(t, x.drainedNode())
+	x.drainedNode(t)
 	x.excludedNodes(t)
 	x.sickNode(t)
 	x.alone(t, x.noController())
