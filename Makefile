@@ -50,13 +50,13 @@ bin/agnhost: $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
 IMAGE_ARCHITECTURES := amd64 arm64
 
 .PHONY: images
-images: ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same bytes each time.
+images: plugins ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same bytes each time.
 	for arch in $(IMAGE_ARCHITECTURES); do \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -buildvcs=false -o bin/images/$$arch/ $(PRODUCT_FLAGS) ./controller ./speaker || exit 1; \
 	done
 	go run -C internal/packaging ./cmd/images -version $(VERSION) -folder ../../bin/images $(IMAGE_ARCHITECTURES)
 
-PLUGINS := linux-amd64 linux-arm64 darwin-amd64 darwin-arm64 windows-amd64
+PLUGINS := linux-amd64 linux-arm64 darwin-arm64 windows-amd64
 
 .PHONY: plugins
 plugins: ## kubectl-berth for Linux, macOS and Windows into bin/plugin.

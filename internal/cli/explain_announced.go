@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -169,29 +170,24 @@ func (x *explainer) explainNodes(a *announcing) {
 	}
 	counts := map[string]int{}
 	var lines []string
-	var trouble string // of a speaker
-	eligible := 0
+	var speaker string // the first that is in the way
+	eligible, state := 0, StateOK
 	for _, n := range byName(x.c.Nodes) {
 		why := x.nodeWhy(a, n)
 		switch {
 		case n.Name == a.said.Node:
 			eligible++
-			text := "owner, on " + strings.Join(a.said.Interfaces, ", ")
-			if why == whySpeaker { // others answer in its place
-				text += "; its speaker is not ready, so that another answers in its place"
-			}
 			if x.c.proxyUnwell(n.Name) {
-				text += "; kube-proxy is not well there"
-				what, fix := proxyTrouble(n.Name)
-				x.blame(rankNodes, StateError, what+", which owns "+a.addr.String(), fix)
+				state = StateError
 			}
-			lines = append(lines, n.Name+": "+text)
+			lines = append(lines, n.Name+": "+x.ownerLine(a, n.Name, why))
+		case why == whySpeaker:
+			counts[why]++
+			trouble := x.c.speakerTrouble(n.Name)
+			speaker = cmp.Or(speaker, trouble)
+			lines = append(lines, fmt.Sprintf("%s: not eligible: %s (%s)", n.Name, why, trouble))
 		case why != "":
 			counts[why]++
-			if why == whySpeaker {
-				trouble = x.c.speakerTrouble(n.Name)
-				why += " (" + trouble + ")"
-			}
 			lines = append(lines, n.Name+": not eligible: "+why)
 		case drained(n):
 			eligible++
@@ -201,17 +197,30 @@ func (x *explainer) explainNodes(a *announcing) {
 			lines = append(lines, n.Name+": eligible")
 		}
 	}
-	state := StateOK
 	if eligible == 0 {
 		state = StateError
 		why := first(counts, []string{whyEndpoint, whyInterface, whySpeaker, whyNetwork, whyExcluded, whyNotSelected})
 		what := fmt.Sprintf("no node can own %s; of %s %d %s", a.addr, plural(len(x.c.Nodes), "node"), counts[why], isOrAre(counts[why], why))
 		if why == whySpeaker {
-			what += ": " + trouble
+			what += ": " + speaker
 		}
 		x.blame(rankNodes, StateError, what, x.fixForNodes(why, a))
 	}
 	x.step("Nodes"+a.on, state, fmt.Sprintf("%d of %d can own %s", eligible, len(x.c.Nodes), a.addr), lines...)
+}
+
+// ownerLine says of the owner of an address how it does.
+func (x *explainer) ownerLine(a *announcing, node, why string) string {
+	text := "owner, on " + strings.Join(a.said.Interfaces, ", ")
+	if why == whySpeaker { // others answer in its place
+		text += "; its speaker is not ready, so that another answers in its place"
+	}
+	if x.c.proxyUnwell(node) {
+		text += "; kube-proxy is not well there"
+		what, fix := proxyTrouble(node)
+		x.blame(rankNodes, StateError, what+", which owns "+a.addr.String(), fix)
+	}
+	return text
 }
 
 func isOrAre(n int, why string) string {

@@ -37,7 +37,7 @@ type telling struct {
 // explainPeers tells who is to tell which routers.
 func (x *explainer) explainPeers(a *announcing) {
 	t := x.tellingOf(a)
-	state := StateOK
+	var state State
 	switch {
 	case t.up == 0 && a.served.anywhere:
 		state = StateError

@@ -75,7 +75,7 @@ func (e *env) remove() {
 
 // removeCreated deletes the cluster-scoped objects that the test has made.
 func (e *env) removeCreated() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 20*time.Second)
 	defer cancel()
 	for _, object := range e.created {
 		plural, name, _ := strings.Cut(object, "/")

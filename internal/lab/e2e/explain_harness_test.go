@@ -173,6 +173,8 @@ var (
 	moment         = regexp.MustCompile(`20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]+Z`)
 	timeSince      = regexp.MustCompile(`\b([0-9]+[smh])+ ago|for ([0-9]+[smh])+\b`)
 	untried        = regexp.MustCompile(`; not tried: .*`)
+	// What a session that is not up is doing at the moment.
+	attempt = regexp.MustCompile(`is (Idle|Connect|Active|OpenSent|OpenConfirm)\b`)
 )
 
 // stable takes out of an explanation what the next run says otherwise, or what is
@@ -195,6 +197,7 @@ func (e *env) stable(text string) string {
 	text = untried.ReplaceAllString(strings.Join(kept, ""), "; not tried: ...")
 	text = strings.ReplaceAll(text, e.namespace, "NAMESPACE")
 	text = sourcePort.ReplaceAllString(text, ":PORT")
+	text = attempt.ReplaceAllString(text, "is DOWN")
 	text = moment.ReplaceAllString(text, "THEN")
 	text = controllerName.ReplaceAllString(text, "CONTROLLER")
 	text = speakerName.ReplaceAllString(text, "SPEAKER")
