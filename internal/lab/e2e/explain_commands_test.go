@@ -10,6 +10,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -37,7 +38,11 @@ func (x *explained) testCommands(e *env) {
 	x.layer2(e, func(s *v1beta1.L2AdvertisementSpec) { s.NodeSelectors = onNode("node-1") })
 	x.web(e)
 	e.waitAnnounced("web")
-	kubeconfig := e.kubeconfigOf(e.reader())
+	token := e.reader()
+	if _, err := e.clientWith(token).CoreV1().Secrets(berthNamespace).List(e.ctx, listAll); !apierrors.IsForbidden(err) {
+		e.Errorf("whoever may use the plugin may read Secrets (error %v)", err)
+	}
+	kubeconfig := e.kubeconfigOf(token)
 	for top, args := range reportArgs("svc/web") {
 		for _, format := range []string{"table", "wide", "json", "yaml"} {
 			e.expectFormat(top, format, append([]string{"--kubeconfig", kubeconfig, "-n", e.namespace, "-o", format}, args...)...)
