@@ -50,7 +50,7 @@ bin/agnhost: $(LAB_MODULE)/go.mod $(LAB_MODULE)/go.sum
 IMAGE_ARCHITECTURES := amd64 arm64
 
 .PHONY: images
-images: plugins ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same bytes each time.
+images: ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same bytes each time.
 	for arch in $(IMAGE_ARCHITECTURES); do \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -buildvcs=false -o bin/images/$$arch/ $(PRODUCT_FLAGS) ./controller ./speaker || exit 1; \
 	done
@@ -80,6 +80,8 @@ test: lint test-unit test-lab ## Everything: lint, unit tests with -race, lab te
 .PHONY: test-unit
 test-unit: packages build ## Unit tests of Berth and of the lab, with -race.
 	go test -race ./...
+	@# What builds for Windows needs neither Linux nor Unix, and so builds for macOS.
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 go build -o /dev/null $(PRODUCT_FLAGS) ./cmd/kubectl-berth
 	go test -C internal/packaging ./...
 	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v -e /e2e -e /cmd/kube)
 
