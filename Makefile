@@ -60,6 +60,16 @@ images: ## OCI archives and SBOMs for amd64 and arm64 into bin/images; the same 
 	done
 	go run -C internal/packaging ./cmd/images -version $(VERSION) -folder ../../$(IMAGES) $(IMAGE_ARCHITECTURES)
 
+PLUGINS := linux-amd64 linux-arm64 darwin-arm64 windows-amd64
+
+.PHONY: plugins
+plugins: ## kubectl-berth for Linux, macOS and Windows into bin/plugin.
+	for target in $(PLUGINS); do \
+		case $$target in windows-*) suffix=.exe ;; *) suffix= ;; esac; \
+		CGO_ENABLED=0 GOOS=$${target%-*} GOARCH=$${target#*-} go build -buildvcs=false -o bin/plugin/$$target/kubectl-berth$$suffix $(PRODUCT_FLAGS) ./cmd/kubectl-berth || exit 1; \
+		test $$(stat -c %s bin/plugin/$$target/kubectl-berth$$suffix) -lt 45000000 || { echo "bin/plugin/$$target is larger than 45 MB"; exit 1; }; \
+	done
+
 .PHONY: demo
 demo: packages build ## Show Berth at work in a cluster of network namespaces (root).
 	@$(LAB_MODULE)/demo.sh
@@ -74,6 +84,8 @@ test: lint test-unit test-lab ## Everything: lint, unit tests with -race, lab te
 .PHONY: test-unit
 test-unit: packages build ## Unit tests of Berth and of the lab, with -race.
 	go test -race ./...
+	@# What builds for Windows needs neither Linux nor Unix, and so builds for macOS.
+	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 go build -o /dev/null $(PRODUCT_FLAGS) ./cmd/kubectl-berth
 	@# Not from the cache, which does not know that these tests read config and deploy.
 	go test -C internal/packaging -count=1 ./...
 	go test -C $(LAB_MODULE) -race $$(go list -C $(LAB_MODULE) ./... | grep -v -e /e2e -e /cmd/kube)
@@ -108,6 +120,7 @@ generate: ## Deepcopy, CRDs, RBAC, deploy/, docs/api.md and docs/metrics.md from
 	cp config/namespace/namespace.yaml deploy/chart/files/namespace
 	cp config/monitoring/rules.yaml config/monitoring/dashboards/*.json config/monitoring/access/access.yaml deploy/chart/files/monitoring
 	for role in controller speaker; do cat config/rbac/$$role/bindings.yaml config/rbac/$$role/role.yaml > deploy/chart/files/rbac/$$role.yaml; done
+	cp config/rbac/viewer/role.yaml deploy/chart/files/rbac/viewer.yaml
 
 # Generates in a copy, so that neither edits under way nor files that git does
 # not know yet confuse it.

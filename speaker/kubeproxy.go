@@ -9,6 +9,9 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berth-lb/berth/api/v1beta1"
 )
 
 // A node whose kube-proxy has not written its rules yet drops what is sent to it.
@@ -120,6 +123,19 @@ func (p *proxyHealth) say(unwell bool, err error) {
 		level.Info(p.logger).Log("msg", "kube-proxy is well")
 	}
 	signal(p.changed)
+}
+
+// proxyCondition is what the NodeState says of kube-proxy.
+func proxyCondition(p proxyState, now time.Time) metav1.Condition {
+	c := metav1.Condition{
+		Type: v1beta1.ConditionKubeProxyReady, Status: metav1.ConditionTrue, Reason: "Ready",
+		Message: "kube-proxy is well, or the speaker is not to ask it", LastTransitionTime: *second(now),
+	}
+	if p.down() {
+		c.Status, c.Reason = metav1.ConditionFalse, "NotReady"
+		c.Message = "kube-proxy does not say that its rules are up to date; addresses that other nodes can own go there"
+	}
+	return c
 }
 
 func askProxy(ctx context.Context, client *http.Client, url string) error {

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/go-kit/log"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berth-lb/berth/api/v1beta1"
 )
 
 // proxyScript is a kube-proxy that is as the test says.
@@ -158,5 +161,18 @@ func TestAskProxy(t *testing.T) {
 	cancel()
 	if err := newProxyHealth(server.URL, log.NewNopLogger()).ask(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestProxyCondition(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2030, 1, 2, 3, 4, 5, 6, time.UTC)
+	p := newProxyHealth("", log.NewNopLogger())
+	if c := proxyCondition(p, now); c.Type != v1beta1.ConditionKubeProxyReady || c.Status != metav1.ConditionTrue || c.LastTransitionTime.Nanosecond() != 0 {
+		t.Errorf("a kube-proxy that nothing is known against has %+v", c)
+	}
+	p.say(true, errors.New("connection refused"))
+	if c := proxyCondition(p, now); c.Status != metav1.ConditionFalse || c.Reason != "NotReady" {
+		t.Errorf("one that does not answer has %+v", c)
 	}
 }

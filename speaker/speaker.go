@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-kit/log"
 	"github.com/go-kit/log/level"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/utils/clock"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -309,7 +310,9 @@ func (s *speaker) reportNode() {
 	}
 	s.nodeState.layer2 = s.reportLayer2()
 	s.metrics.proxyARP.Set(float64(len(s.conflicts.proxies())))
-	s.nodeState.report(object, s.routers.nodeState(s.nodeState.last()))
+	status := s.routers.nodeState(s.nodeState.last())
+	meta.SetStatusCondition(&status.Conditions, proxyCondition(s.proxy, s.clock.Now()))
+	s.nodeState.report(object, status)
 }
 
 // reportLayer2 says what this node does on layer 2.

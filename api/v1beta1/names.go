@@ -60,6 +60,9 @@ const (
 	// ConditionBGPReady on a NodeState: True when every BGP session that the
 	// BGPPeers ask of the node is established.
 	ConditionBGPReady = "BGPReady"
+	// ConditionKubeProxyReady on a NodeState: False when the node's kube-proxy has
+	// not said for a while that its rules are up to date.
+	ConditionKubeProxyReady = "KubeProxyReady"
 )
 
 // Reasons of ConditionAccepted.

@@ -57,7 +57,8 @@ type NodeStateStatus struct {
 	AddressConflicts []AddressConflict `json:"addressConflicts,omitempty"`
 
 	// conditions of the node. BGPReady says whether every session that the
-	// BGPPeers ask for is established.
+	// BGPPeers ask for is established, and KubeProxyReady whether kube-proxy
+	// answers that its rules are up to date.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -63,6 +63,9 @@ type explainer struct {
 	svc      *corev1.Service
 	steps    []Step
 	causes   []cause
+	// nearMiss says why the pool that is the nearest to being for the Service is not,
+	// and nearFix what to do about it.
+	nearMiss, nearFix string
 }
 
 func (x *explainer) step(name string, state State, summary string, details ...string) {
@@ -123,7 +126,11 @@ func (x *explainer) explainClass() bool {
 	switch {
 	case spec.Type != corev1.ServiceTypeLoadBalancer:
 		x.step("Class", StateError, fmt.Sprintf("of type %s, which has no external address", spec.Type))
-		x.blame(rankClass, StateError, "the Service is not of type LoadBalancer", "Set spec.type: LoadBalancer.")
+		fix := "Set spec.type: LoadBalancer."
+		if spec.Type == corev1.ServiceTypeExternalName { // it is a name in DNS, nothing that has an address
+			fix = "Set spec.type: LoadBalancer, with spec.selector and spec.ports, and without spec.externalName."
+		}
+		x.blame(rankClass, StateError, "the Service is not of type LoadBalancer", fix)
 		return false
 	case k.owns(x.svc) && spec.LoadBalancerClass == nil:
 		x.step("Class", StateOK, "no loadBalancerClass: Berth's, which serves those too")
@@ -160,7 +167,7 @@ func (x *explainer) explainController() {
 	x.blame(rank, StateError, "no controller leads: "+why, fix)
 }
 
-// servicePools tells of all pools whether they are for the Service.
+// explainPools tells of all pools whether they are for the Service.
 func (x *explainer) explainPools() {
 	wishes, err := config.ReadWishes(x.svc.Annotations, x.svc.Spec.LoadBalancerIP)
 	x.explainWishes(wishes, err)
@@ -216,6 +223,7 @@ func (x *explainer) explainPools() {
 		state = StateWarning
 	}
 	x.step("Pools", state, fmt.Sprintf("%d of %d in question", usable, len(x.c.Pools)), lines...)
+	x.nearMiss, x.nearFix = x.nearestPool(self)
 }
 
 func (x *explainer) explainWishes(wishes config.Wishes, err error) {
@@ -266,7 +274,18 @@ func (x *explainer) explainAddress() []netip.Addr {
 		return addresses
 	}
 	state := StateOK
+	// Which pools were not even tried, and why, is said above.
+	message, _, _ := strings.Cut(c.Message, "; not tried: ")
 	fix := fixForAddress(c.Reason, x.svc)
+	what := c.Reason + ": " + message
+	switch {
+	case c.Reason == "NoPool" && x.nearMiss != "":
+		what, fix = what+": "+x.nearMiss, x.nearFix
+	case c.Reason == "NoPool" && len(x.c.Pools) == 0:
+		fix = "Create an IPAddressPool."
+	case c.Reason == "PoolExhausted" && strings.Contains(message, "(has no "):
+		fix = fmt.Sprintf("Add addresses of the Service's families %v to one of the pools in question, or change spec.ipFamilies.", x.svc.Spec.IPFamilies)
+	}
 	switch {
 	case !isTrue(c):
 		state = StateError
@@ -274,9 +293,9 @@ func (x *explainer) explainAddress() []netip.Addr {
 		state = StateWarning
 	}
 	if state != StateOK {
-		x.blame(rankAddress, state, c.Reason+": "+c.Message, fix)
+		x.blame(rankAddress, state, what, fix)
 	}
-	x.step("Address", state, c.Reason+": "+c.Message)
+	x.step("Address", state, c.Reason+": "+message)
 	return addresses
 }
 
@@ -295,7 +314,7 @@ func fixForAddress(reason string, svc *corev1.Service) string {
 	case "AddressNotInPool":
 		return "Ask for an address that is in a pool for this Service, or add it to one."
 	case "AddressInUse":
-		return "Ask for another address, or share this one: the same " + v1beta1.AnnotationAllowSharedIP + " on both Services, and different ports."
+		return "Ask for another address, or share this one: the same " + v1beta1.AnnotationAllowSharedIP + " on both Services, different ports, and under externalTrafficPolicy Local both that policy and the same selector."
 	case "FamilyMismatch":
 		return fmt.Sprintf("Ask for addresses of the Service's families %v, or change spec.ipFamilies.", svc.Spec.IPFamilies)
 	case "AddressReserved":

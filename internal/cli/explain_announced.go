@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -78,7 +79,7 @@ func (x *explainer) explainAdvertisements(a *announcing) {
 		case i < 0:
 			text = "not in force: " + x.verdicts.L2Advertisements[adv.Name].Message
 		default:
-			text = x.unmatched(a, x.snapshot.L2Advertisements[i].ServiceSelectors)
+			text = a.unmatched(x.snapshot.L2Advertisements[i].ServiceSelectors, x.verdicts.L2Advertisements[adv.Name])
 		}
 		lines = append(lines, "L2Advertisement "+adv.Name+": "+text)
 	}
@@ -92,7 +93,7 @@ func (x *explainer) explainAdvertisements(a *announcing) {
 		case i < 0:
 			text = "not in force: " + x.verdicts.BGPAdvertisements[adv.Name].Message
 		default:
-			text = x.unmatched(a, x.snapshot.BGPAdvertisements[i].ServiceSelectors)
+			text = a.unmatched(x.snapshot.BGPAdvertisements[i].ServiceSelectors, x.verdicts.BGPAdvertisements[adv.Name])
 		}
 		lines = append(lines, "BGPAdvertisement "+adv.Name+": "+text)
 	}
@@ -101,18 +102,28 @@ func (x *explainer) explainAdvertisements(a *announcing) {
 		return
 	}
 	x.step("Advertised"+a.on, StateError, "no advertisement is for "+a.addr.String(), lines...)
-	x.blame(rankAdvertisement, StateError, "no advertisement is for "+a.addr.String(), fmt.Sprintf(
-		"Create an L2Advertisement or BGPAdvertisement for pool %s, or make one of those above match pool and Service.", strings.Join(announcedOf(x.svc).Pools, ", ")))
+	why, fix := x.nearestAdvertisement(a)
+	if fix == "" {
+		fix = fmt.Sprintf("Create an L2Advertisement or BGPAdvertisement for pool %s, or make one of those above match pool and Service.",
+			strings.Join(announcedOf(x.svc).Pools, ", "))
+	}
+	x.blame(rankAdvertisement, StateError, "no advertisement is for "+a.addr.String()+why, fix)
 }
 
-// unmatched says why an advertisement that is in force is not for the address.
-func (x *explainer) unmatched(a *announcing, serviceSelectors []labels.Selector) string {
-	if !slices.ContainsFunc(a.services, func(svc *corev1.Service) bool {
-		return config.MatchesAny(serviceSelectors, svc.Labels)
-	}) {
+// unmatched says why an advertisement is not for the address though it can be used.
+func (a *announcing) unmatched(serviceSelectors []labels.Selector, v config.Verdict) string {
+	switch {
+	case !v.Accepted:
+		return "not in force: " + v.Message
+	case !a.matchedBy(serviceSelectors):
 		return "its serviceSelectors do not match the labels of the Service"
 	}
 	return "it is for other pools"
+}
+
+// matchedBy says whether any of the Services at the address is selected.
+func (a *announcing) matchedBy(serviceSelectors []labels.Selector) bool {
+	return slices.ContainsFunc(a.services, func(svc *corev1.Service) bool { return config.MatchesAny(serviceSelectors, svc.Labels) })
 }
 
 // Why nodes do not own an address, as far as the API server knows.
@@ -174,17 +185,22 @@ func (x *explainer) explainNodes(a *announcing) {
 	}
 	counts := map[string]int{}
 	var lines []string
-	eligible := 0
+	var speaker string // the first that is in the way
+	eligible, state := 0, StateOK
 	for _, n := range byName(x.c.Nodes) {
 		why := x.nodeWhy(a, n)
 		switch {
 		case n.Name == a.said.Node:
 			eligible++
-			text := "owner, on " + strings.Join(a.said.Interfaces, ", ")
-			if why == whySpeaker { // others answer in its place
-				text += "; its speaker is not ready, so that another answers in its place"
+			if x.c.proxyUnwell(n.Name) {
+				state = StateError
 			}
-			lines = append(lines, n.Name+": "+text)
+			lines = append(lines, n.Name+": "+x.ownerLine(a, n.Name, why))
+		case why == whySpeaker:
+			counts[why]++
+			trouble := x.c.speakerTrouble(n.Name)
+			speaker = cmp.Or(speaker, trouble)
+			lines = append(lines, fmt.Sprintf("%s: not eligible: %s (%s)", n.Name, why, trouble))
 		case why != "":
 			counts[why]++
 			lines = append(lines, n.Name+": not eligible: "+why)
@@ -196,13 +212,30 @@ func (x *explainer) explainNodes(a *announcing) {
 			lines = append(lines, n.Name+": eligible")
 		}
 	}
-	state := StateOK
 	if eligible == 0 {
 		state = StateError
 		why := first(counts, []string{whyEndpoint, whyInterface, whySpeaker, whyNetwork, whyExcluded, whyNotSelected})
-		x.blame(rankNodes, StateError, fmt.Sprintf("no node can own %s; of %s %d %s", a.addr, plural(len(x.c.Nodes), "node"), counts[why], isOrAre(counts[why], why)), x.fixForNodes(why, a))
+		what := fmt.Sprintf("no node can own %s; of %s %d %s", a.addr, plural(len(x.c.Nodes), "node"), counts[why], isOrAre(counts[why], why))
+		if why == whySpeaker {
+			what += ": " + speaker
+		}
+		x.blame(rankNodes, StateError, what, x.fixForNodes(why, a))
 	}
 	x.step("Nodes"+a.on, state, fmt.Sprintf("%d of %d can own %s", eligible, len(x.c.Nodes), a.addr), lines...)
+}
+
+// ownerLine says of the owner of an address how it does.
+func (x *explainer) ownerLine(a *announcing, node, why string) string {
+	text := "owner, on " + strings.Join(a.said.Interfaces, ", ")
+	if why == whySpeaker { // others answer in its place
+		text += "; its speaker is not ready, so that another answers in its place"
+	}
+	if x.c.proxyUnwell(node) {
+		text += "; kube-proxy is not well there"
+		what, fix := proxyTrouble(node)
+		x.blame(rankNodes, StateError, what+", which owns "+a.addr.String(), fix)
+	}
+	return text
 }
 
 func isOrAre(n int, why string) string {
@@ -247,118 +280,6 @@ func (x *explainer) fixForNodes(why string, a *announcing) string {
 		return "Remove the label " + corev1.LabelNodeExcludeBalancers + " from nodes that may announce; Kubernetes sets it on control-plane nodes."
 	}
 	return "Make spec.nodeSelectors of " + advertisements + " match nodes."
-}
-
-// explainPeers tells who is to tell which routers.
-func (x *explainer) explainPeers(a *announcing) {
-	var lines []string
-	up := 0
-	var trouble, fix string
-	for _, n := range byName(x.c.Nodes) {
-		if why := x.silent(a, n); why != "" {
-			lines = append(lines, n.Name+": tells no router: "+why)
-			if why == whyKubeProxy && trouble == "" {
-				trouble, fix = "kube-proxy is not ready on "+n.Name, "Get kube-proxy to run on "+n.Name+"; Berth asks it at its healthz port whether its rules are up to date."
-			}
-			continue
-		}
-		sessions := x.sessionsFor(a, n)
-		if len(sessions) == 0 {
-			lines = append(lines, n.Name+": has no session with a BGPPeer that is to be told")
-		}
-		for _, s := range sessions {
-			if s.State == v1beta1.BGPEstablished {
-				up++
-				lines = append(lines, fmt.Sprintf("%s: tells %s (%s)", n.Name, s.Name, s.Address))
-				continue
-			}
-			lines = append(lines, fmt.Sprintf("%s: session %s is %s", n.Name, s.Name, s.trouble()))
-			if trouble == "" {
-				trouble = fmt.Sprintf("session %s of %s is %s", s.Name, n.Name, s.trouble())
-				fix = "Mend that in BGPPeer " + s.Peer + " or on the router: address, AS numbers, password and the way there have to fit."
-			}
-		}
-	}
-	state := StateOK
-	if up == 0 && a.served.anywhere {
-		state = StateError
-		if trouble == "" {
-			trouble, fix = "no node has a session to tell routers of "+a.addr.String(), x.fixForPeers(a)
-		}
-		if len(a.layer2) == 0 || !a.said.isAnnounced() {
-			x.blame(rankPeers, StateError, trouble, fix)
-		} else {
-			x.blame(rankHint, StateWarning, trouble, fix)
-		}
-	} else if trouble != "" {
-		state = StateWarning
-		x.blame(rankHint, StateWarning, trouble, fix)
-	}
-	x.step("Routers"+a.on, state, plural(up, "session")+" to tell them over", lines...)
-}
-
-// whyKubeProxy is why a node tells no router anything.
-const whyKubeProxy = "kube-proxy is not ready there"
-
-// silent says why a node tells no router of the address whatever its sessions.
-func (x *explainer) silent(a *announcing, n *corev1.Node) string {
-	if !slices.ContainsFunc(a.bgp, func(adv *config.BGPAdvertisement) bool {
-		return config.MatchesAny(adv.NodeSelectors, labels.Set(n.Labels))
-	}) {
-		return "not selected by a BGPAdvertisement that is for the address"
-	}
-	switch {
-	case excludedNode(n):
-		return whyExcluded
-	case networkUnavailable(n):
-		return whyNetwork
-	case drained(n):
-		return "it is drained"
-	case a.served.anywhere && !a.served.on(n.Name):
-		return whyEndpoint
-	}
-	if state := x.c.nodeState(n.Name); state != nil {
-		if c := condition(state.Status.Conditions, v1beta1.ConditionBGPReady); c != nil && c.Reason == reasonWaitingForKubeProxy {
-			return whyKubeProxy
-		}
-	}
-	return ""
-}
-
-// sessionsFor returns the sessions of a node with peers that are to be told.
-func (x *explainer) sessionsFor(a *announcing, n *corev1.Node) []Session {
-	state := x.c.nodeState(n.Name)
-	if state == nil {
-		return nil
-	}
-	var sessions []Session
-	for _, s := range state.Status.BGPSessions {
-		if slices.ContainsFunc(a.bgp, func(adv *config.BGPAdvertisement) bool {
-			return adv.SelectsPeer(s.Peer) && config.MatchesAny(adv.NodeSelectors, labels.Set(n.Labels))
-		}) {
-			sessions = append(sessions, Session{Node: n.Name, BGPSessionStatus: s})
-		}
-	}
-	return sessions
-}
-
-// fixForPeers says what to do where there are no sessions at all.
-func (x *explainer) fixForPeers(a *announcing) string {
-	for _, p := range byName(x.c.BGPPeers) {
-		v := verdictOf(p.Status.Conditions, p.Generation)
-		if (!v.Accepted || v.Reason != v1beta1.ReasonAccepted) && slices.ContainsFunc(a.bgp, func(adv *config.BGPAdvertisement) bool { return adv.SelectsPeer(p.Name) }) {
-			return "Mend BGPPeer " + p.Name + ": " + v.Message
-		}
-	}
-	if len(x.c.BGPPeers) == 0 {
-		return "Create a BGPPeer for the router."
-	}
-	for _, n := range x.c.Nodes {
-		if x.silent(a, n) == "" {
-			return "Make a BGPPeer select nodes that can announce, and the BGPAdvertisement that peer."
-		}
-	}
-	return "Let a node announce: none is selected, in service and has an endpoint."
 }
 
 func (x *explainer) explainEndpoints(a *announcing) {

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/ipam"
 )
 
@@ -56,7 +57,8 @@ func (x *explainer) explainUnused(addr netip.Addr) {
 	inPool := x.explainPoolOf(addr)
 	holders := x.holders(addr)
 	holders = append(holders, x.claims(addr)...)
-	if conflict := x.conflictOf(addr); conflict != "" {
+	conflict := x.conflictOf(addr)
+	if conflict != "" {
 		holders = append(holders, "the host "+strings.TrimSuffix(conflict, "; "))
 	}
 	state, summary := StateOK, "nobody: it is free"
@@ -68,6 +70,8 @@ func (x *explainer) explainUnused(addr netip.Addr) {
 	}
 	x.step("Holder", state, summary)
 	switch {
+	case conflict != "" && inPool:
+		x.blame(rankAddress, StateWarning, "another host has it: "+summary, fixForAddress(v1beta1.ReasonAddressConflict, nil))
 	case len(holders) > 0:
 		x.blame(rankAddress, StateWarning, "no Service of Berth's has it: "+summary, "Nothing, unless it should be a Service's: then ask for it on that one.")
 	case !inPool:

@@ -120,7 +120,7 @@ func situations() []situation {
 		{name: "advertisement-for-other-services", change: func(c *Cluster, s *corev1.Service) {
 			c.L2Advertisements[0].Spec.ServiceSelectors = []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{"app": "x"}}}
 			silence(s, "NoAdvertisement", "192.0.2.0 is not announced: no L2Advertisement selects it, nor does a BGPAdvertisement")
-		}, cause: "no advertisement", fix: "match pool and Service"},
+		}, cause: "serviceSelectors of L2Advertisement ethernet", fix: "Label the Service"},
 		{name: "no-node-selected", change: func(c *Cluster, s *corev1.Service) {
 			c.L2Advertisements[0].Spec.NodeSelectors = []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{"rack": "z"}}}
 			silence(s, "NoEligibleNode", notEligible+"3 not selected by an L2Advertisement")
@@ -177,7 +177,7 @@ func situations() []situation {
 			silence(s, "AnnouncementFailing", "192.0.2.0 is not announced: its owner node-1 cannot answer: eth0: operation not permitted")
 		}, cause: "operation not permitted", fix: "log of the speaker"},
 		{name: "dead-peer", service: "api", change: sessionDown("no connection to 10.0.0.1:179: connection timed out"), cause: "timed out", fix: "BGPPeer tor"},
-		{name: "wrong-asn", service: "api", change: sessionDown("the peer says that its AS number is 64999 and not 64501"), cause: "64999", fix: "AS numbers"},
+		{name: "wrong-asn", service: "api", change: sessionDown("router's OPEN is refused: its AS number is 64999, want 64501"), cause: "64999", fix: "spec.peerASN of BGPPeer tor"},
 		{name: "wrong-password", service: "api", change: sessionDown("no connection to 10.0.0.1:179: timed out; is the password right?"), cause: "password", fix: "password"},
 		{name: "no-peer", service: "api", change: func(c *Cluster, s *corev1.Service) {
 			c.BGPPeers = nil
@@ -192,7 +192,7 @@ func situations() []situation {
 				state.Status.BGPSessions = nil
 			}
 			silence(s, "NoBGPSession", "198.51.100.0 is not announced: of 3 nodes 3 have no established session")
-		}, cause: "no node has a session", fix: "no Secret tor"},
+		}, cause: "no Secret tor", fix: "BGPPeer tor"},
 		{name: "kube-proxy-dead", service: "api", change: func(c *Cluster, s *corev1.Service) {
 			for _, state := range c.NodeStates {
 				set(&state.Status.Conditions, v1beta1.ConditionBGPReady, false, reasonWaitingForKubeProxy, "kube-proxy is not ready on this node, so routers are told nothing yet")
@@ -202,16 +202,79 @@ func situations() []situation {
 		{name: "all-drained", service: "api", change: func(c *Cluster, s *corev1.Service) {
 			everyNode(c, func(n *corev1.Node) { n.Annotations = map[string]string{v1beta1.AnnotationDrain: ""} })
 			silence(s, "NoBGPSession", "198.51.100.0 is not announced: of 3 nodes 0 have no established session, and 3 are excluded, drained or without an endpoint")
-		}, cause: "no node has a session", fix: "in service"},
+		}, cause: "is drained: node-1", fix: "kubectl berth undrain node-1"},
 		{name: "one-session-down", service: "api", change: func(c *Cluster, _ *corev1.Service) {
 			c.NodeStates[2].Status.BGPSessions[0].State = v1beta1.BGPIdle
 		}, cause: "session tor of node-3 is Idle", fix: "BGPPeer tor", state: StateWarning},
+		{name: "external-name", change: func(_ *Cluster, s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName }, cause: "not of type LoadBalancer", fix: "spec.selector"},
+		{name: "no-pool-by-labels", change: func(c *Cluster, s *corev1.Service) {
+			c.Pools = c.Pools[:1]
+			c.Pools[0].Spec.ServiceAllocation = &v1beta1.ServiceAllocation{ServiceSelectors: []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{"app": "x"}}}}
+			take(s, "NoPool", "no pool is for this Service; not tried: pool gold (none of its serviceSelectors matches the labels of the Service)")
+		}, cause: "serviceSelectors of pool gold", fix: "Label the Service"},
+		{name: "no-pool-by-request", change: func(c *Cluster, s *corev1.Service) {
+			c.Pools = c.Pools[:1]
+			c.Pools[0].Spec.AutoAssign, c.Pools[0].Spec.ServiceAllocation = ptr.To(false), nil
+			take(s, "NoPool", "no pool is for this Service; not tried: pool gold (autoAssign is false)")
+		}, cause: "autoAssign of pool gold is false", fix: "berth.dev/address-pool: gold"},
+		{name: "no-pool-in-force", change: func(c *Cluster, s *corev1.Service) {
+			younger := newPool("gold-2", "192.0.2.8/29")
+			younger.CreationTimestamp = ago(0)
+			c.Pools = append(c.Pools[:1], younger)
+			c.Pools[0].Spec.ServiceAllocation.Namespaces = []v1beta1.ObjectName{"lab"}
+			take(s, "NoPool", "no pool is for this Service; not tried: pool gold (it is for other namespaces than shop), pool gold-2 (not in force: ...)")
+		}, cause: "pool gold-2 is not in force", fix: "Mend IPAddressPool gold-2"},
+		{name: "pool-without-family", change: refused("PoolExhausted", "no IPv4 address left: pool gold (has no IPv4 addresses)"), cause: "no IPv4 addresses", fix: "of the Service's families [IPv4]"},
+		{name: "advertisement-refused", service: "api", change: func(c *Cluster, s *corev1.Service) {
+			c.BGPAdvertisements[0].Spec.Communities = []v1beta1.CommunityRef{"nowhere"}
+			silence(s, "NoAdvertisement", "198.51.100.0 is not announced: no L2Advertisement selects it, nor does a BGPAdvertisement")
+		}, cause: "BGPAdvertisement fabric is not in force", fix: "Mend BGPAdvertisement fabric"},
+		{name: "speaker-crashes", change: func(c *Cluster, s *corev1.Service) {
+			for _, pod := range c.component(componentSpeaker) {
+				pod.Status = corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}}}}
+			}
+			silence(s, "NoEligibleNode", notEligible+"3 waiting for their speaker to return")
+		}, cause: "CrashLoopBackOff", fix: "Get the speakers to run"},
+		{name: "kube-proxy-unwell", change: func(c *Cluster, _ *corev1.Service) { unwell(c.NodeStates[0]) }, cause: "kube-proxy is not well on node-1, which owns", fix: "Get kube-proxy to run on node-1"},
+		{name: "kube-proxy-unwell-routed", service: "api", change: func(c *Cluster, _ *corev1.Service) { unwell(c.NodeStates[1]) }, cause: "kube-proxy is not well on node-2", fix: "Get kube-proxy to run on node-2", state: StateWarning},
+		{name: "refused-connection", service: "api", change: sessionDown("connecting to 10.0.0.1:179: connect: connection refused"), cause: "refused", fix: "Start BGP on the router"},
+		{name: "wrong-asn-of-ours", service: "api", change: sessionDown("router sent notification: OPEN message error: bad peer AS"), cause: "bad peer AS", fix: "spec.myASN of BGPPeer tor"},
+		{name: "bfd-lost", service: "api", change: sessionDown("BFD has lost the peer: control detection time expired"), cause: "BFD", fix: "bfdProfile out of BGPPeer tor"},
+		{name: "bfd-not-up", service: "api", change: func(c *Cluster, _ *corev1.Service) {
+			c.NodeStates[0].Status.BGPSessions[0].BFD = &v1beta1.BFDSessionStatus{State: "Down"}
+		}, cause: "session tor of node-1 is not watched: BFD is Down", fix: "spec.bfdProfile", state: StateWarning},
+		{name: "peer-partly-in-force", service: "api", change: func(c *Cluster, _ *corev1.Service) {
+			set(&c.BGPPeers[0].Status.Conditions, v1beta1.ConditionAccepted, false, v1beta1.ReasonUnknownBFDProfile, "spec.bfdProfile: no BFDProfile nowhere is in force")
+		}, cause: "no BFDProfile nowhere", fix: "Mend BGPPeer tor", state: StateWarning},
+		{name: "family-not-spoken", service: "api", change: func(c *Cluster, s *corev1.Service) {
+			for _, state := range c.NodeStates {
+				state.Status.BGPSessions[0].Families = []string{"IPv6"}
+			}
+			silence(s, "NoBGPSession", "198.51.100.0 is not announced: of 3 nodes 3 have no established session")
+		}, cause: "established for IPv6 only, and not for IPv4", fix: "spec.families of BGPPeer tor"},
+		{name: "routers-not-selected", service: "api", change: func(c *Cluster, s *corev1.Service) {
+			c.BGPAdvertisements[0].Spec.NodeSelectors = []v1beta1.LabelSelector{{MatchLabels: map[string]v1beta1.LabelValue{"rack": "z"}}}
+			silence(s, "NoBGPSession", "198.51.100.0 is not announced: of 3 nodes 3 have no established session")
+		}, cause: "no node is selected by spec.nodeSelectors of BGPAdvertisement fabric", fix: "match nodes"},
+		{name: "routers-excluded", service: "api", change: func(c *Cluster, s *corev1.Service) {
+			everyNode(c, func(n *corev1.Node) { n.Labels[corev1.LabelNodeExcludeBalancers] = "" })
+			silence(s, "NoBGPSession", "198.51.100.0 is not announced: of 3 nodes 0 have no established session, and 3 are excluded, drained or without an endpoint")
+		}, cause: "is excluded by the label", fix: "Remove the label"},
+		{name: "peers-unknown", service: "api", change: func(c *Cluster, s *corev1.Service) {
+			c.BGPAdvertisements[0].Spec.Peers = []v1beta1.ObjectName{"nowhere"}
+			silence(s, "NoBGPSession", "198.51.100.0 is not announced: of 3 nodes 3 have no established session")
+		}, cause: "there is no BGPPeer nowhere", fix: "Mend BGPAdvertisement fabric"},
 		{name: "controller-gone-later", change: func(c *Cluster, s *corev1.Service) {
 			c.Lease = nil
 			c.EndpointSlices = nil
 			silence(s, "NoEndpoints", "192.0.2.0 is not announced: none of its Services has an endpoint that serves")
 		}, cause: "no endpoint", fix: "selector"},
 	}
+}
+
+// unwell has a node's speaker report that kube-proxy is not well.
+func unwell(state *v1beta1.NodeState) {
+	set(&state.Status.Conditions, v1beta1.ConditionKubeProxyReady, false, "NotReady", "kube-proxy does not say that its rules are up to date")
 }
 
 func TestExplain(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 )
@@ -34,12 +35,33 @@ type Node struct {
 	Drained       bool                      `json:"drained,omitempty"`
 	Excluded      bool                      `json:"excluded,omitempty"`
 	BGPReason     string                    `json:"bgpReason,omitempty"`
+	ProxyDown     bool                      `json:"kubeProxyDown,omitempty"`
 	State         State                     `json:"state"`
 	Notes         []string                  `json:"notes,omitempty"`
 }
 
 // reasonWaitingForKubeProxy of the condition BGPReady.
 const reasonWaitingForKubeProxy = "WaitingForKubeProxy"
+
+// kubeProxyUnwell says whether a speaker has found its node's kube-proxy unwell.
+func kubeProxyUnwell(status *v1beta1.NodeStateStatus) bool {
+	c := condition(status.Conditions, v1beta1.ConditionKubeProxyReady)
+	return c != nil && c.Status == metav1.ConditionFalse
+}
+
+func (c *Cluster) proxyUnwell(node string) bool {
+	state := c.nodeState(node)
+	return state != nil && kubeProxyUnwell(&state.Status)
+}
+
+// speakerTrouble says why the speaker of a node is not ready.
+func (c *Cluster) speakerTrouble(node string) string {
+	pod := c.speakerOf(node)
+	if pod == nil {
+		return "none runs on " + node
+	}
+	return pod.Name + " on " + node + ": " + podTrouble(pod)
+}
 
 // ReportNodes reports on the nodes.
 func ReportNodes(c *Cluster) Nodes {
@@ -99,6 +121,9 @@ func (n *Node) read(status *v1beta1.NodeStateStatus) {
 	ready := condition(status.Conditions, v1beta1.ConditionBGPReady)
 	if ready != nil {
 		n.BGPReason = ready.Reason
+	}
+	if kubeProxyUnwell(status) && n.BGPReason != reasonWaitingForKubeProxy {
+		n.ProxyDown, n.State, n.Notes = true, StateError, append(n.Notes, "kube-proxy is not well")
 	}
 	if len(n.SessionsDown) > 0 && !n.Drained {
 		n.State, n.Notes = StateError, append(n.Notes, "down: "+few(n.SessionsDown, 3))

@@ -133,6 +133,9 @@ func checkSpeakers(c *Cluster) Check {
 		if n.BGPReason == reasonWaitingForKubeProxy {
 			check.find(StateError, object, "kube-proxy is not ready, so routers are told nothing")
 		}
+		if n.ProxyDown {
+			check.find(StateError, object, "kube-proxy is not well, so its rules may be out of date")
+		}
 		if n.Drained {
 			check.find(StateOK, object, "drained by the annotation %s", v1beta1.AnnotationDrain)
 		}

@@ -81,19 +81,27 @@ type link struct {
 // link reserves a node for a test that has a session of a family with the bench.
 func (b *bench) link(e *env, nth int) *link {
 	e.Helper()
-	l := &link{env: e, bench: b, router: b.router.forTest(e), nth: nth, remote: b.router.host.IPs()[nth]}
+	var node string
 	select {
-	case l.node = <-b.free[nth]:
+	case node = <-b.free[nth]:
 	case <-e.ctx.Done():
 		e.Fatal("no node is free")
 	}
-	e.Cleanup(func() { b.free[nth] <- l.node })
-	host, err := e.lab.Plan().Host(l.node)
+	e.Cleanup(func() { b.free[nth] <- node })
+	return b.linkTo(e, nth, node)
+}
+
+// linkTo is link for tests that share the bench's nodes out among themselves.
+func (b *bench) linkTo(e *env, nth int, node string) *link {
+	e.Helper()
+	host, err := e.lab.Plan().Host(node)
 	if err != nil {
 		e.Fatal(err)
 	}
-	l.local, l.peer, l.called = host.IPs()[nth], e.namespace, e.namespace
-	return l
+	return &link{
+		env: e, bench: b, router: b.router.forTest(e), node: node, nth: nth,
+		local: host.IPs()[nth], remote: b.router.host.IPs()[nth], peer: e.namespace, called: e.namespace,
+	}
 }
 
 // family of the session.

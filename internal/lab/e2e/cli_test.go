@@ -9,11 +9,16 @@ import (
 	"strings"
 )
 
+// pluginPath is where the plugin is.
+func (l *testLab) pluginPath() string {
+	return filepath.Join(filepath.Dir(l.KubectlArgs()[0]), "kubectl-berth")
+}
+
 // plugin runs the plugin as administrator and returns what it writes and its exit
 // status.
 func (e *env) plugin(args ...string) (out string, status int) {
 	e.Helper()
-	cmd := exec.CommandContext(e.ctx, filepath.Join(filepath.Dir(e.lab.KubectlArgs()[0]), "kubectl-berth"), args...)
+	cmd := exec.CommandContext(e.ctx, e.lab.pluginPath(), args...)
 	cmd.Env = e.lab.KubectlEnv()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

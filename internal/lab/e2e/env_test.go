@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -74,12 +75,14 @@ func (e *env) remove() {
 
 // removeCreated deletes the cluster-scoped objects that the test has made.
 func (e *env) removeCreated() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 20*time.Second)
 	defer cancel()
 	for _, object := range e.created {
 		plural, name, _ := strings.Cut(object, "/")
 		// The test may have deleted it itself.
-		_ = e.lab.berth.Delete().Resource(plural).Name(name).Do(ctx).Error()
+		if err := e.lab.berth.Delete().Resource(plural).Name(name).Do(ctx).Error(); err != nil && !apierrors.IsNotFound(err) {
+			e.Errorf("%s: %v", object, err)
+		}
 	}
 }
 
