@@ -67,6 +67,7 @@ type resident struct {
 	// group is likewise, of the membership alone; lost since when it lost others.
 	group    int
 	lost     map[string]time.Time
+	rivals   map[rivalry]time.Time // when it was last told of them
 	version  int
 	said     saying
 	heard    map[string]saying // by node
@@ -76,6 +77,12 @@ type resident struct {
 	answers  l2.Desired
 	changed  chan struct{} // of the membership
 	rejudged chan struct{}
+}
+
+// rivalry is a resident that speaks for an address of another.
+type rivalry struct {
+	addr netip.Addr
+	by   string
 }
 
 // saying is what one speaker has said, of itself and of what it claims: of that a
@@ -158,6 +165,7 @@ func (r *resident) start() {
 	r.changed, r.rejudged = make(chan struct{}, 1), make(chan struct{}, 1)
 	r.said = saying{claims: membership.NewClaims(nil)}
 	r.heard, r.judged, r.lost = map[string]saying{}, map[string]nodeStanding{}, map[string]time.Time{}
+	r.rivals = map[rivalry]time.Time{}
 	for _, o := range w.residents {
 		if o != r {
 			r.judge(o, silentDelay)
