@@ -107,34 +107,6 @@ const youngPenalty = 1 << 24
 // of them have been restarted at once.
 const formerBonus = 1 << 26
 
-// standing is what this node thinks of the others, beside what the membership
-// says.
-type standing struct {
-	nodes map[string]nodeStanding
-	// isolated says that this node hears nobody on its network.
-	isolated bool
-	// ring returns the living speakers that stand in for a node, the first first.
-	ring func(node string) []string
-}
-
-// nodeStanding is what this node thinks of another.
-type nodeStanding struct {
-	state ownership.State
-	// away says that its speaker does not answer, so that others stand in for it.
-	away bool
-}
-
-// of returns what to think of a node. Without an opinion the membership's counts.
-func (s *standing) of(name string, lives bool) nodeStanding {
-	if n, known := s.nodes[name]; known {
-		return n
-	}
-	if lives {
-		return nodeStanding{state: ownership.Up}
-	}
-	return nodeStanding{state: ownership.Down}
-}
-
 // judge decides about the addresses of one plan. Most addresses are selected by
 // the same advertisements, so what does not depend on more than that is worked
 // out once for each combination.

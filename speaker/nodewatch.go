@@ -11,6 +11,34 @@ import (
 	"github.com/berth-lb/berth/internal/watch"
 )
 
+// standing is what this node thinks of the others, beside what the membership
+// says.
+type standing struct {
+	nodes map[string]nodeStanding
+	// isolated says that this node hears nobody on its network.
+	isolated bool
+	// ring returns the living speakers that stand in for a node, the first first.
+	ring func(node string) []string
+}
+
+// nodeStanding is what this node thinks of another.
+type nodeStanding struct {
+	state ownership.State
+	// away says that its speaker does not answer, so that others stand in for it.
+	away bool
+}
+
+// of returns what to think of a node. Without an opinion the membership's counts.
+func (s *standing) of(name string, lives bool) nodeStanding {
+	if n, known := s.nodes[name]; known {
+		return n
+	}
+	if lives {
+		return nodeStanding{state: ownership.Up}
+	}
+	return nodeStanding{state: ownership.Down}
+}
+
 // nodeWatch tells the plan what is thought of the other nodes.
 type nodeWatch struct{ *watch.Watch }
 

@@ -53,7 +53,13 @@ func (w *town) hearAll(r *resident, addrs []netip.Addr) {
 		defer w.mu.Unlock()
 		for _, a := range addrs {
 			for _, o := range w.residents {
-				if answer, does := o.answers[a]; does && o != r && answer.StandIn == nil && r.reaches(o) {
+				answer, does := o.answers[a]
+				if !does || o == r || answer.StandIn != nil || !r.reaches(o) {
+					continue
+				}
+				// Package l2 tells of the same rival once a second.
+				if key := (rivalry{a, r.name}); time.Since(o.rivals[key]) >= time.Second {
+					o.rivals[key] = time.Now()
 					o.l2.rivals <- l2.Rival{Addr: a, Interface: "eth0", MAC: r.mac, At: time.Now()}
 				}
 			}

@@ -222,6 +222,8 @@ func (n *kernelNetwork) ask(addr netip.Addr) {
 func (n *kernelNetwork) usurp(addr netip.Addr) {
 	if addr.Is6() {
 		n.peer.SetSysctl("net/ipv6/conf/eth0/accept_dad", "1")
+		// At once: while it waits, for this long at most, an announcement ends it before it has asked.
+		n.peer.SetSysctl("net/ipv6/conf/eth0/router_solicitation_delay", "0")
 		n.peer.AddAddress("eth0", netip.PrefixFrom(addr, 64).String())
 		return
 	}
