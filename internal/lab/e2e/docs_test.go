@@ -25,9 +25,6 @@ import (
 	"github.com/berth-lb/berth/internal/docs"
 )
 
-// repository is the root of it.
-const repository = "../../.."
-
 // testDocumentation: what the documentation tells users to apply the API server
 // takes, and what it tells them to run works.
 func testDocumentation(e *env) {
