@@ -283,7 +283,9 @@ func (s *speaker) follow(p *plan, addr netip.Addr, k *conflict) (again time.Time
 	}
 	if !k.yields {
 		due := k.lastSeen.Add(conflictMemory)
-		if !s.clock.Now().Before(due) {
+		if k.proxied && c.of(k.mac) >= maxPerHost {
+			due = time.Time{} // as long as that host is found to have others
+		} else if !s.clock.Now().Before(due) {
 			delete(c.known, addr)
 			return time.Time{}
 		}

@@ -238,6 +238,21 @@ func TestProxyARP(t *testing.T) {
 		if len(s.l2.desired) != 3 {
 			t.Errorf("an hour later it answers for %d addresses", len(s.l2.desired))
 		}
+		if got := testutil.ToFloat64(s.speaker.metrics.proxyARP); got != 1 {
+			t.Errorf("an hour later %v hosts are counted, want one", got)
+		}
+		former := s.speaker.conflicts.report()
+		again := newStage(t).speaker.conflicts
+		again.recall(former)
+		yielding := 0
+		for _, k := range again.known {
+			if k.yields {
+				yielding++
+			}
+		}
+		if want := len(former) - 3; yielding != want || len(again.proxies()) != 1 {
+			t.Errorf("after a restart %d of %d addresses are left to others, want %d; %d hosts have all", yielding, len(former), want, len(again.proxies()))
+		}
 	})
 }
 

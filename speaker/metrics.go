@@ -116,12 +116,15 @@ func (m *metrics) observe(p *plan, c *conflicts) {
 	}
 	m.withoutOwner.Set(float64(withoutOwner))
 	m.contested.Set(float64(len(p.contested)))
-	yielded := 0
+	yielded, defended := 0, 0
 	for _, k := range c.known {
-		if k.yields {
+		switch {
+		case k.yields:
 			yielded++
+		case !k.proxied: // those have a metric of their own
+			defended++
 		}
 	}
 	m.conflicts.WithLabelValues("yielded").Set(float64(yielded))
-	m.conflicts.WithLabelValues("defended").Set(float64(len(c.known) - yielded))
+	m.conflicts.WithLabelValues("defended").Set(float64(defended))
 }

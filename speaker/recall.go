@@ -56,6 +56,11 @@ func (c *conflicts) recall(former []v1beta1.AddressConflict) {
 			beforeUse: f.BeforeUse, unused: f.BeforeUse, yields: true, told: true,
 		}
 	}
+	for _, k := range c.known {
+		if !k.beforeUse && c.of(k.mac) >= maxPerHost {
+			k.proxied, k.yields = true, false
+		}
+	}
 	if len(c.known) > 0 {
 		level.Info(c.logger).Log("msg", "looking anew at addresses that other hosts had", "conflicts", len(c.known))
 	}

@@ -203,8 +203,17 @@ func readMetrics(ctx context.Context, clients *k8s.Clients, pod *corev1.Pod, int
 				continue
 			}
 			content, err := clients.Kube.CoreV1().Pods(pod.Namespace).
-				ProxyGet("http", pod.Name, strconv.Itoa(int(port.ContainerPort)), "metrics", nil).DoRaw(ctx)
+				ProxyGet(metricsScheme(&container), pod.Name, strconv.Itoa(int(port.ContainerPort)), "metrics", nil).DoRaw(ctx)
 			into.take(path.Join("metrics", pod.Name+".txt"), content, err)
 		}
 	}
+}
+
+// metricsScheme is how a container serves its metrics, which is as it serves its
+// probes.
+func metricsScheme(container *corev1.Container) string {
+	if p := container.LivenessProbe; p != nil && p.HTTPGet != nil && p.HTTPGet.Scheme == corev1.URISchemeHTTPS {
+		return "https"
+	}
+	return "http"
 }

@@ -88,10 +88,14 @@ func (i *importing) run(ctx context.Context, stdin io.Reader) error {
 	return metallb.WriteYAML(i.out, result.Objects)
 }
 
-// writeFolder writes one file for each kind, named like its resource.
+// writeFolder writes one file for each kind, named like its resource. A file of an
+// earlier import would be applied with them, so there must be none.
 func (i *importing) writeFolder(objects []*metallb.Object) error {
 	if err := os.MkdirAll(i.folder, 0o755); err != nil {
 		return err
+	}
+	if before, _ := filepath.Glob(filepath.Join(i.folder, "*.yaml")); len(before) > 0 { // the pattern is valid
+		return fmt.Errorf("folder %s has %s already: remove it or name another folder: %w", i.folder, filepath.Base(before[0]), os.ErrExist)
 	}
 	for len(objects) > 0 {
 		resource := objects[0].Resource()

@@ -85,6 +85,9 @@ func TestImportIntoFolder(t *testing.T) {
 			t.Errorf("%s: %s (%v)", name, text, err)
 		}
 	}
+	if _, _, err := (&apiServer{}).run(t, "import", "metallb", "-f", filepath.Join(folder, "all.yaml"), "--output-dir", to); err == nil || !strings.Contains(err.Error(), "ipaddresspools.yaml") {
+		t.Errorf("into a folder with an earlier import: %v", err)
+	}
 }
 
 func metalLBObject(version, kind, name string, spec map[string]any) map[string]any {

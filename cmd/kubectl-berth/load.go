@@ -63,6 +63,8 @@ func load(ctx context.Context, clients *k8s.Clients, s scope) (*cli.Cluster, err
 		case err == nil:
 		case kind == "ipaddresspools" && apierrors.IsNotFound(err):
 			return nil, errNotInstalled
+		case s.planning && kind != "leases":
+			return nil, fmt.Errorf("reading %s, without which nothing can be planned: %w", kind, err)
 		case kind == "services" && apierrors.IsForbidden(err) && s.services == "":
 			return nil, fmt.Errorf("reading Services: %w; name a namespace with -n", err)
 		case kind == "services" || !readable(err):

@@ -126,6 +126,16 @@ func TestPlanOfWhoMayNotWrite(t *testing.T) {
 	}
 }
 
+// TestPlanOfWhoMayNotRead: what was not read cannot be judged, so there is no plan.
+func TestPlanOfWhoMayNotRead(t *testing.T) {
+	s := planned()
+	s.refuse = map[string]int{"/apis/discovery.k8s.io/v1/endpointslices": http.StatusForbidden}
+	out, _, err := s.run(t, "plan", "-f", manifestOf(t, goldAsItIs))
+	if err == nil || errors.Is(err, errPlanned) || !strings.Contains(err.Error(), "reading endpointslices") || out != "" {
+		t.Errorf("got %v, %s", err, out)
+	}
+}
+
 func TestPlanRefusesNonsense(t *testing.T) {
 	s := planned()
 	s.written = func(*http.Request) int { return http.StatusUnprocessableEntity }

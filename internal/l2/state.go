@@ -60,6 +60,10 @@ type Unsent struct {
 	Err         error
 }
 
+// unsentMemory is how long after a packet that did not leave another counts as part
+// of the same failure: what happens once in a while is none.
+const unsentMemory = 10 * time.Second
+
 // sent takes in what became of a packet.
 func (s *portStats) sent(now time.Time, err error) {
 	if err == nil {
@@ -70,7 +74,7 @@ func (s *portStats) sent(now time.Time, err error) {
 	}
 	s.sendErrors.Add(1)
 	u := Unsent{First: now, Last: now, Err: err}
-	if before := s.unsent.Load(); before != nil {
+	if before := s.unsent.Load(); before != nil && now.Sub(before.Last) < unsentMemory {
 		u.First = before.First
 	}
 	s.unsent.Store(&u)

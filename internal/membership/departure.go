@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// RememberGone is how long a speaker that failed or left is remembered as such. It is forgotten everywhere at about the
-	// same moment, since how long ago it was is told along.
+	// RememberGone is how long a speaker that failed or left is remembered as such, or longer if the API knows of it. It is
+	// forgotten everywhere at about the same moment, since how long ago it was is told along.
 	RememberGone = 10 * time.Minute
 	// keepForgotten is how long one that was forgotten is not taken for another when an echo of it is heard.
 	keepForgotten = 10 * time.Minute
@@ -42,8 +42,11 @@ func (m *Membership) departed(node string) bool {
 
 // isGone reports whether node failed or left and neither came back nor is to be forgotten. The caller holds mu.
 func (m *Membership) isGone(node string, d *departure, now time.Time) bool {
-	if _, alive := m.alive[node]; alive && !m.departed(node) || now.Sub(d.at) > RememberGone {
+	if _, alive := m.alive[node]; alive && !m.departed(node) {
 		return false
+	}
+	if now.Sub(d.at) > RememberGone && !m.listed(node) {
+		return false // one that has a Pod may be there and not be heard
 	}
 	// For a moment also one that the API has dropped already is remembered, or nobody would know what it leaves behind.
 	dropped := m.hasPeers && !m.listed(node) && d.left && !d.returns
@@ -144,7 +147,7 @@ func (m *Membership) state() [][]byte {
 func (m *Membership) tidy() {
 	now := m.cfg.Clock.Now()
 	for node, d := range m.gone {
-		if now.Sub(d.at) > RememberGone+keepForgotten {
+		if now.Sub(d.at) > RememberGone+keepForgotten && !m.listed(node) {
 			delete(m.gone, node)
 		}
 	}
