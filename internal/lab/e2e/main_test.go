@@ -86,6 +86,7 @@ func testCases() []testCase {
 		{name: "StandbyTakesOver", run: testStandbyTakesOver, alone: true, dualOnly: true},
 		{name: "NodeNotReady", run: testNodeNotReady, alone: true, dualOnly: true},
 		{name: "Plugin", run: testPlugin, alone: true, dualOnly: true},
+		{name: "Reports", run: testReports, alone: true, dualOnly: true},
 		{name: "Documentation", run: testDocumentation, alone: true, dualOnly: true},
 		{name: "Service", run: testService},
 		{name: "AllPods", run: testAllPods},
