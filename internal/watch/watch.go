@@ -276,7 +276,7 @@ func (w *Watch) report(t transition) {
 	case t.is.State != t.was.State:
 		level.Info(w.logger).Log("msg", "node is "+t.is.State.String(), "node", t.node, "was", t.was.State, "why", t.why)
 	case t.is.SpeakerGone:
-		level.Info(w.logger).Log("msg", "speaker is gone, its node is still up", "node", t.node, "why", t.why)
+		level.Info(w.logger).Log("msg", "speaker is gone", "node", t.node, "state", t.is.State, "why", t.why)
 	default:
 		level.Info(w.logger).Log("msg", "speaker is back", "node", t.node, "why", t.why)
 	}
