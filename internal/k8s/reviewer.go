@@ -3,6 +3,7 @@ package k8s
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -66,16 +67,10 @@ func (r *Reviewer) Review(ctx context.Context, token, path string) (status int, 
 	if found && r.clock.Now().Before(known.until) {
 		return known.status, known.reason
 	}
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
-		return http.StatusServiceUnavailable, "too many tokens are being reviewed"
-	}
 	asking, cancel := context.WithTimeout(ctx, reviewTimeout)
 	defer cancel()
 	now := r.clock.Now()
-	fresh, err := r.ask(asking, token, path)
+	fresh, err := r.askInTurn(asking, token, path)
 	switch {
 	case err == nil:
 		fresh.asked, fresh.until = now, now.Add(refusedFor)
@@ -122,6 +117,18 @@ func (v review) before(other review) bool {
 		return !allowed
 	}
 	return v.asked.Before(other.asked)
+}
+
+// askInTurn is ask, with few at a time: tokens that somebody makes up must not
+// flood the API server.
+func (r *Reviewer) askInTurn(ctx context.Context, token, path string) (review, error) {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+		return r.ask(ctx, token, path)
+	case <-ctx.Done():
+		return review{}, errors.New("too many tokens are being reviewed")
+	}
 }
 
 func (r *Reviewer) ask(ctx context.Context, token, path string) (review, error) {

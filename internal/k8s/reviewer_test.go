@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -126,4 +127,22 @@ func TestReviewerIsBounded(t *testing.T) {
 	if status, _ := r.Review(gone, "another", "/metrics"); status != http.StatusServiceUnavailable {
 		t.Errorf("with all slots taken: %d", status)
 	}
+}
+
+// Whoever makes up tokens while the API server is slow keeps nobody out who was let
+// in before, and keeps nobody waiting for ever.
+func TestReviewerIsBusy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newReviewing()
+		r.expect(t, "reader", http.StatusOK, 1)
+		r.clock.SetTime(r.clock.Now().Add(allowedFor))
+		for range reviewsAtOnce {
+			r.slots <- struct{}{}
+		}
+		r.expect(t, "reader", http.StatusOK, 1)
+		r.expect(t, "stranger", http.StatusServiceUnavailable, 1)
+		<-r.slots
+		r.expect(t, "stranger", http.StatusForbidden, 2)
+	})
 }
