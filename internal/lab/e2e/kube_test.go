@@ -121,11 +121,14 @@ func (e *env) deleteService(name string) {
 }
 
 // waitCondition returns a condition of a Service once it has the status and the
-// reason wanted.
-func (e *env) waitCondition(name, condition string, status metav1.ConditionStatus, reason string) metav1.Condition {
+// reason wanted, and a message with all the parts.
+func (e *env) waitCondition(name, condition string, status metav1.ConditionStatus, reason string, parts ...string) metav1.Condition {
 	e.Helper()
 	var found metav1.Condition
 	what := fmt.Sprintf("Service %s to have %s=%s (%s)", name, condition, status, reason)
+	if len(parts) > 0 {
+		what += fmt.Sprintf(" with %q", parts)
+	}
 	e.waitFor(what, 20*time.Second, func(ctx context.Context) (bool, string) {
 		service, err := e.lab.kube.CoreV1().Services(e.namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
@@ -136,7 +139,7 @@ func (e *env) waitCondition(name, condition string, status metav1.ConditionStatu
 			return false, fmt.Sprintf("status %+v", service.Status)
 		}
 		found = *c
-		return c.Status == status && c.Reason == reason, fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
+		return c.Status == status && c.Reason == reason && containsAll(c.Message, parts), fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
 	})
 	return found
 }

@@ -50,12 +50,13 @@ func when(possible func(*chaos) bool) func(*chaos) []string {
 func (c *chaos) whole() bool { return c.lost == "" && c.frozenFor == 0 }
 
 // spare returns the nodes that can be taken away in one more respect, so that one
-// node is left that is fit in every respect.
+// node is left that is fit in every respect: its speaker, too, can take addresses.
 func (c *chaos) spare() []string {
+	c.Helper()
+	ready := c.readySpeakers()
 	return slices.DeleteFunc(c.lab.otherNodes(), func(node string) bool {
-		unfit := map[string]bool{node: true, c.lost: true, c.drained: true, c.excluded: true}
-		delete(unfit, "")
-		return len(unfit) >= nodesOf(c.lab)
+		fit := c.lab.otherNodes(node, c.lost, c.drained, c.excluded)
+		return !slices.ContainsFunc(fit, func(other string) bool { return ready[other] })
 	})
 }
 
@@ -103,22 +104,40 @@ func (c *chaos) replaceable() []string {
 	return c.lab.otherNodes(c.lost)
 }
 
-func (c *chaos) freezable() bool { return c.frozenFor == 0 && c.speakersReady() }
+// freezable asks for the speaker of the node that is lost as well, which may be back
+// before the API server is.
+func (c *chaos) freezable() bool {
+	return c.frozenFor == 0 && len(c.readySpeakers()) == nodesOf(c.lab)
+}
 
 // speakersReady says whether the speakers of all nodes that can be reached are.
 func (c *chaos) speakersReady() bool {
 	c.Helper()
+	ready := c.readySpeakers()
+	return !slices.ContainsFunc(c.lab.otherNodes(c.lost), func(node string) bool { return !ready[node] })
+}
+
+// readySpeakers are the nodes whose speakers are ready. While the API server is
+// frozen they are all, for they were before and nothing is done to them.
+func (c *chaos) readySpeakers() map[string]bool {
+	c.Helper()
+	ready := map[string]bool{}
+	if c.frozenFor > 0 {
+		for _, node := range c.lab.otherNodes() {
+			ready[node] = true
+		}
+		return ready
+	}
 	pods, err := c.lab.kube.CoreV1().Pods(berthNamespace).List(c.ctx, speakers(""))
 	if err != nil {
 		c.Fatal(err)
 	}
-	ready := 0
 	for _, pod := range pods.Items {
-		if pod.DeletionTimestamp == nil && podReady(&pod) && pod.Spec.NodeName != c.lost {
-			ready++
+		if pod.DeletionTimestamp == nil && podReady(&pod) {
+			ready[pod.Spec.NodeName] = true
 		}
 	}
-	return ready == len(c.lab.otherNodes(c.lost))
+	return ready
 }
 
 // owned accepts what a node owned before.
