@@ -23,6 +23,9 @@ LAB_FILES := $(shell find $(LAB_MODULE) -name '*.go')
 # Prints how far a long compilation is instead of a line per package.
 PROGRESS := awk -v what="$$WHAT" '/^[a-zA-Z0-9._~\/-]+$$/ { n++; if (n % 100 == 0) { printf "  %s: %d packages compiled\n", what, n; fflush() } next } { print; fflush() }'
 
+# Says once more at the end, in short, which tests have failed: much is printed between.
+FAILURES := awk '{ print; fflush() } /--- FAIL/ { n = 4 } n-- > 0 { failed = failed substr($$0, 1, 500) "\n" } END { if (failed) printf "\nFailed:\n%s", failed }'
+
 .PHONY: build
 build: $(PRODUCT) $(LAB) ## Build Berth and the lab into bin/.
 
@@ -94,7 +97,7 @@ test-unit: packages build ## Unit tests of Berth and of the lab, with -race.
 test-lab: packages build bin/helm ## End-to-end tests in the lab (root). RUN=regexp chooses some.
 	@# The lab runs from archives what the images of this machine's architecture have.
 	$(MAKE) images IMAGES=bin/lab-images IMAGE_ARCHITECTURES=$$(go env GOARCH)
-	go test -C $(LAB_MODULE) -count=1 -timeout 45m -p 1 $(if $(RUN),-run '$(RUN)' -v) ./e2e/...
+	go test -C $(LAB_MODULE) -count=1 -timeout 45m -p 1 $(if $(RUN),-run '$(RUN)' -v) ./e2e/... | $(FAILURES)
 
 .PHONY: lint
 lint: check-generated ## Vet, import rules and style.

@@ -237,9 +237,15 @@ func (c *conflicts) conclude(f finding) {
 	}
 }
 
+// beingPrepared says why an address is not announced yet of which nobody is known to
+// have had it.
+func beingPrepared(owner string) string {
+	return "node " + owner + " is making sure that no other host has it and that kube-proxy serves it"
+}
+
 // withhold keeps back what must not be announced: addresses that are new until it
-// is known that nobody has them, and those that are left to another host. It
-// returns when it wants to be called again; zero for never.
+// is known that nobody has them and kube-proxy serves them, and those that are left
+// to another host. It returns when it wants to be called again; zero for never.
 func (s *speaker) withhold(p *plan) (again time.Time) {
 	c := s.conflicts
 	c.unsure = p.minority || s.clock.Since(s.minorityAt) < minorityHold
@@ -251,19 +257,21 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 	for addr, k := range c.known {
 		again = earlier(again, s.follow(p, addr, k))
 	}
-	if !c.probes {
-		return again
-	}
 	for addr := range p.first {
 		announcement, have := p.desired[addr]
-		if !have || c.checked[addr] || c.known[addr] != nil {
+		if !have || c.known[addr] != nil {
 			continue
 		}
-		o := s.orderFor(addr, announcement.Interfaces)
-		o.first = true
-		c.order(o)
-		p.withheld[addr] = withheld{checking, "finding out whether another host has it"}
-		delete(p.desired, addr)
+		checks := c.probes && !c.checked[addr]
+		if checks {
+			o := s.orderFor(addr, announcement.Interfaces)
+			o.first = true
+			c.order(o)
+		}
+		if checks || p.fresh[addr] {
+			p.withheld[addr] = withheld{preparing, beingPrepared(s.self)}
+			delete(p.desired, addr)
+		}
 	}
 	return again
 }

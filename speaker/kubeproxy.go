@@ -26,6 +26,12 @@ const (
 	// proxySettle is how long to wait before routers are told, for kube-proxy gathers
 	// changes before it writes them.
 	proxySettle = time.Second
+	// proxySync is how long kube-proxy may take to write its rules for an address that
+	// a Service has just got: a second (its minSyncPeriod) after those that it wrote
+	// when the Service came, and some time to write. Who connects before gets no answer
+	// from this node, which looks for the address on the network in vain for three
+	// seconds, nor does that connection ever get one.
+	proxySync = 1500 * time.Millisecond
 	// proxyPatience is how long it may take before that is worth a warning.
 	proxyPatience = 30 * time.Second
 	// proxyStartGrace is how long after the start of the speaker kube-proxy may be

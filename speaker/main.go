@@ -76,7 +76,7 @@ func main() {
 	f.StringVar(&o.bindAddr, "membership-bind-addr", cmp.Or(os.Getenv("POD_IP"), os.Getenv("HOST_IP")), "address of this node to which the other speakers connect ($POD_IP or $HOST_IP)")
 	f.Uint16Var(&o.port, "membership-port", 7956, "TCP and UDP port of all speakers' membership")
 	f.StringVar(&o.podSelector, "speaker-selector", "app.kubernetes.io/component=speaker", "label selector of the speakers' Pods")
-	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; on other nodes it is asked at their address; empty does not ask, for clusters without it")
+	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; on other nodes it is asked at their address; empty does not ask nor wait for its rules, for clusters without it")
 	o.layer2.addFlags(f)
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddCommand(metricspage.Command(registerAll))
@@ -197,8 +197,12 @@ func speak(asked, working context.Context, d deps) error {
 	peers := gobgp.New(gobgp.Config{Logger: d.logger, Registerer: d.registry})
 	bfdSessions := bfd.New(bfd.Options{Logger: d.logger, Metrics: d.metrics.bfd})
 	events := k8s.NewEvents(d.clients.Kube, "berth-speaker", d.logger)
+	w := newWorld(cache, d.options.k8s.Class, d.options.port, clock.RealClock{})
+	if d.options.kubeProxyHealth != "" {
+		w.settle = proxySync
+	}
 	s := newSpeaker(speaker{
-		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: newWorld(cache, d.options.k8s.Class, d.options.port, clock.RealClock{}),
+		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: w,
 		links: network.links, members: network.members, others: network.others, announcer: network.announcer,
 		conflicts: network.conflicts, recallsFrom: formerConflicts(d.clients, d.options.node), audits: network.audits, proxy: proxy, standIns: d.options.layer2.standIn, watchPort: d.options.layer2.watchPort,
 		reporter: newReporter(reporter{

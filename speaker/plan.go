@@ -40,6 +40,9 @@ type service struct {
 	// matter where no speaker knows any more who does.
 	announcers map[netip.Addr]string
 	backends   [families]*backends
+	// fresh are the addresses that the Service has only just got, with until when
+	// kube-proxy may not have written its rules for them.
+	fresh map[netip.Addr]time.Time
 }
 
 // node is what matters of a Node.
@@ -108,9 +111,9 @@ const (
 	cannotAnswer
 	// conflicting: another host has it. No plan says so; see describe.
 	conflicting
-	// checking: it is being found out whether another host has it. No plan says so;
-	// see describe.
-	checking
+	// preparing: its owner is about to announce it for the first time. No plan says
+	// so; see describe.
+	preparing
 )
 
 // withheld says why a node does not answer for an address that it owns.
@@ -132,6 +135,19 @@ type placement struct {
 	owner int
 	// interfaces are those of the owner to announce on, sorted.
 	interfaces []string
+}
+
+// freshUntil returns until when kube-proxy may serve the address for none of its
+// Services, because each has only just got it; zero if that is over.
+func (p *placement) freshUntil(now time.Time) (until time.Time) {
+	for _, s := range p.services {
+		due := s.fresh[p.addr]
+		if !now.Before(due) {
+			return time.Time{}
+		}
+		until = earlier(until, due)
+	}
+	return until
 }
 
 // announcedBy says whether the condition of one of its Services says that the node
@@ -158,6 +174,8 @@ type plan struct {
 	claims map[netip.Addr]membership.Claim
 	// first are the addresses that it takes and nobody is known to have had.
 	first map[netip.Addr]bool
+	// fresh are those that kube-proxy may not serve yet, whoever owns them.
+	fresh map[netip.Addr]bool
 	// withheld are the addresses that it owns and does not answer for all the same,
 	// with the reason.
 	withheld map[netip.Addr]withheld
@@ -198,7 +216,7 @@ func makePlan(in planInput) *plan {
 	p := &plan{
 		config: in.config, nodes: in.nodes, members: j.members, minority: j.minority, placements: map[netip.Addr]*placement{},
 		desired: l2.Desired{}, standIns: l2.Desired{}, claims: map[netip.Addr]membership.Claim{},
-		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, awaited: map[netip.Addr]string{}, contested: map[netip.Addr]bool{},
+		first: map[netip.Addr]bool{}, fresh: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, awaited: map[netip.Addr]string{}, contested: map[netip.Addr]bool{},
 		rivals: map[netip.Addr]string{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
 	}
 	for _, s := range in.services {
@@ -216,6 +234,10 @@ func makePlan(in planInput) *plan {
 		place := p.placements[addr]
 		place.verdicts, verdicts = verdicts[:len(in.nodes):len(in.nodes)], verdicts[len(in.nodes):]
 		p.take(in, j, place, j.place(place))
+		if until := place.freshUntil(in.now); !until.IsZero() {
+			p.fresh[addr] = true
+			j.due = earlier(j.due, until)
+		}
 	}
 	p.due = j.due
 	for i, role := range j.roles {

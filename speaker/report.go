@@ -36,8 +36,8 @@ const (
 	reasonNoEndpoints = "NoEndpoints"
 	// reasonFailing: the owner cannot answer; the message says why.
 	reasonFailing = "AnnouncementFailing"
-	// reasonChecking: it is being found out whether another host has the address.
-	reasonChecking = "CheckingForConflict"
+	// reasonPreparing: an address is about to be announced for the first time.
+	reasonPreparing = "Preparing"
 	// reasonNoNode: every node is ineligible; the message says why.
 	reasonNoNode = "NoEligibleNode"
 )
@@ -327,6 +327,9 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 				result, why = w.outcome, w.why
 			}
 		}
+		if p.isNew(place) {
+			result, why = preparing, beingPrepared(p.ownerOf(place))
+		}
 		if p.late[addr] {
 			result = cannotAnswer
 			why = "node " + p.ownerOf(place) + " should announce it but does not yet; see its NodeState for conflicts, or its log"
@@ -354,8 +357,8 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 		st.reason = reasonFailing
 	case reasons[conflicting] > 0:
 		st.reason = v1beta1.ReasonAddressConflict
-	case reasons[checking] > 0:
-		st.reason = reasonChecking
+	case reasons[preparing] > 0:
+		st.reason = reasonPreparing
 	case reasons[noNode] > 0:
 		st.reason = reasonNoNode
 	case reasons[noEndpoints] > 0:
@@ -368,6 +371,13 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 	return st
 }
 
+// isNew says whether another node is to announce the address, has not claimed it yet,
+// and takes it from nobody: it may still find that another host has it, and must
+// not learn from the condition that it is announced.
+func (p *plan) isNew(place *placement) bool {
+	return place.outcome == announced && p.pending[place.addr] && p.awaited[place.addr] == ""
+}
+
 // together says what becomes of an address of which layer 2 says l2, and routers
 // are told.
 func together(addr netip.Addr, result outcome, l2 string, routers routed) (outcome, string) {
@@ -376,6 +386,8 @@ func together(addr netip.Addr, result outcome, l2 string, routers routed) (outco
 		return result, l2
 	case result == notAdvertised && routers.nodes > 0:
 		return announced, fmt.Sprintf("%s by %s", addr, routers)
+	case result == notAdvertised && routers.preparing:
+		return preparing, fmt.Sprintf("%s is not announced: %s", addr, routers.why)
 	case result == notAdvertised && routers.unserved:
 		return noEndpoints, fmt.Sprintf("%s is not announced: %s", addr, routers.why)
 	case result == notAdvertised:

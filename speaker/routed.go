@@ -16,9 +16,10 @@ type routed struct {
 	// nodes is how many announce it, and peers are the BGPPeers that are told.
 	nodes int
 	peers []string
-	// why says why nobody is told; unserved that it is for want of an endpoint.
-	why      string
-	unserved bool
+	// why says why nobody is told; unserved that it is for want of an endpoint,
+	// preparing that kube-proxy may not serve it yet.
+	why                 string
+	unserved, preparing bool
 }
 
 // String renders "BGP from 3 nodes to tor-a, tor-b".
@@ -53,6 +54,10 @@ func (p *plan) routed(place *placement) routed {
 	}
 	if _, serving := needs(place); !serving {
 		r.unserved, r.why = true, "none of its Services has an endpoint that serves"
+		return r
+	}
+	if p.fresh[place.addr] {
+		r.preparing, r.why = true, "kube-proxy is given a moment to write its rules"
 		return r
 	}
 	var counts struct{ nodes, unable, silent int }

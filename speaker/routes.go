@@ -92,11 +92,10 @@ func planRoutes(in routeInput, holds *holdDown) routing {
 func (r *routing) served(in routeInput, holds *holdDown) []config.Announced {
 	serves := make(map[netip.Addr]bool, len(in.placements))
 	for addr, p := range in.placements {
-		ok, until := holds.allow(addr, servedHere(p, in.self.Name), in.now)
+		fresh := p.freshUntil(in.now)
+		ok, until := holds.allow(addr, fresh.IsZero() && servedHere(p, in.self.Name), in.now)
 		serves[addr] = ok
-		if !until.IsZero() && (r.again.IsZero() || until.Before(r.again)) {
-			r.again = until
-		}
+		r.again = earlier(r.again, earlier(until, fresh))
 	}
 	holds.forget(in.placements, in.now)
 	var announced []config.Announced

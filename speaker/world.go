@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -27,6 +28,11 @@ type world struct {
 	clock clock.PassiveClock
 	// peerPort is where the other speakers listen.
 	peerPort uint16
+	// settle is how long kube-proxy may take to write its rules for an address that
+	// a Service gets; zero where there is none.
+	settle time.Duration
+	// loaded says that everything was read once.
+	loaded bool
 
 	config   *config.Snapshot
 	services map[serviceKey]*service
@@ -64,6 +70,7 @@ func (w *world) load() {
 	for _, n := range w.cache.Nodes.List() {
 		w.updateNode(n.Name)
 	}
+	w.loaded = true
 }
 
 // update takes in a change of one object.
@@ -121,12 +128,36 @@ func (w *world) updateService(key serviceKey) {
 		return
 	}
 	s.backends = w.backendsOf(key)
-	if before, had := w.services[key]; had {
+	before, had := w.services[key]
+	if had {
 		for f := range s.backends {
 			s.backends[f].follow(before.backends[f], w.clock.Now())
 		}
 	}
+	if w.loaded && w.settle > 0 {
+		s.fresh = freshAddresses(s, before, w.clock.Now().Add(w.settle))
+	}
 	w.services[key] = s
+}
+
+// freshAddresses returns the addresses that a Service did not have before, nil if
+// it is new, as fresh until the given time, and those that were fresh already.
+func freshAddresses(s, before *service, until time.Time) map[netip.Addr]time.Time {
+	var fresh map[netip.Addr]time.Time
+	for _, addr := range s.addresses {
+		due := until
+		if before != nil && slices.Contains(before.addresses, addr) {
+			due = before.fresh[addr]
+		}
+		if due.IsZero() {
+			continue
+		}
+		if fresh == nil {
+			fresh = map[netip.Addr]time.Time{}
+		}
+		fresh[addr] = due
+	}
+	return fresh
 }
 
 func newService(key serviceKey, object *corev1.Service) *service {

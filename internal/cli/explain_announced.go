@@ -337,9 +337,9 @@ func (x *explainer) explainCondition(a *announcing) {
 		state = StateWarning
 		x.blame(rankAnnounced, StateError, "another host has "+a.addr.String()+" too: "+conflict+"clients may reach either", fixForAddress(v1beta1.ReasonAddressConflict, x.svc))
 	case a.said.isAnnounced():
-	case c.Reason == reasonChecking:
+	case c.Reason == reasonPreparing:
 		state = StateWarning
-		x.blame(rankAnnounced, StateWarning, "it is being found out whether another host has "+a.addr.String(), "Wait some seconds.")
+		x.blame(rankAnnounced, StateWarning, message, "Wait some seconds.")
 	case c.Reason == v1beta1.ReasonAddressConflict || conflict != "" && strings.Contains(message, "another host"):
 		state = StateError
 		x.blame(rankAnnounced, StateError, message, fixForAddress(v1beta1.ReasonAddressConflict, x.svc))

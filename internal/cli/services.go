@@ -33,7 +33,7 @@ type Service struct {
 // All are explained in the documentation, and in the message that comes with each.
 const (
 	reasonNoEndpoints     = "NoEndpoints"
-	reasonChecking        = "CheckingForConflict"
+	reasonPreparing       = "Preparing"
 	reasonPartlyAnnounced = "PartlyAnnounced"
 	reasonOutOfPool       = "OutOfPool"
 	reasonContested       = "Contested"
@@ -71,7 +71,7 @@ func (s *Service) judge(svc *corev1.Service) {
 		s.State, s.Reason, s.Message = StateError, allocated.Reason, allocated.Message
 	case announced == nil:
 		s.State, s.Reason, s.Message = StateError, "NotAnnounced", "no speaker has said that it announces the address"
-	case announced.Reason == reasonNoEndpoints || announced.Reason == reasonChecking:
+	case announced.Reason == reasonNoEndpoints || announced.Reason == reasonPreparing:
 		s.State, s.Reason, s.Message = StateWarning, announced.Reason, announced.Message
 	case !isTrue(announced):
 		s.State, s.Reason, s.Message = StateError, announced.Reason, announced.Message

@@ -88,6 +88,7 @@ func testCases() []testCase {
 		{name: "Plugin", run: testPlugin, alone: true, dualOnly: true},
 		{name: "Reports", run: testReports, alone: true, dualOnly: true},
 		{name: "Documentation", run: testDocumentation, alone: true, dualOnly: true},
+		{name: "FirstConnection", run: testFirstConnection, alone: true},
 		{name: "Service", run: testService},
 		{name: "AllPods", run: testAllPods},
 		{name: "ManyAddresses", run: testManyAddresses},

@@ -52,6 +52,34 @@ func testService(e *env) {
 	e.checkByTools(addresses)
 }
 
+// testFirstConnection: whoever connects as soon as a Service has an address, or says
+// that it is announced, is served at the first attempt.
+func testFirstConnection(e *env) {
+	const services, patience = 4, "5"
+	e.usePool(services)
+	e.createDeployment(deployment{app: "web", replicas: 2})
+	e.waitRolledOut("web")
+	for i := range services {
+		name := fmt.Sprintf("web-%d", i)
+		e.createService(name)
+		addresses := e.waitAllocated(name)
+		if i%2 == 1 {
+			addresses = e.waitAnnounced(name)
+		}
+		began := time.Now()
+		for _, address := range addresses {
+			url := urlOf(address, servicePort, "/hostname")
+			if _, err := e.lab.Exec(e.ctx, network.Client, "curl", "--silent", "--show-error", "--max-time", patience, url); err != nil {
+				e.Errorf("Service %s, %s after it had its addresses: %v", name, time.Since(began), err)
+				e.describePath(network.Client, address)
+			}
+		}
+		if i%2 == 0 {
+			measured.add("from EXTERNAL-IP to the first answers", time.Since(began))
+		}
+	}
+}
+
 func texts(addresses []netip.Addr) []string {
 	return strings.Split(join(addresses), ",")
 }
