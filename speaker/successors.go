@@ -63,7 +63,11 @@ func (s *successors) follow(p *plan, sure bool, now time.Time) (again time.Time)
 	pending := make(map[netip.Addr]time.Time, len(p.pending))
 	for addr := range p.pending {
 		pending[addr] = sinceWhen(s.pending, addr, now)
-		if due := pending[addr].Add(latePatience); now.Before(due) {
+		patience := latePatience
+		if p.awaited[addr] == "" {
+			patience += proxySync // it is new, and made sure of first
+		}
+		if due := pending[addr].Add(patience); now.Before(due) {
 			again = earlier(again, due)
 		} else {
 			p.late[addr] = true
