@@ -237,10 +237,15 @@ func (c *conflicts) conclude(f finding) {
 	}
 }
 
-// beingPrepared says why an address is not announced yet of which nobody is known to
-// have had it.
-func beingPrepared(owner string) string {
-	return "node " + owner + " is making sure that no other host has it and that kube-proxy serves it"
+// beingPrepared says of an address that whether another host has it is being found
+// out, or that kube-proxy is given time to write its rules, or that its owner is about
+// to say that it answers. It is the same text whoever says so.
+const beingPrepared = "it is about to be announced for the first time"
+
+// prepare keeps back an address of this node that is to be announced soon.
+func (p *plan) prepare(addr netip.Addr) {
+	p.withheld[addr] = withheld{preparing, beingPrepared}
+	delete(p.desired, addr)
 }
 
 // withhold keeps back what must not be announced: addresses that are new until it
@@ -259,18 +264,17 @@ func (s *speaker) withhold(p *plan) (again time.Time) {
 	}
 	for addr := range p.first {
 		announcement, have := p.desired[addr]
-		if !have || c.known[addr] != nil {
+		if !have || !c.probes || c.checked[addr] || c.known[addr] != nil {
 			continue
 		}
-		checks := c.probes && !c.checked[addr]
-		if checks {
-			o := s.orderFor(addr, announcement.Interfaces)
-			o.first = true
-			c.order(o)
-		}
-		if checks || p.fresh[addr] {
-			p.withheld[addr] = withheld{preparing, beingPrepared(s.self)}
-			delete(p.desired, addr)
+		o := s.orderFor(addr, announcement.Interfaces)
+		o.first = true
+		c.order(o)
+		p.prepare(addr)
+	}
+	for addr := range p.fresh {
+		if _, have := p.desired[addr]; have && !isIn(s.held, addr) {
+			p.prepare(addr)
 		}
 	}
 	return again

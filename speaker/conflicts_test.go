@@ -112,7 +112,8 @@ func TestFirstUseWaitsForAnAnswer(t *testing.T) {
 		s.start()
 		s.wantOwned(v6) // it was its own already
 		s.wantClaims(claims{addr(v6): {Term: 1}})
-		s.wantSaid(`"reason":"PartlyAnnounced"`, v4+" is not announced: "+beingPrepared("a"))
+		s.pass(soonPatience)
+		s.wantSaid(`"reason":"PartlyAnnounced"`, v4+" is not announced: "+beingPrepared)
 		s.pass(detection)
 		s.wantOwned(v4, v6)
 		s.wantClaims(claims{addr(v4): {Term: 1}, addr(v6): {Term: 1}})
@@ -176,6 +177,7 @@ func TestAllAddressesConflict(t *testing.T) {
 		d.hosts[addr(v4)], d.hosts[addr(v6)] = foreign, foreign
 		s.group.view.Settled = true
 		s.start()
+		s.pass(soonPatience)
 		s.wantSaid(`"reason":"Preparing"`)
 		s.pass(detection)
 		s.wantSaid(`"reason":"AddressConflict"`)

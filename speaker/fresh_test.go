@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/berth-lb/berth/internal/bgp"
@@ -20,101 +19,168 @@ import (
 // has had time to write its rules; what was there before the speaker, at once.
 func TestFirstUseWaitsForKubeProxy(t *testing.T) {
 	t.Parallel()
-	for name, after := range map[string]time.Duration{"probing for hosts": detection, "not probing": proxySync} {
+	const wait = 2 * detection
+	for name, prepare := range map[string]func(s *stage, d *fakeDetector){
+		"probing for hosts": func(*stage, *fakeDetector) {},
+		"not probing":       func(s *stage, _ *fakeDetector) { s.speaker.conflicts.probes = false },
+		"proxy ARP": func(s *stage, d *fakeDetector) {
+			d.hosts[addr(lateAddress)] = foreign
+			for i := range maxPerHost {
+				s.speaker.conflicts.known[netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})] = &conflict{mac: foreign, ifname: "eth0", beforeUse: true, yields: true, checked: time.Now()}
+			}
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := newStage(t)
-				s.detectors()
-				s.speaker.conflicts.probes = after == detection
-				s.speaker.world.settle = proxySync
+				prepare(s, s.detectors())
+				s.speaker.world.fresh.wait = wait
 				s.group.view.Settled = true
 				s.start()
 				s.pass(detection)
 				s.wantOwned(v4, v6)
 
-				const late = "192.0.2.20"
-				s.change(k8s.Key{Kind: k8s.KindEndpointSlice, Namespace: "default", Name: "late"}, func(o *apiObjects) {
-					o.services = append(o.services, loadBalancer("late", late))
-					o.slices = append(o.slices, sliceOf("late", "late", discoveryv1.AddressTypeIPv4, endpointIn("a", "ready")))
-				})
-				began := time.Now()
-				s.change(k8s.Key{Kind: k8s.KindService, Namespace: "default", Name: "late"}, func(*apiObjects) {})
-				said := func() string { return string(s.writer.pending[writerKey(serviceKey{"default", "late"})]) }
-				if text := said(); !strings.Contains(text, reasonPreparing) || !strings.Contains(text, beingPrepared("a")) {
-					t.Errorf("says %s", text)
-				}
-				s.pass(time.Until(began.Add(after - time.Millisecond)))
+				began := s.addLate()
+				s.pass(soonPatience)
+				s.wantLate(reasonPreparing, beingPrepared)
+				s.pass(time.Until(began.Add(wait - time.Millisecond)))
 				s.wantOwned(v4, v6)
 				s.idle()
-				s.wantOwned(v4, late, v6)
-				if text := said(); !strings.Contains(text, reasonAnnounced) {
-					t.Errorf("says %s", text)
-				}
+				s.wantOwned(v4, lateAddress, v6)
+				s.wantLate(reasonAnnounced, lateAddress)
 			})
 		})
 	}
 }
 
-// Fresh are the addresses that a Service gets once everything was read, for a while.
-func TestFreshAddresses(t *testing.T) {
+const lateAddress = "192.0.2.20"
+
+// addLate adds a Service "late" and returns when.
+func (s *stage) addLate() time.Time {
+	s.t.Helper()
+	s.change(k8s.Key{Kind: k8s.KindEndpointSlice, Namespace: "default", Name: "late"}, func(o *apiObjects) {
+		o.services = append(o.services, loadBalancer("late", lateAddress))
+		o.slices = append(o.slices, sliceOf("late", "late", discoveryv1.AddressTypeIPv4, endpointIn("a", "ready")))
+	})
+	began := time.Now()
+	s.change(k8s.Key{Kind: k8s.KindService, Namespace: "default", Name: "late"}, func(*apiObjects) {})
+	return began
+}
+
+func (s *stage) wantLate(parts ...string) {
+	s.t.Helper()
+	said := string(s.writer.pending[writerKey(serviceKey{"default", "late"})])
+	for _, part := range parts {
+		if !strings.Contains(said, part) {
+			s.t.Errorf("says %s, want %q", said, part)
+		}
+	}
+}
+
+// That an address is about to be announced is not said where that is over at once.
+func TestShortPreparationsAreNotTold(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		objects := &apiObjects{services: []*corev1.Service{loadBalancer("web", v4)}}
-		w := newTestWorld(t, objects)
-		w.settle = time.Second
-		fresh := func(addresses ...string) map[netip.Addr]time.Duration {
-			objects.services = []*corev1.Service{loadBalancer("web", addresses...)}
-			objects.fill(t, w.cache)
-			w.updateService(serviceKey{"default", "web"})
-			left := map[netip.Addr]time.Duration{}
-			for a, until := range w.services[serviceKey{"default", "web"}].fresh {
-				left[a] = time.Until(until)
-			}
-			return left
-		}
-		for _, step := range []struct {
-			addresses []string
-			want      map[netip.Addr]time.Duration
-		}{
-			{[]string{v4}, map[netip.Addr]time.Duration{}},
-			{[]string{v4, v6}, map[netip.Addr]time.Duration{addr(v6): time.Second}},
-			{[]string{v6, "192.0.2.11"}, map[netip.Addr]time.Duration{addr(v6): 900 * time.Millisecond, addr("192.0.2.11"): time.Second}},
-			{[]string{v4}, map[netip.Addr]time.Duration{addr(v4): time.Second}},
-		} {
-			if diff := cmp.Diff(step.want, fresh(step.addresses...), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-				t.Errorf("%q (-want +got):\n%s", step.addresses, diff)
-			}
-			time.Sleep(100 * time.Millisecond)
+		s := newStage(t)
+		s.speaker.world.fresh.wait = soonPatience - 100*time.Millisecond
+		s.group.view.Settled = true
+		s.start()
+		writes := s.writer.sets
+		s.addLate()
+		s.pass(time.Second)
+		s.wantLate(reasonAnnounced)
+		if n := s.writer.sets - writes; n != 1 {
+			t.Errorf("%d writes, want one", n)
 		}
 	})
 }
 
-// Routers are told when kube-proxy serves an address for any of its Services.
+// Fresh are addresses that come to their first Service, but for what was there from
+// the beginning and what a Service soon has back.
+func TestFreshness(t *testing.T) {
+	t.Parallel()
+	const wait = time.Second
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	type move struct {
+		at            time.Duration
+		service       string
+		before, after []string
+		beginning     bool
+	}
+	for name, test := range map[string]struct {
+		moves []move
+		at    time.Duration
+		want  map[string]time.Duration
+	}{
+		"beginning":               {[]move{{service: "web", after: []string{v4}, beginning: true}}, 0, nil},
+		"new":                     {[]move{{service: "web", after: []string{v4, v6}}}, 0, map[string]time.Duration{v4: wait, v6: wait}},
+		"over":                    {[]move{{service: "web", after: []string{v4}}}, wait, nil},
+		"another address":         {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v4, v6}, false}}, 100, map[string]time.Duration{v6: wait + 100}},
+		"joins another":           {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "api", nil, []string{v4}, false}}, 100, nil},
+		"joins, the other leaves": {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "api", nil, []string{v4}, false}, {200, "web", []string{v4}, nil, false}}, 200, nil},
+		"joins what is fresh":     {[]move{{service: "web", after: []string{v4}}, {100, "api", nil, []string{v4}, false}}, 100, map[string]time.Duration{v4: wait}},
+		"soon back":               {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v6}, false}, {200, "web", []string{v6}, []string{v4}, false}}, 200, map[string]time.Duration{v6: wait + 100}},
+		"fresh and soon back":     {[]move{{service: "web", after: []string{v4}}, {100, "web", []string{v4}, nil, false}, {200, "web", nil, []string{v4}, false}}, 200, map[string]time.Duration{v4: wait}},
+		"back after long":         {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false}, {100 + wait, "web", nil, []string{v4}, false}}, 100 + wait, map[string]time.Duration{v4: 2*wait + 100}},
+		"given to another":        {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false}, {200, "api", nil, []string{v4}, false}}, 200, map[string]time.Duration{v4: wait + 200}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFreshness()
+			f.wait = wait
+			parse := func(texts []string) (all []netip.Addr) {
+				for _, text := range texts {
+					all = append(all, addr(text))
+				}
+				return all
+			}
+			for _, m := range test.moves {
+				f.move(serviceKey{"default", m.service}, parse(m.before), parse(m.after), start.Add(m.at), m.beginning)
+			}
+			var got map[string]time.Duration
+			for a, until := range f.at(start.Add(test.at)) {
+				if got == nil {
+					got = map[string]time.Duration{}
+				}
+				got[a.String()] = until.Sub(start)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("fresh (-want +got):\n%s", diff)
+			}
+			if f.at(start.Add(10 * wait)); len(f.until)+len(f.left) > 0 {
+				t.Errorf("remembers %v and %v for ever", f.until, f.left)
+			}
+		})
+	}
+}
+
+// Routers are told when kube-proxy serves an address, and what they are told is not
+// taken back because it may not serve all of its Services.
 func TestRoutesWaitForKubeProxy(t *testing.T) {
 	t.Parallel()
 	f := newFabric(t, routedObjects(nil))
-	const shared = "198.51.100.1"
-	freshUntil := func(name string, until time.Time) {
-		f.serve(name, shared, false, "a")
-		f.world.services[serviceKey{"default", name}].fresh = map[netip.Addr]time.Time{addr(shared): until}
-	}
+	const a = "198.51.100.1"
+	f.serve("web", a, false, "a")
 	until := f.clock.Now().Add(time.Second)
-	freshUntil("one", until)
-	freshUntil("two", until.Add(time.Second))
+	f.world.fresh.until[addr(a)] = until
 	f.want("tor:")
 	if !f.again.Equal(until) {
 		t.Errorf("wants to be called at %v, want %v", f.again, until)
 	}
-	sessions := map[string][]string{"a": {toldOf(bgp.IPv4, "tor")}}
-	if st := f.plan(sessions).describe(f.world.servicesInOrder()[0], "a", nil); st.announced || st.reason != reasonPreparing {
-		t.Errorf("says %s %q", st.reason, st.message)
+	wantSaid := func(reason string) {
+		t.Helper()
+		st := f.plan(map[string][]string{"a": {toldOf(bgp.IPv4, "tor")}}).describe(f.world.servicesInOrder()[0], "a", nil)
+		if st.reason != reason || st.soon != (reason == reasonPreparing) {
+			t.Errorf("says %s %q, want %s", st.reason, st.message, reason)
+		}
 	}
+	wantSaid(reasonPreparing)
 	f.pass(time.Second)
-	f.want("tor: 198.51.100.1/32")
-	if st := f.plan(sessions).describe(f.world.servicesInOrder()[0], "a", nil); !st.announced {
-		t.Errorf("says %s %q", st.reason, st.message)
-	}
+	f.want("tor: " + a + "/32")
+	wantSaid(reasonAnnounced)
+	f.world.fresh.until[addr(a)] = f.clock.Now().Add(time.Second)
+	f.want("tor: " + a + "/32")
 }
 
 // That another node announces an address for the first time is said once it has said
@@ -129,20 +195,45 @@ func TestNobodySpeaksForAFirstOwner(t *testing.T) {
 	if four == six {
 		t.Fatalf("%s owns both addresses", four)
 	}
-	st := s.planAs(four).describe(web, four, nil)
-	if want := v6 + " is not announced: " + beingPrepared(six); st.reason != reasonPartly || !strings.HasSuffix(st.message, want) {
+	describe := func() statement { return s.planAs(four).describe(web, four, nil) }
+	st := describe()
+	if want := v6 + " is not announced: " + beingPrepared; st.reason != reasonPartly || !strings.HasSuffix(st.message, want) {
 		t.Errorf("before the claim: says %s %q, want %q", st.reason, st.message, want)
 	}
 	if said := announcersIn(st.message, web.addresses); said[addr(v6)] != "" {
 		t.Errorf("who reads %q takes %s for announced by %s", st.message, v6, said[addr(v6)])
 	}
+	// What it said before all were restarted stays, for it goes by that.
+	web.announcers = map[netip.Addr]string{addr(v6): six}
+	if st = describe(); !st.announced {
+		t.Errorf("after a restart: says %s %q", st.reason, st.message)
+	}
+	web.announcers = nil
 	s.claim(six, membership.Claim{Term: 1}, v6)
-	if st = s.planAs(four).describe(web, four, nil); !st.announced {
+	if st = describe(); !st.announced {
 		t.Errorf("after the claim: says %s %q", st.reason, st.message)
 	}
 	// Of two owners one after the other the former answers until the latter does.
 	s.node(six).draining = true
-	if st = s.planAs(four).describe(web, four, nil); !st.announced || strings.Contains(st.message, "from "+six) {
+	if st = describe(); !st.announced || strings.Contains(st.message, "from "+six) {
 		t.Errorf("handing over: says %s %q", st.reason, st.message)
 	}
+}
+
+// A speaker that waits for the others to come up says nothing of what it would
+// announce alone: whoever announced it before goes by what the condition says.
+func TestNothingIsSaidWhileForming(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.group.view.Settled, s.group.view.Known = true, 2
+		s.start()
+		s.wantOwned()
+		if said := s.says(); said != "" {
+			t.Errorf("says %s", said)
+		}
+		s.pass(formingPatience)
+		s.wantOwned(v4, v6)
+		s.wantSaid(reasonAnnounced)
+	})
 }

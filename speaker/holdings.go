@@ -70,6 +70,7 @@ func (s *speaker) planInput(view *membership.View) planInput {
 		wasMinority:  s.minority || s.clock.Since(s.minorityAt) < minorityHold,
 		formingUntil: s.joinedAt.Add(formingPatience),
 		joining:      !s.joined, claims: s.claims, held: s.held, standIns: s.standIns, passed: s.successors.passed(),
+		fresh:     s.world.fresh.at(s.clock.Now()),
 		overheard: s.conflicts.heardClaims(),
 	}
 }

@@ -27,11 +27,11 @@ const (
 	// changes before it writes them.
 	proxySettle = time.Second
 	// proxySync is how long kube-proxy may take to write its rules for an address that
-	// a Service has just got: a second (its minSyncPeriod) after those that it wrote
-	// when the Service came, and some time to write. Who connects before gets no answer
-	// from this node, which looks for the address on the network in vain for three
-	// seconds, nor does that connection ever get one.
+	// a Service has just got, unless users know better: a second (its minSyncPeriod)
+	// after those that it wrote when the Service came, and some time to write.
 	proxySync = 1500 * time.Millisecond
+	// maxProxySync bounds what they may say.
+	maxProxySync = time.Minute
 	// proxyPatience is how long it may take before that is worth a warning.
 	proxyPatience = 30 * time.Second
 	// proxyStartGrace is how long after the start of the speaker kube-proxy may be

@@ -39,6 +39,7 @@ type options struct {
 	port            uint16
 	podSelector     string
 	kubeProxyHealth string
+	kubeProxySync   time.Duration
 	layer2          layer2Options
 }
 
@@ -76,7 +77,8 @@ func main() {
 	f.StringVar(&o.bindAddr, "membership-bind-addr", cmp.Or(os.Getenv("POD_IP"), os.Getenv("HOST_IP")), "address of this node to which the other speakers connect ($POD_IP or $HOST_IP)")
 	f.Uint16Var(&o.port, "membership-port", 7956, "TCP and UDP port of all speakers' membership")
 	f.StringVar(&o.podSelector, "speaker-selector", "app.kubernetes.io/component=speaker", "label selector of the speakers' Pods")
-	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; on other nodes it is asked at their address; empty does not ask nor wait for its rules, for clusters without it")
+	f.StringVar(&o.kubeProxyHealth, "kube-proxy-health-url", "http://127.0.0.1:10256/healthz", "where kube-proxy says that it is healthy, before which routers are told nothing; on other nodes it is asked at their address; empty does not ask, for clusters without it")
+	f.DurationVar(&o.kubeProxySync, "kube-proxy-sync", proxySync, "how long kube-proxy may take to write its rules for an address that a Service has just got, which is not announced before; 0 does not wait")
 	o.layer2.addFlags(f)
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddCommand(metricspage.Command(registerAll))
@@ -103,6 +105,9 @@ func (o *layer2Options) check() error {
 func run(ctx context.Context, o options) error {
 	if err := o.layer2.check(); err != nil {
 		return err
+	}
+	if o.kubeProxySync < 0 || o.kubeProxySync > maxProxySync {
+		return fmt.Errorf("--kube-proxy-sync is %s and must be from 0 to %s", o.kubeProxySync, maxProxySync)
 	}
 	if o.node == "" || o.namespace == "" {
 		return errors.New("--node-name and --namespace (or $NODE_NAME and $POD_NAMESPACE) must be set")
@@ -198,9 +203,7 @@ func speak(asked, working context.Context, d deps) error {
 	bfdSessions := bfd.New(bfd.Options{Logger: d.logger, Metrics: d.metrics.bfd})
 	events := k8s.NewEvents(d.clients.Kube, "berth-speaker", d.logger)
 	w := newWorld(cache, d.options.k8s.Class, d.options.port, clock.RealClock{})
-	if d.options.kubeProxyHealth != "" {
-		w.settle = proxySync
-	}
+	w.fresh.wait = d.options.kubeProxySync
 	s := newSpeaker(speaker{
 		self: d.options.node, addr: d.bind.Addr(), changes: cache, world: w,
 		links: network.links, members: network.members, others: network.others, announcer: network.announcer,

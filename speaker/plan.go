@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -40,9 +41,6 @@ type service struct {
 	// matter where no speaker knows any more who does.
 	announcers map[netip.Addr]string
 	backends   [families]*backends
-	// fresh are the addresses that the Service has only just got, with until when
-	// kube-proxy may not have written its rules for them.
-	fresh map[netip.Addr]time.Time
 }
 
 // node is what matters of a Node.
@@ -89,6 +87,8 @@ type planInput struct {
 	standIns bool
 	// passed are the nodes that did not take what they should.
 	passed map[succession]bool
+	// fresh are the addresses that kube-proxy may not serve yet, with until when.
+	fresh map[netip.Addr]time.Time
 	// overheard is what nodes were heard to announce that cannot tell.
 	overheard map[string]map[netip.Addr]ownership.Claim
 }
@@ -137,19 +137,6 @@ type placement struct {
 	interfaces []string
 }
 
-// freshUntil returns until when kube-proxy may serve the address for none of its
-// Services, because each has only just got it; zero if that is over.
-func (p *placement) freshUntil(now time.Time) (until time.Time) {
-	for _, s := range p.services {
-		due := s.fresh[p.addr]
-		if !now.Before(due) {
-			return time.Time{}
-		}
-		until = earlier(until, due)
-	}
-	return until
-}
-
 // announcedBy says whether the condition of one of its Services says that the node
 // announces the address.
 func (p *placement) announcedBy(node string) bool {
@@ -174,8 +161,10 @@ type plan struct {
 	claims map[netip.Addr]membership.Claim
 	// first are the addresses that it takes and nobody is known to have had.
 	first map[netip.Addr]bool
-	// fresh are those that kube-proxy may not serve yet, whoever owns them.
-	fresh map[netip.Addr]bool
+	// fresh are those that kube-proxy may not serve yet, whoever owns them, with until
+	// when. forming says that nobody claims anything and other speakers are to come.
+	fresh   map[netip.Addr]time.Time
+	forming bool
 	// withheld are the addresses that it owns and does not answer for all the same,
 	// with the reason.
 	withheld map[netip.Addr]withheld
@@ -216,7 +205,8 @@ func makePlan(in planInput) *plan {
 	p := &plan{
 		config: in.config, nodes: in.nodes, members: j.members, minority: j.minority, placements: map[netip.Addr]*placement{},
 		desired: l2.Desired{}, standIns: l2.Desired{}, claims: map[netip.Addr]membership.Claim{},
-		first: map[netip.Addr]bool{}, fresh: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, awaited: map[netip.Addr]string{}, contested: map[netip.Addr]bool{},
+		fresh: maps.Clone(in.fresh), forming: j.forming,
+		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, awaited: map[netip.Addr]string{}, contested: map[netip.Addr]bool{},
 		rivals: map[netip.Addr]string{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
 	}
 	for _, s := range in.services {
@@ -234,10 +224,7 @@ func makePlan(in planInput) *plan {
 		place := p.placements[addr]
 		place.verdicts, verdicts = verdicts[:len(in.nodes):len(in.nodes)], verdicts[len(in.nodes):]
 		p.take(in, j, place, j.place(place))
-		if until := place.freshUntil(in.now); !until.IsZero() {
-			p.fresh[addr] = true
-			j.due = earlier(j.due, until)
-		}
+		j.due = earlier(j.due, p.fresh[addr])
 	}
 	p.due = j.due
 	for i, role := range j.roles {

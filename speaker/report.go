@@ -47,6 +47,10 @@ const (
 // which happens while two sides of a partition both reach the API server.
 const rewriteInterval = 10 * time.Second
 
+// soonPatience is how long an address may be about to be announced before its
+// condition says so.
+const soonPatience = 500 * time.Millisecond
+
 // statusWriter sends the latest status patch of an object in the background.
 type statusWriter interface {
 	Set(key k8s.Key, patch []byte)
@@ -88,8 +92,9 @@ const sentenceEnd = "; "
 type statement struct {
 	announced       bool
 	reason, message string
-	// byBGP says that the message counts nodes that tell routers.
-	byBGP bool
+	// byBGP says that the message counts nodes that tell routers, and soon that an
+	// address is about to be announced.
+	byBGP, soon bool
 }
 
 func newReporter(r reporter) *reporter {
@@ -116,8 +121,8 @@ func (r *reporter) report(p *plan, services []*service, view reportView) (again 
 		r.tellTakeovers(p, s, object, view)
 		r.tellConflicts(s, object, view.conflicts)
 		by, owned := p.reporterOf(s, live)
-		if by != r.self || !owned && !quorum {
-			continue
+		if by != r.self || !owned && !quorum || p.forming || p.hesitates(s, r.self) {
+			continue // what the condition says now is the better
 		}
 		mine[s.key] = true
 		if due := r.tell(p, s, object, view.failing); !due.IsZero() && (again.IsZero() || due.Before(again)) {
@@ -198,12 +203,20 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing fai
 	return now.Add(rewriteInterval)
 }
 
-// lasts returns until when to wait before the condition of a Service that stays
-// announced is written anew; zero for not at all. That a node comes or goes that
-// tells routers changes the conditions of all Services, and while speakers are
-// restarted one by one this is over before anybody has read it.
+// lasts returns until when to wait before a condition is written that may be over in
+// a moment; zero for not at all. An address that is about to be announced mostly is
+// before anybody has read that. That a node comes or goes that tells routers changes
+// the conditions of all Services, and while speakers are restarted one by one they
+// will soon say what they said before.
 func (r *reporter) lasts(key serviceKey, want statement, before *metav1.Condition, now time.Time) time.Time {
-	if !want.byBGP || !want.announced || before == nil || before.Status != metav1.ConditionTrue {
+	patience := time.Duration(0)
+	switch {
+	case want.soon:
+		patience = soonPatience
+	case want.byBGP && want.announced && before != nil && before.Status == metav1.ConditionTrue && !strings.Contains(before.Message, beingPrepared):
+		patience = rewriteInterval
+	}
+	if patience == 0 {
 		delete(r.differs, key)
 		return time.Time{}
 	}
@@ -212,7 +225,7 @@ func (r *reporter) lasts(key serviceKey, want statement, before *metav1.Conditio
 		since = now
 		r.differs[key] = now
 	}
-	if due := since.Add(rewriteInterval); now.Before(due) {
+	if due := since.Add(patience); now.Before(due) {
 		return due
 	}
 	delete(r.differs, key)
@@ -310,37 +323,14 @@ func (p *plan) reporterOf(s *service, live []election.Candidate) (name string, o
 	return "", false
 }
 
-// describe says what the condition of the Service should say. What fails on
-// other nodes than self is not known here; each says so of what it reports on.
+// describe says what the condition of the Service should say.
 func (p *plan) describe(s *service, self string, failing failures) statement {
 	var texts []string
 	reasons := map[outcome]int{}
 	byBGP := false
 	for _, addr := range s.addresses {
 		place := p.placements[addr]
-		result, why := place.outcome, p.why(place)
-		if owner := p.ownerOf(place); owner == self {
-			if failure := failing.of(addr, place.interfaces); failure != "" {
-				result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
-			}
-			if w, is := p.withheld[addr]; is {
-				result, why = w.outcome, w.why
-			}
-		}
-		if p.isNew(place) {
-			result, why = preparing, beingPrepared(p.ownerOf(place))
-		}
-		if p.late[addr] {
-			result = cannotAnswer
-			why = "node " + p.ownerOf(place) + " should announce it but does not yet; see its NodeState for conflicts, or its log"
-		}
-		l2 := byWhom(addr, p.ownerOf(place), place.interfaces)
-		if rival := p.rivals[addr]; rival != "" {
-			l2 += ", though " + rival
-		}
-		if result != announced {
-			l2 = fmt.Sprintf("%s is not announced: %s", addr, why)
-		}
+		result, l2 := p.onLayer2(place, self, failing)
 		routers := p.routed(place)
 		byBGP = byBGP || routers.selected
 		result, text := together(addr, result, l2, routers)
@@ -348,6 +338,7 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 		texts = append(texts, text)
 	}
 	st := statement{message: strings.Join(texts, sentenceEnd), byBGP: byBGP}
+	st.soon = strings.Contains(st.message, beingPrepared)
 	switch {
 	case reasons[announced] == len(s.addresses):
 		st.announced, st.reason = true, reasonAnnounced
@@ -371,11 +362,49 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 	return st
 }
 
+// onLayer2 says what becomes of an address on layer 2. What fails on other nodes than
+// self is not known here; each says so of what it reports on.
+func (p *plan) onLayer2(place *placement, self string, failing failures) (outcome, string) {
+	addr, owner := place.addr, p.ownerOf(place)
+	result, why := place.outcome, p.why(place)
+	if owner == self {
+		if failure := failing.of(addr, place.interfaces); failure != "" {
+			result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
+		}
+		if w, is := p.withheld[addr]; is {
+			result, why = w.outcome, w.why
+		}
+	}
+	if p.isNew(place) {
+		result, why = preparing, beingPrepared
+	}
+	if p.late[addr] {
+		result, why = cannotAnswer, "node "+owner+" should announce it but does not yet; see its NodeState for conflicts, or its log"
+	}
+	if result != announced {
+		return result, fmt.Sprintf("%s is not announced: %s", addr, why)
+	}
+	text := byWhom(addr, owner, place.interfaces)
+	if rival := p.rivals[addr]; rival != "" {
+		text += ", though " + rival
+	}
+	return result, text
+}
+
 // isNew says whether another node is to announce the address, has not claimed it yet,
-// and takes it from nobody: it may still find that another host has it, and must
-// not learn from the condition that it is announced.
+// and takes it from nobody. It may still find that another host has it, and must not
+// learn from the condition that it is announced; unless it says so already, as it
+// does where all speakers were restarted.
 func (p *plan) isNew(place *placement) bool {
-	return place.outcome == announced && p.pending[place.addr] && p.awaited[place.addr] == ""
+	return place.outcome == announced && p.pending[place.addr] && p.awaited[place.addr] == "" && !place.announcedBy(p.ownerOf(place))
+}
+
+// hesitates says whether the node owns an address of the Service by the plan, but does
+// not answer for it for a reason that is its own: it waits for others, or is cut off.
+func (p *plan) hesitates(s *service, self string) bool {
+	return slices.ContainsFunc(s.addresses, func(addr netip.Addr) bool {
+		return p.ownerOf(p.placements[addr]) == self && !isIn(p.desired, addr) && !isIn(p.withheld, addr)
+	})
 }
 
 // together says what becomes of an address of which layer 2 says l2, and routers

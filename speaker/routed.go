@@ -56,8 +56,8 @@ func (p *plan) routed(place *placement) routed {
 		r.unserved, r.why = true, "none of its Services has an endpoint that serves"
 		return r
 	}
-	if p.fresh[place.addr] {
-		r.preparing, r.why = true, "kube-proxy is given a moment to write its rules"
+	if isIn(p.fresh, place.addr) {
+		r.preparing, r.why = true, beingPrepared
 		return r
 	}
 	var counts struct{ nodes, unable, silent int }

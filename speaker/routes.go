@@ -53,6 +53,7 @@ type routeInput struct {
 	drainingSince time.Time
 	services      []*service
 	placements    map[netip.Addr]*placement
+	fresh         map[netip.Addr]time.Time
 	now           time.Time
 }
 
@@ -92,10 +93,15 @@ func planRoutes(in routeInput, holds *holdDown) routing {
 func (r *routing) served(in routeInput, holds *holdDown) []config.Announced {
 	serves := make(map[netip.Addr]bool, len(in.placements))
 	for addr, p := range in.placements {
-		fresh := p.freshUntil(in.now)
-		ok, until := holds.allow(addr, fresh.IsZero() && servedHere(p, in.self.Name), in.now)
+		// What is told already is not taken back for this.
+		fresh, waits := in.fresh[addr]
+		waits = waits && !holds.serving[addr]
+		ok, until := holds.allow(addr, !waits && servedHere(p, in.self.Name), in.now)
 		serves[addr] = ok
-		r.again = earlier(r.again, earlier(until, fresh))
+		r.again = earlier(r.again, until)
+		if waits {
+			r.again = earlier(r.again, fresh)
+		}
 	}
 	holds.forget(in.placements, in.now)
 	var announced []config.Announced

@@ -100,7 +100,7 @@ func (r *routers) converge(w *world, p *plan, links []netif.Link) (again time.Ti
 	r.noteDrain(self, now)
 	r.last = planRoutes(routeInput{
 		config: w.config, self: self, excluded: nodeExcluded(n), drainingSince: r.draining,
-		services: w.servicesInOrder(), placements: p.placements, now: now,
+		services: w.servicesInOrder(), placements: p.placements, fresh: p.fresh, now: now,
 	}, r.holds)
 	if !r.isReady() {
 		return time.Time{}

@@ -93,7 +93,7 @@ func (f *fabric) plan(sessionsOf map[string][]string) *plan {
 	}
 	return makePlan(planInput{
 		self: "a", config: f.world.config, services: f.world.servicesInOrder(), nodes: f.world.nodesInOrder(), now: f.clock.Now(),
-		view: view, standing: &standing{},
+		view: view, standing: &standing{}, fresh: f.world.fresh.at(f.clock.Now()),
 	})
 }
 

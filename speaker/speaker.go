@@ -128,7 +128,7 @@ func newSpeaker(s speaker) *speaker {
 	s.keys = make(chan k8s.Key)
 	s.held = l2.Desired{}
 	s.holdings = newHoldings()
-	s.unfit, s.successors = unfit{}, newSuccessors(s.logger)
+	s.unfit, s.successors = unfit{}, newSuccessors(latePatience+formingPatience+s.world.fresh.wait, s.logger)
 	return &s
 }
 

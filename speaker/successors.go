@@ -32,6 +32,9 @@ type succession struct {
 // successors remembers who is to take over what.
 type successors struct {
 	logger log.Logger
+	// newPatience is latePatience for what nobody had before, which its owner does not
+	// take at once.
+	newPatience time.Duration
 	// pending is since when an address has been unclaimed, whoever is to claim it.
 	pending map[netip.Addr]time.Time
 	awaited map[succession]time.Time
@@ -39,8 +42,8 @@ type successors struct {
 	over map[succession]time.Time
 }
 
-func newSuccessors(logger log.Logger) successors {
-	return successors{logger: logger, over: map[succession]time.Time{}}
+func newSuccessors(newPatience time.Duration, logger log.Logger) successors {
+	return successors{logger: logger, newPatience: newPatience, over: map[succession]time.Time{}}
 }
 
 // passed returns who is passed over for what.
@@ -65,7 +68,7 @@ func (s *successors) follow(p *plan, sure bool, now time.Time) (again time.Time)
 		pending[addr] = sinceWhen(s.pending, addr, now)
 		patience := latePatience
 		if p.awaited[addr] == "" {
-			patience += proxySync // it is new, and made sure of first
+			patience = s.newPatience
 		}
 		if due := pending[addr].Add(patience); now.Before(due) {
 			again = earlier(again, due)

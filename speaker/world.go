@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -28,11 +27,6 @@ type world struct {
 	clock clock.PassiveClock
 	// peerPort is where the other speakers listen.
 	peerPort uint16
-	// settle is how long kube-proxy may take to write its rules for an address that
-	// a Service gets; zero where there is none.
-	settle time.Duration
-	// loaded says that everything was read once.
-	loaded bool
 
 	config   *config.Snapshot
 	services map[serviceKey]*service
@@ -41,6 +35,9 @@ type world struct {
 	slices map[serviceKey]map[string]*discoveryv1.EndpointSlice
 	// sliceOwner is the Service that a slice belonged to when it was seen last.
 	sliceOwner map[serviceKey]serviceKey
+	fresh      freshness
+	// loaded says that everything was read once.
+	loaded bool
 
 	// Sorted forms of the above, nil when out of date.
 	sortedServices []*service
@@ -55,6 +52,7 @@ func newWorld(cache *k8s.Cache, class k8s.Class, peerPort uint16, clk clock.Pass
 		nodes:      map[string]*node{},
 		slices:     map[serviceKey]map[string]*discoveryv1.EndpointSlice{},
 		sliceOwner: map[serviceKey]serviceKey{},
+		fresh:      newFreshness(),
 	}
 }
 
@@ -117,47 +115,26 @@ func (w *world) selfNode(name string) config.Node {
 
 func (w *world) updateService(key serviceKey) {
 	w.sortedServices = nil
-	object, ok := w.cache.Services.Get(key.namespace, key.name)
-	if !ok || !w.class.Owns(object) {
-		delete(w.services, key)
-		return
+	before, had := w.services[key]
+	if !had {
+		before = &service{}
 	}
-	s := newService(key, object)
+	s := &service{}
+	if object, ok := w.cache.Services.Get(key.namespace, key.name); ok && w.class.Owns(object) {
+		s = newService(key, object)
+	}
+	w.fresh.move(key, before.addresses, s.addresses, w.clock.Now(), !w.loaded)
 	if len(s.addresses) == 0 {
 		delete(w.services, key)
 		return
 	}
 	s.backends = w.backendsOf(key)
-	before, had := w.services[key]
 	if had {
 		for f := range s.backends {
 			s.backends[f].follow(before.backends[f], w.clock.Now())
 		}
 	}
-	if w.loaded && w.settle > 0 {
-		s.fresh = freshAddresses(s, before, w.clock.Now().Add(w.settle))
-	}
 	w.services[key] = s
-}
-
-// freshAddresses returns the addresses that a Service did not have before, nil if
-// it is new, as fresh until the given time, and those that were fresh already.
-func freshAddresses(s, before *service, until time.Time) map[netip.Addr]time.Time {
-	var fresh map[netip.Addr]time.Time
-	for _, addr := range s.addresses {
-		due := until
-		if before != nil && slices.Contains(before.addresses, addr) {
-			due = before.fresh[addr]
-		}
-		if due.IsZero() {
-			continue
-		}
-		if fresh == nil {
-			fresh = map[netip.Addr]time.Time{}
-		}
-		fresh[addr] = due
-	}
-	return fresh
 }
 
 func newService(key serviceKey, object *corev1.Service) *service {
