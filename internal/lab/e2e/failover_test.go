@@ -99,7 +99,7 @@ func (f *fleet) arrange(victim string) {
 	f.waitOwners(f.sides[otherSide], among(others...))
 	f.advertise(sideOfVictim)
 	f.advertise(otherSide)
-	f.pause(time.Second, "the speakers are told within an instant")
+	f.pause(2*time.Second, "the speakers are told within an instant")
 	f.look(victim)
 	if len(f.lost) == 0 {
 		f.Fatalf("%s owns nothing: %v", victim, f.owners)
@@ -159,11 +159,14 @@ func (f *fleet) measureGaps(what string, bound time.Duration, addresses []netip.
 	addresses = sample(addresses)
 	probes := f.startProbes(measureGap(), addresses...)
 	f.waitProbing(addresses)
+	meter := f.meterStalls()
 	fault()
 	afterwards()
 	for _, address := range addresses {
 		f.waitServed(network.Client, address, servicePort, "/hostname")
 	}
+	bound = f.bound(bound, meter)
+	meter.stop()
 	for address, report := range probes.stop() {
 		f.note(what, address, report)
 		if gap := time.Duration(report.LongestGap); gap > bound {

@@ -26,8 +26,12 @@ func (l *testLab) inside(host string) netns.Target {
 
 // get fetches a page over a new connection from one of the lab's hosts.
 func (l *testLab) get(ctx context.Context, host, url string) (string, error) {
+	return l.getWithin(ctx, time.Second, host, url)
+}
+
+func (l *testLab) getWithin(ctx context.Context, limit time.Duration, host, url string) (string, error) {
 	client := &http.Client{
-		Timeout:   time.Second,
+		Timeout:   limit,
 		Transport: &http.Transport{DialContext: l.inside(host).DialContext, DisableKeepAlives: true},
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -86,27 +90,13 @@ func (e *env) describePath(host string, address netip.Addr) {
 	}
 }
 
-// answers fetches a Service's page n times and counts the different answers.
-func (e *env) answers(host string, address netip.Addr, path string, n int) map[string]int {
-	e.Helper()
-	counts := map[string]int{}
-	for range n {
-		body, err := e.lab.get(e.ctx, host, urlOf(address, servicePort, path))
-		if err != nil {
-			e.Fatal(err)
-		}
-		counts[body]++
-	}
-	return counts
-}
-
 // probes open new connections to several addresses until they are stopped.
 type probes map[netip.Addr]*lab.RunningProbe
 
 // watchService is for tests in which no connection may fail: a delay is not a
 // failure, and the machine may be busy with other tests.
 func watchService() lab.ProbeOptions {
-	return lab.ProbeOptions{Every: 50 * time.Millisecond, Timeout: 2 * time.Second}
+	return lab.ProbeOptions{Every: 50 * time.Millisecond, Timeout: 3 * time.Second}
 }
 
 // measureGap is for tests that measure how long a service is away.

@@ -85,7 +85,8 @@ func (c *chaos) movable() []string {
 	if !c.whole() {
 		return nil
 	}
-	return c.lab.otherNodes(c.podOn)
+	ready := c.readySpeakers()
+	return slices.DeleteFunc(c.lab.otherNodes(c.podOn), func(node string) bool { return !ready[node] })
 }
 
 // killable are the nodes whose speaker can be ended: the node starts it again, with
@@ -209,7 +210,9 @@ func chaosHeal(c *chaos, _ string) mayMove {
 		return ready == len(c.families()), fmt.Sprintf("%d endpoints are", ready)
 	})
 	c.waitOwners(c.locals, among(c.podOn))
-	return nothingMoves
+	// Meanwhile the node that had the Pod before may have had them, if it ended there
+	// and still served.
+	return func(address netip.Addr) bool { return slices.Contains(c.locals, address) }
 }
 
 func chaosKill(c *chaos, node string) mayMove {

@@ -190,15 +190,17 @@ func (c *chaos) choose() (chaosStep, string) {
 func (c *chaos) settle(what string, planned bool, may mayMove) {
 	c.Helper()
 	at := time.Now()
+	var end time.Time
 	if planned {
 		c.waitFor(what+" to be over", moveLimit, func(context.Context) (bool, string) {
-			wrong := c.wrong(maxTime(at, time.Now().Add(-confirmation)), time.Now(), may)
-			return len(wrong) == 0 && time.Since(at) > confirmation, strings.Join(wrong, "; ")
+			end = time.Now()
+			wrong := c.wrong(maxTime(at, end.Add(-confirmation)), end, may)
+			return len(wrong) == 0 && end.Sub(at) > confirmation, strings.Join(wrong, "; ")
 		})
 	} else {
 		c.takeEffect(c.looking, what)
+		end = time.Now()
 	}
-	end := time.Now()
 	if wrong := c.wrong(end.Add(-confirmation), end, may); len(wrong) > 0 {
 		c.Errorf("%s: %s", what, strings.Join(wrong, "\n"))
 		for _, address := range c.all() {
@@ -271,7 +273,7 @@ func (c *chaos) expectServed(what string) {
 			continue
 		}
 		url := urlOf(address, servicePort, "/hostname")
-		err := c.waited(what+": the client to fetch "+url, 10*time.Second, func(ctx context.Context) (bool, string) {
+		err := c.waited(what+": the client to fetch "+url, 30*time.Second, func(ctx context.Context) (bool, string) {
 			_, err := c.lab.get(ctx, network.Client, url)
 			return err == nil, fmt.Sprint(err)
 		})

@@ -55,10 +55,12 @@ func (f *fleet) takeEffect(looking *lookout, what string) {
 	for range again {
 		at := time.Now()
 		f.pauseUntil(at.Add(settleLimit+confirmation), "what happened takes effect")
+		late := time.Since(at.Add(settleLimit + confirmation))
 		stalled, busy := looking.stalledSince(at)
-		if !busy {
+		if !busy && late < stalling {
 			return
 		}
+		stalled = max(stalled, late)
 		f.Logf("%s: the machine was busy with something else for %s", what, stalled)
 		f.count("stalls of the machine", 1)
 	}
@@ -163,7 +165,7 @@ func (f *fleet) partition(what, beside string) {
 		if err := divide(); err != nil {
 			f.Fatal(err)
 		}
-		f.pause(settleLimit+confirmation, "the halves come to believe that they are alone")
+		f.takeEffect(looking, what)
 		f.expectEach(looking, what)
 	}
 	anyNode := func(netip.Addr, string) bool { return true }

@@ -97,7 +97,7 @@ func (f *fleet) testDeaf() {
 				if err != nil {
 					f.Fatal(err)
 				}
-				f.waitFor("the client to learn that "+host.Name+" owns "+address.String(), settleLimit, func(context.Context) (bool, string) {
+				f.waitFor("the client to learn that "+host.Name+" owns "+address.String(), 3*settleLimit, func(context.Context) (bool, string) {
 					mac, state := f.neighbor(network.Client, address)
 					return mac == host.MAC, mac + " " + state
 				})

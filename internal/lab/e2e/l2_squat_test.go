@@ -100,11 +100,16 @@ func (e *env) askBriefly(addresses []netip.Addr) map[netip.Addr]claims {
 // expectOnlyStranger fails the test unless the stranger alone answers.
 func (e *env) expectOnlyStranger(addresses []netip.Addr) {
 	e.Helper()
-	for address, c := range e.askBriefly(addresses) {
-		if who, only := c.owner(); !only || who != network.Stranger {
-			e.Errorf("%s is the stranger's, but is answered for by %v", address, c)
+	e.waitFor("the stranger to answer for "+join(addresses), 20*time.Second, func(context.Context) (bool, string) {
+		answered := true
+		for address, c := range e.askBriefly(addresses) {
+			if who, only := c.owner(); len(c) > 0 && (!only || who != network.Stranger) {
+				e.Errorf("%s is the stranger's, but is answered for by %v", address, c)
+			}
+			answered = answered && len(c) > 0
 		}
-	}
+		return answered, "nobody answers"
+	})
 }
 
 // waitQuarantined returns when the pool says of each address that the stranger has

@@ -120,7 +120,12 @@ func (s settled) expectUntouched(during string) {
 	names := slices.Sorted(maps.Keys(s.addresses))
 	s.recorder.expectNone(during, names...)
 	leader := s.leader()
-	if n := s.statusWrites(leader) - s.sent[incarnation(leader)]; n != 1 {
+	n := 0
+	s.waitFor("the leader to have counted its write", 10*time.Second, func(context.Context) (bool, string) {
+		n = s.statusWrites(leader) - s.sent[incarnation(leader)]
+		return n > 0, fmt.Sprint(n)
+	})
+	if n != 1 {
 		s.Errorf("%s: the leader has sent %d writes of Service statuses, not only that of the new Service", during, n)
 	}
 	s.deleteService("late")
@@ -128,12 +133,13 @@ func (s settled) expectUntouched(during string) {
 }
 
 // leader returns the Pod that holds the Lease.
-func (e *env) leader() *corev1.Pod {
+func (e *env) leader() (pod *corev1.Pod) {
 	e.Helper()
-	pod, err := e.tryLeader(e.ctx)
-	if err != nil {
-		e.Fatal(err)
-	}
+	e.waitFor("a controller to lead", 20*time.Second, func(ctx context.Context) (bool, string) {
+		var err error
+		pod, err = e.tryLeader(ctx)
+		return err == nil, fmt.Sprint(err)
+	})
 	return pod
 }
 
@@ -172,12 +178,13 @@ func (e *env) statusWrites(pod *corev1.Pod) int {
 }
 
 // metrics returns the metrics of a Pod by their full names.
-func (e *env) metrics(pod *corev1.Pod, port int) map[string]float64 {
+func (e *env) metrics(pod *corev1.Pod, port int) (values map[string]float64) {
 	e.Helper()
-	values, err := e.tryMetrics(e.ctx, pod, port)
-	if err != nil {
-		e.Fatal(err)
-	}
+	e.waitFor("the metrics of "+pod.Name, 20*time.Second, func(ctx context.Context) (bool, string) {
+		var err error
+		values, err = e.tryMetrics(ctx, pod, port)
+		return err == nil, fmt.Sprint(err)
+	})
 	return values
 }
 
@@ -186,7 +193,7 @@ func (e *env) tryMetrics(ctx context.Context, pod *corev1.Pod, port int) (map[st
 	if err != nil {
 		return nil, err
 	}
-	text, err := e.lab.get(ctx, pod.Spec.NodeName, urlOf(address, port, "/metrics"))
+	text, err := e.lab.getWithin(ctx, 5*time.Second, pod.Spec.NodeName, urlOf(address, port, "/metrics"))
 	if err != nil {
 		return nil, err
 	}
@@ -226,12 +233,18 @@ func testControllerKilled(e *env) {
 func testLeaderHandsOver(e *env) {
 	s := settleServices(e)
 	before := e.leader()
+	meter := e.meterStalls()
 	began := time.Now()
 	if err := e.lab.kube.CoreV1().Pods(berthNamespace).Delete(e.ctx, before.Name, metav1.DeleteOptions{}); err != nil {
 		e.Fatal(err)
 	}
-	e.waitOtherLeader(before.Name, lease-time.Second)
-	measured.add("controller: Pod of the leader deleted, until another leads", time.Since(began))
+	// That the Lease was given back is what tells this from a leader that is gone.
+	e.waitOtherLeader(before.Name, lease+2*retry)
+	took := time.Since(began)
+	measured.add("controller: Pod of the leader deleted, until another leads", took)
+	if allowed := e.bound(lease-time.Second, meter); took > allowed {
+		e.Errorf("another controller leads %s after the leader was told to end, more than %s: was the Lease given back?", took, allowed)
+	}
 	s.expectUntouched("leader handed over")
 }
 
@@ -257,7 +270,7 @@ func testStandbyTakesOver(e *env) {
 	e.Cleanup(thaw)
 	// The standby may see the last renewal one retry late, and the end of the Lease
 	// another.
-	after := e.waitOtherLeader(before.Name, lease+2*retry)
+	after := e.waitOtherLeader(before.Name, lease+2*retry+10*time.Second)
 	measured.add("controller: leader hangs, until another leads", time.Since(began))
 	s.expectUntouched("leader hung")
 

@@ -61,6 +61,7 @@ func (m *migration) handOverRoutes(folder string) {
 	m.apply(filepath.Join(folder, "bgpadvertisements.yaml"))
 	started := m.speakersOfMetalLB()
 	running := m.startWANProbes(lab.ProbeOptions{Every: 20 * time.Millisecond}, m.routed...)
+	m.meter = m.meterStalls()
 	for _, node := range m.lab.otherNodes() {
 		m.patchNode(node, `{"metadata":{"labels":{"`+takeOverLabel+`":""}}}`)
 		delete(started, node)

@@ -55,7 +55,7 @@ func (e *env) probeForDuplicate(address netip.Addr) {
 	if address.Is6() {
 		a.self = netip.IPv6Unspecified()
 	}
-	ctx, cancel := context.WithTimeout(e.ctx, time.Second)
+	ctx, cancel := context.WithTimeout(e.ctx, 3*time.Second)
 	defer cancel()
 	answers, err := a.collect(ctx, askInterval)
 	if err != nil {

@@ -46,6 +46,7 @@ func testAPIServerFrozen(e *env) {
 	}
 
 	// Everything works again: a new Service is served, an old one is silenced.
+	e.waitAPI()
 	e.createService("new", onPort(90), labelled("side", otherSide), annotated("berth.dev/allow-shared-ip", "nobody"))
 	e.deleteService(departing)
 	fresh := e.waitAnnounced("new")

@@ -86,6 +86,8 @@ func testPlan(e *env) {
 	for _, name := range []string{"third", "fourth", "waits"} {
 		e.createService(name)
 	}
+	e.waitAllocated("third")
+	e.waitAllocated("fourth")
 	e.waitCondition("waits", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")
 
 	pool := e.newPool(e.namespace, e.ranges(0, 4))

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/lab/network"
 )
@@ -55,29 +57,45 @@ func testService(e *env) {
 // testFirstConnection: whoever connects as soon as a Service has an address, or says
 // that it is announced, is served at the first attempt.
 func testFirstConnection(e *env) {
-	const services, patience = 4, "5"
+	const services = 4
 	e.usePool(services)
 	e.createDeployment(deployment{app: "web", replicas: 2})
 	e.waitRolledOut("web")
+	excused := 0
 	for i := range services {
 		name := fmt.Sprintf("web-%d", i)
+		meter := e.meterStalls()
 		e.createService(name)
 		addresses := e.waitAllocated(name)
 		if i%2 == 1 {
 			addresses = e.waitAnnounced(name)
 		}
 		began := time.Now()
-		for _, address := range addresses {
-			url := urlOf(address, servicePort, "/hostname")
-			if _, err := e.lab.Exec(e.ctx, network.Client, "curl", "--silent", "--show-error", "--max-time", patience, url); err != nil {
-				e.Errorf("Service %s, %s after it had its addresses: %v", name, time.Since(began), err)
-				e.describePath(network.Client, address)
-			}
-		}
-		if i%2 == 0 {
+		err := e.connectOnce(addresses)
+		switch stalled := meter.longest(); {
+		case err != nil && stalled > stalling && excused < services/2:
+			excused++
+			e.Logf("Service %s, while the machine was busy with something else for %s: %v", name, stalled, err)
+		case err != nil:
+			e.Errorf("Service %s, %s after it had its addresses: %v", name, time.Since(began), err)
+		case i%2 == 0:
 			measured.add("from EXTERNAL-IP to the first answers", time.Since(began))
 		}
 	}
+}
+
+// connectOnce fetches a page from each of the addresses at the same time, without a
+// second attempt.
+func (e *env) connectOnce(addresses []netip.Addr) error {
+	e.Helper()
+	var group errgroup.Group
+	for _, address := range addresses {
+		group.Go(func() error {
+			_, err := e.lab.Exec(e.ctx, network.Client, "curl", "--silent", "--show-error", "--max-time", "5", urlOf(address, servicePort, "/hostname"))
+			return err
+		})
+	}
+	return group.Wait()
 }
 
 func texts(addresses []netip.Addr) []string {
@@ -147,8 +165,12 @@ func testAllPods(e *env) {
 		e.waitServed(network.Client, address, servicePort, "/hostname")
 		seen := map[string]int{}
 		e.waitFor("traffic to reach all Pods through "+address.String(), 20*time.Second, func(context.Context) (bool, string) {
-			for pod, n := range e.answers(network.Client, address, "/hostname", 10) {
-				seen[pod] += n
+			for range 10 {
+				pod, err := e.lab.get(e.ctx, network.Client, urlOf(address, servicePort, "/hostname"))
+				if err != nil {
+					return false, err.Error()
+				}
+				seen[pod]++
 			}
 			return len(seen) == nodes, fmt.Sprint(seen)
 		})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -53,7 +54,7 @@ func forNamespaces(names ...string) func(*v1beta1.IPAddressPool) {
 func testSharingAcrossNamespaces(e *env) {
 	key := annotated(v1beta1.AnnotationAllowSharedIP, "key")
 	there := e.otherNamespace()
-	e.createPool(e.namespace, e.ranges(0, 4), forNamespaces(there.namespace))
+	e.createPool(e.namespace, e.ranges(0, 3), forNamespaces(there.namespace)) // who may not share has to wait
 	e.createService("a", key, onPort(81))
 	e.expectAddresses("a", 0)
 	there.createService("apart", key, onPort(82))
@@ -101,14 +102,37 @@ func testSharingAllowedLater(e *env) {
 	}
 	elsewhere := there.record()
 	e.allowSharing("null")
-	e.createService("too-late", key, onPort(82)) // by now the namespace was dealt with
-	e.waitCondition("too-late", v1beta1.ConditionAddressAllocated, metav1.ConditionFalse, "PoolExhausted")
+	e.waitRefusedToShare(key)
 	e.expectNoFailure("another Service shares the address", probes.stop())
 	r.expectSameAddresses("another Service shares the address", map[string]string{"here": join(addresses)})
 	elsewhere.expectSameAddresses("sharing is not allowed any more", map[string]string{"there": join(addresses)})
 	for _, address := range addresses {
 		e.waitServed(network.Client, address, 81, "/hostname")
 	}
+}
+
+// waitRefusedToShare returns when a new Service is refused the only address: it may
+// still get it as long as the controller has not heard of what its namespace says.
+func (e *env) waitRefusedToShare(key func(*corev1.Service)) {
+	e.Helper()
+	const name = "too-late"
+	e.waitFor("a new Service to be refused the address", time.Minute, func(context.Context) (bool, string) {
+		e.createService(name, key, onPort(82))
+		reason := ""
+		e.waitFor("the Service to be dealt with", 20*time.Second, func(context.Context) (bool, string) {
+			c := meta.FindStatusCondition(e.service(name).Status.Conditions, v1beta1.ConditionAddressAllocated)
+			if c == nil {
+				return false, "it has no condition"
+			}
+			reason = c.Reason
+			return true, ""
+		})
+		if reason != "PoolExhausted" {
+			e.deleteService(name)
+			e.waitGone(name)
+		}
+		return reason == "PoolExhausted", reason
+	})
 }
 
 // testSharingRefused: a Service that asks for an address which it may not share is

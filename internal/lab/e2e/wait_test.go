@@ -52,6 +52,10 @@ func (e *env) waited(what string, limit time.Duration, check func(context.Contex
 			if e.ctx.Err() != nil {
 				return fmt.Errorf("the run ends while waiting for %s; last seen: %s", what, seen)
 			}
+			// A machine that was busy until now has kept it from looking.
+			if done, _ := check(e.ctx); done {
+				return nil
+			}
 			return fmt.Errorf("waited %s for %s; last seen: %s", limit, what, seen)
 		case <-ticker.C:
 		}
