@@ -45,7 +45,7 @@ func (l *link) onTheWay(host, match, verdict string) (end func()) {
 		"add table inet %[1]s; add chain inet %[1]s out { type filter hook postrouting priority 0; }; add rule inet %[1]s out %[2]s daddr %[3]s %[4]s %[5]s",
 		table, family, l.local, match, verdict))
 	end = sync.OnceFunc(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 20*time.Second)
 		defer cancel()
 		if out, err := l.lab.Exec(ctx, host, "nft", "delete table inet "+table); err != nil {
 			l.Errorf("%v: %s", err, out)

@@ -105,7 +105,7 @@ func (f bgpFaults) inside(t *testing.T) bgpFaults {
 	inner.T, inner.created = t, nil
 	f.env = &inner
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(f.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(f.ctx), 20*time.Second)
 		defer cancel()
 		for _, object := range inner.created {
 			plural, name, _ := strings.Cut(object, "/")

@@ -244,7 +244,7 @@ func (l *link) layCable(name string) {
 	router := l.lab.inside(l.router.host.Name).Name
 	l.run(l.node, "ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", router)
 	l.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 20*time.Second)
 		defer cancel()
 		if _, err := l.lab.Exec(ctx, l.node, "ip", "link", "delete", name); err != nil {
 			l.Error(err)
