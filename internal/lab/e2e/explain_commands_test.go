@@ -3,11 +3,14 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -145,7 +148,9 @@ func (x *explained) testActions(e *env) {
 	e.expectFormat("node", "yaml", "undrain", "node-1", "-o", "yaml")
 	e.expectFormat("node", "json", "undrain", "node-1", "-o", "json")
 	e.expectFormat("nodes", "json", "rebalance", e.namespace, "--timeout", "25s", "-o", "json")
-	if out, status := e.plugin("status"); status != 0 || !strings.Contains(out, "Berth is healthy") {
-		e.Errorf("kubectl berth status ends with %d:\n%s", status, out)
-	}
+	e.waitFor("kubectl berth status to find nothing wrong", explainLimit, func(context.Context) (bool, string) {
+		e.pause(lookAgain, "each look costs half a second of a processor")
+		out, status := e.plugin("status")
+		return status == 0 && strings.Contains(out, "Berth is healthy"), fmt.Sprintf("it ends with %d:\n%s", status, out)
+	})
 }
