@@ -105,7 +105,26 @@ func (e *env) reader() string {
 	if err != nil {
 		e.Fatal(err)
 	}
+	e.waitReading(token.Status.Token)
 	return token.Status.Token
+}
+
+// waitReading returns when a token allows to read: the API server learns of a new
+// binding a moment after it has stored it.
+func (e *env) waitReading(token string) {
+	e.Helper()
+	client := e.clientWith(token)
+	e.waitFor("the API server to know of the new reader", 20*time.Second, func(ctx context.Context) (bool, string) {
+		review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Verb: "list", Group: v1beta1.GroupVersion().Group, Resource: "ipaddresspools",
+			}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return false, err.Error()
+		}
+		return review.Status.Allowed, fmt.Sprintf("%+v", review.Status)
+	})
 }
 
 // kubeconfigOf writes a kubeconfig that has nothing but a token.
