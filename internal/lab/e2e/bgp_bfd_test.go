@@ -114,9 +114,10 @@ func testMultihopBFD(e *env, b *bench) {
 	}
 	l.waitWatched()
 	up := fmt.Sprintf(`berth_bfd_session_up{hops="multi",local="",peer=%q}`, l.remote)
-	if l.metrics(l.speakerOn(l.node), 7957)[up] != 1 {
-		l.Errorf("the metrics know of no session over several hops: %v", l.bfdMetrics())
-	}
+	l.waitFor("the metrics to know of a session over several hops", 10*time.Second, func(context.Context) (bool, string) {
+		now := l.metrics(l.speakerOn(l.node), 7957)
+		return now[up] == 1, fmt.Sprint(l.bfdMetrics())
+	})
 
 	const lower = 50
 	l.onTheWay(l.router.host.Name, fmt.Sprintf("udp dport %d", multihopPort), fmt.Sprintf("ip ttl set %d", lower))
