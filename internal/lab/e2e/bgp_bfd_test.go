@@ -183,12 +183,14 @@ func testBFDEcho(e *env, b *bench) {
 	l.waitRoutes(told{}, 0)
 
 	l.patch("bfdprofiles", l.peer, specPatch{"echoMode": false}.patch())
-	l.waitWatched()
-	quiet := l.bfdMetrics()["echo_packets_sent_total"]
-	l.stays("no echo packet is sent without echoMode", time.Second, func(context.Context) (bool, string) {
+	before := 0.0
+	l.waitHeld("no echo packet to be sent without echoMode", time.Second, func(context.Context) (bool, string) {
 		now := l.bfdMetrics()["echo_packets_sent_total"]
-		return now == quiet, fmt.Sprintf("%v, then %v", quiet, now)
+		quiet, seen := now == before && now > 0, fmt.Sprintf("%v, then %v", before, now)
+		before = now
+		return quiet, seen
 	})
+	l.waitWatched()
 }
 
 // frrEchoes counts the echo packets of FRR's that came back, and those it sent.
