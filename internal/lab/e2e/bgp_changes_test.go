@@ -51,6 +51,13 @@ func (f *fabric) testOneUpdate(e *env) {
 	l.waitFor("all Services to be announced", bgpTimeout, count(prefixes, services))
 	address := l.waitAllocated("web-0")[0]
 	l.waitPath(hostPrefix(address), told{})
+	updates := 0.0
+	l.waitHeld("all UPDATEs to be sent", time.Second, func(context.Context) (bool, string) {
+		now := l.peerMetrics(speaker, l.peer)[updatesSent]
+		same := now == updates
+		updates = now
+		return same, fmt.Sprint(now)
+	})
 	session := l.session()
 	// The community of one route, its withdrawal, and a new one.
 	for _, change := range []struct {
