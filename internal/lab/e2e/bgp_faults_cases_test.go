@@ -105,7 +105,7 @@ func (f bgpFaults) cutVictim(what string, bound time.Duration) {
 	for _, address := range f.addresses {
 		watching[address] = f.watchHops(address)
 	}
-	f.gap(what, bound, func() {
+	stall := f.gap(what, bound, func() {
 		cut = time.Now()
 		if err := f.lab.Cut(faultVictim); err != nil {
 			f.Fatal(err)
@@ -116,11 +116,12 @@ func (f bgpFaults) cutVictim(what string, bound time.Duration) {
 	})
 	for address, watch := range watching {
 		changes := watch.stop()
-		if len(changes) != 2 {
+		switch {
+		case len(changes) == 2:
+			measured.add(f.row(what+", until the router has other routes, "+familyName(address)), changes[1].at.Sub(cut))
+		case stall < 100*time.Millisecond: // else BFD may have lost a node that only waited
 			f.Errorf("%s: the routes to %s changed not once: %v", what, address, changes)
-			continue
 		}
-		measured.add(f.row(what+", until the router has other routes, "+familyName(address)), changes[1].at.Sub(cut))
 	}
 	f.waitCutOff(speaker)
 	healed := time.Now()

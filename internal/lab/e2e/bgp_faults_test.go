@@ -328,22 +328,27 @@ func (f bgpFaults) noChange(what string, fault func()) {
 	}
 }
 
-// gap runs a fault and notes for how long the addresses were away.
-func (f bgpFaults) gap(what string, bound time.Duration, fault func()) {
+// gap runs a fault and notes for how long the addresses were away. It returns for how
+// long this process got no processor, by which they may be away longer.
+func (f bgpFaults) gap(what string, bound time.Duration, fault func()) (stall time.Duration) {
 	f.Helper()
+	endStalls := f.watchStalls()
 	running := f.startWANProbes(measureGap(), f.addresses...)
 	f.waitProbing()
 	fault()
 	f.waitProbing()
-	for address, report := range running.stop() {
+	reports := running.stop()
+	stall = endStalls()
+	for address, report := range reports {
 		gap := time.Duration(report.LongestGap)
 		f.Logf("%s: %s: longest gap %s from %s on, %d of %d connections failed: %v",
 			what, address, gap, report.GapBegan.Format("15:04:05.000"), report.Failed, report.Sent, report.Errors)
 		measured.add(f.row(what+", "+familyName(address)), gap)
-		if gap > bound {
-			f.Errorf("%s: %s was away for %s, more than %s", what, address, gap, bound)
+		if gap > bound+stall {
+			f.Errorf("%s: %s was away for %s, more than %s", what, address, gap, bound+stall)
 		}
 	}
+	return stall
 }
 
 // hopWatch notes where the router's kernel sends packets for an address, at every

@@ -365,6 +365,23 @@ func (r *bgpRouter) waitECMP(address netip.Addr, nodes ...string) {
 	})
 }
 
+// watchStalls measures for how long this process gets no processor. What is returned
+// ends that and returns the longest time, by which everything that is measured here
+// may be too long.
+func (e *env) watchStalls() (end func() time.Duration) {
+	e.Helper()
+	meter := e.meterStalls()
+	return func() time.Duration {
+		e.Helper()
+		stall := meter.longest()
+		meter.stop()
+		if stall > 100*time.Millisecond {
+			e.Logf("this process got no processor for %s", stall)
+		}
+		return stall
+	}
+}
+
 // startWANProbes is startProbes from behind the router.
 func (e *env) startWANProbes(options lab.ProbeOptions, addresses ...netip.Addr) probes {
 	e.Helper()
