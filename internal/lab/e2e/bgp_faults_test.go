@@ -369,22 +369,19 @@ func (c hopChange) String() string {
 func (f bgpFaults) watchHops(address netip.Addr) hopWatch {
 	f.Helper()
 	ctx, cancel := context.WithCancel(f.ctx)
+	f.Cleanup(cancel)
 	var changes []hopChange
+	var lastErr error
 	var looking sync.WaitGroup
 	looking.Go(func() {
 		ticker := time.NewTicker(5 * time.Millisecond)
 		defer ticker.Stop()
 		for ctx.Err() == nil {
-			hops, err := f.router.KernelRoute(hostPrefix(address))
+			// The kernel gives no answer while its routes change, but does at the next look.
+			names, err := f.router.forwards(address)
 			if err != nil {
-				return // what is missing fails the test
-			}
-			var names []string
-			for _, hop := range hops {
-				names = append(names, f.nodeOf(hop))
-			}
-			slices.Sort(names)
-			if len(changes) == 0 || !slices.Equal(changes[len(changes)-1].hops, names) {
+				lastErr = err
+			} else if len(changes) == 0 || !slices.Equal(changes[len(changes)-1].hops, names) {
 				changes = append(changes, hopChange{time.Now(), names})
 			}
 			select {
@@ -396,6 +393,9 @@ func (f bgpFaults) watchHops(address netip.Addr) hopWatch {
 	return hopWatch{stop: func() []hopChange {
 		cancel()
 		looking.Wait()
+		if len(changes) == 0 {
+			f.Fatalf("the router's kernel has never said where it sends packets for %s: %v", address, lastErr)
+		}
 		return changes
 	}}
 }
