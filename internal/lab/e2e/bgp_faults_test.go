@@ -302,6 +302,7 @@ func (f bgpFaults) noFailure(what string, fault func()) map[netip.Addr][]hopChan
 	f.waitProbing()
 	for address, r := range running.stop() {
 		changes := watching[address].stop()
+		seen[address] = changes
 		moved := r.Errors["connection reset by peer"]
 		f.Logf("%s: %d of %d connections to %s failed: %v; the router's nodes: %v", what, r.Failed, r.Sent, address, r.Errors, changes)
 		if r.OK == 0 || r.Failed > moved || moved > perChange*(len(changes)-1) {
