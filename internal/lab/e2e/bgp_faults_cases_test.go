@@ -51,11 +51,11 @@ func (f bgpFaults) waitNotStale() {
 // testBGPSpeakerKilledBFD: the same where BFD watches, which the speaker does
 // itself and so notices its death.
 func testBGPSpeakerKilledBFD(f bgpFaults) {
-	f.connect(gracefulWatched)
+	f.connect(gracefulWatched(usualProfile))
 	for range runs() {
 		f.freshSpeaker()
 		before := f.router.waitAllUp()
-		f.noFailure("speaker killed (-9), graceful restart and BFD", func() {
+		f.noFailure("speaker killed (-9), graceful restart and BFD 3×300 ms", func() {
 			f.killVictim()
 			f.waitNewSessions(before)
 			f.router.waitAllUp()
@@ -67,7 +67,7 @@ func testBGPSpeakerKilledBFD(f bgpFaults) {
 // testBGPSpeakerKilledPatientBFD: BFD that takes longer to find a failure than a
 // speaker takes to be back goes on with the new one, whichever the router.
 func testBGPSpeakerKilledPatientBFD(f bgpFaults) {
-	f.connect(func(p *v1beta1.BGPPeerSpec) { p.EnableGracefulRestart, p.BFDProfile = true, patientProfile })
+	f.connect(gracefulWatched(patientProfile))
 	for range runs() {
 		f.killGracefully("speaker killed (-9), graceful restart and BFD 20×300 ms")
 	}
@@ -77,7 +77,7 @@ func testBGPSpeakerKilledPatientBFD(f bgpFaults) {
 // which only BFD can notice. Graceful restart, which keeps routes of who is away,
 // does not keep those of a dead node.
 func testBGPNodeCutBFD(f bgpFaults) {
-	f.connectToVictim(gracefulWatched)
+	f.connectToVictim(gracefulWatched(fastProfile))
 	for range runs() {
 		f.cutVictim("node cut, BFD 3×100 ms", bfdBound)
 	}
@@ -312,10 +312,7 @@ func daemonOf(kind routers.Kind) string {
 // upgrade, with graceful restart and BFD. The router is told nothing of it, keeps
 // its routes, and its BFD notices nothing, as there is nothing to notice.
 func testBGPRollingRestart(f bgpFaults) {
-	f.connect(func(p *v1beta1.BGPPeerSpec) {
-		graceful(p)
-		watched(p)
-	})
+	f.connect(gracefulWatched(patientProfile))
 	daemonSets, logged := f.lab.kube.AppsV1().DaemonSets(berthNamespace), len(f.routerLog())
 	for range runs() {
 		f.noChange("rolling restart of all speakers", func() {
@@ -363,7 +360,7 @@ func testBGPRouterRestart(f bgpFaults) {
 		}
 		took := time.Since(began)
 		measured.add(f.row("router restarted, until its routes are back"), took)
-		if took > 10*time.Second {
+		if took > 20*time.Second {
 			f.Errorf("the routes were back %s after the router was", took)
 		}
 		f.waitProbing()
@@ -374,7 +371,7 @@ func testBGPRouterRestart(f bgpFaults) {
 // testBGPBFDFlaps: BFD loses the router again and again, and each time the sessions
 // come back and stay: nothing goes round in circles.
 func testBGPBFDFlaps(f bgpFaults) {
-	f.connect(watched)
+	f.connect(func(p *v1beta1.BGPPeerSpec) { p.BFDProfile = slowProfile })
 	f.expectStable(10 * time.Second) // after which a session counts as one that works
 	starts := f.processStarts()
 	const flaps = 2
@@ -384,11 +381,11 @@ func testBGPBFDFlaps(f bgpFaults) {
 	}
 	before := flapped()
 	for flap := range flaps {
-		sessions := f.router.waitAllUp()
+		sessions := f.settled()
 		if err := f.router.Freeze(); err != nil {
 			f.Fatal(err)
 		}
-		f.waitFor("the speaker to lose its sessions", 5*time.Second, func(context.Context) (bool, string) {
+		f.waitFor("the speaker to lose its sessions", 15*time.Second, func(context.Context) (bool, string) {
 			values := f.metrics(f.speakerOf(faultVictim), 7957)
 			up := values[`berth_bgp_session_up{peer="ipv4"}`] + values[`berth_bgp_session_up{peer="ipv6"}`]
 			return up == 0, fmt.Sprintf("%v are up", up)
@@ -402,10 +399,10 @@ func testBGPBFDFlaps(f bgpFaults) {
 		measured.add(f.row(fmt.Sprintf("BFD flaps, time %d, until all sessions are back", flap+1)), time.Since(began))
 	}
 	f.expectStable(3 * time.Second)
-	// Each flap ends two sessions once; FRR and BIRD end them once more on the way
-	// back, as docs/lab.md tells.
-	if n := flapped() - before; n < 2*flaps || n > 2*2*flaps {
-		f.Errorf("%d flaps of BFD have ended %v sessions, want %d to %d", flaps, n, 2*flaps, 2*2*flaps)
+	// Each flap ends two sessions once. FRR and BIRD may end them once more on the way
+	// back, as docs/lab.md tells; that this does not go on is what expectStable shows.
+	if n := flapped() - before; n < 2*flaps {
+		f.Errorf("%d flaps of BFD have ended %v sessions, want at least %d", flaps, n, 2*flaps)
 	}
 	f.expectSameProcesses(starts)
 	f.waitProbing()
@@ -430,11 +427,12 @@ func (f bgpFaults) expectStable(duration time.Duration) {
 	})
 }
 
-// settled returns the sessions once they have been the same for two seconds.
+// settled returns the sessions once they have been the same for five seconds, which
+// is longer than BFD takes by slowProfile.
 func (f bgpFaults) settled() map[netip.Addr]routers.Session {
 	f.Helper()
 	last := f.router.waitAllUp()
-	f.waitHeld("sessions that stay", 2*time.Second, func(context.Context) (bool, string) {
+	f.waitHeld("sessions that stay", 5*time.Second, func(context.Context) (bool, string) {
 		now := f.router.waitAllUp()
 		same := true
 		for neighbor, session := range now {

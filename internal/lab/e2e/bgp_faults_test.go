@@ -166,6 +166,7 @@ func (f *bgpFaults) connectOnly(change func(*v1beta1.BGPPeerSpec)) {
 	if change != nil {
 		change(&spec)
 	}
+	bfd, watched := bfdProfiles()[spec.BFDProfile]
 	host, err := f.lab.Plan().Host(network.Router)
 	if err != nil {
 		f.Fatal(err)
@@ -178,21 +179,15 @@ func (f *bgpFaults) connectOnly(change func(*v1beta1.BGPPeerSpec)) {
 				c.Neighbors = append(c.Neighbors, neighbor)
 			}
 		}
-		switch spec.BFDProfile {
-		case fastProfile:
-			eachNeighbor(fastBFD)(c)
-		case slowProfile, patientProfile:
-			eachNeighbor(func(n *routers.Neighbor) { n.BFD = &routers.BFD{} })(c)
+		if watched {
+			eachNeighbor(func(n *routers.Neighbor) { n.BFD = &bfd })(c)
 		}
 	})
-	switch spec.BFDProfile {
-	case fastProfile:
-		interval := ptr.To(int32(100))
-		f.createBGP("bfdprofiles", "BFDProfile", fastProfile, v1beta1.BFDProfileSpec{ReceiveInterval: interval, TransmitInterval: interval})
-	case slowProfile:
-		f.createBGP("bfdprofiles", "BFDProfile", slowProfile, v1beta1.BFDProfileSpec{})
-	case patientProfile:
-		f.createBGP("bfdprofiles", "BFDProfile", patientProfile, v1beta1.BFDProfileSpec{DetectMultiplier: ptr.To[int32](20)})
+	if watched {
+		interval := ptr.To(int32(bfd.Transmit.Milliseconds()))
+		f.createBGP("bfdprofiles", "BFDProfile", string(spec.BFDProfile), v1beta1.BFDProfileSpec{
+			ReceiveInterval: interval, TransmitInterval: interval, DetectMultiplier: ptr.To(int32(bfd.Multiplier)),
+		})
 	}
 	for i, address := range host.IPs()[:2] {
 		peer := spec
@@ -205,19 +200,31 @@ func (f *bgpFaults) connectOnly(change func(*v1beta1.BGPPeerSpec)) {
 // Changes of peers for connect.
 
 func graceful(p *v1beta1.BGPPeerSpec) { p.EnableGracefulRestart = true }
-func watched(p *v1beta1.BGPPeerSpec)  { p.BFDProfile = slowProfile }
 
-func gracefulWatched(p *v1beta1.BGPPeerSpec) {
-	p.EnableGracefulRestart, p.BFDProfile = true, fastProfile
+func gracefulWatched(profile v1beta1.ObjectName) func(*v1beta1.BGPPeerSpec) {
+	return func(p *v1beta1.BGPPeerSpec) { p.EnableGracefulRestart, p.BFDProfile = true, profile }
 }
 
-// Names of BFDProfiles: failures are found in 300 ms, in the 900 ms of one without
-// any field, or by the router in 6 s.
+// Names of BFDProfiles, by which both sides find failures in 300 ms, 900 ms, 3 s or
+// 6 s. A process that gets no processor for as long has failed.
 const (
 	fastProfile    = "fast"
+	usualProfile   = "usual"
 	slowProfile    = "slow"
 	patientProfile = "patient"
 )
+
+func bfdProfiles() map[v1beta1.ObjectName]routers.BFD {
+	of := func(multiplier uint8, interval time.Duration) routers.BFD {
+		return routers.BFD{Receive: interval, Transmit: interval, Multiplier: multiplier}
+	}
+	return map[v1beta1.ObjectName]routers.BFD{
+		fastProfile:    of(3, 100*time.Millisecond),
+		usualProfile:   of(3, 300*time.Millisecond),
+		slowProfile:    of(10, 300*time.Millisecond),
+		patientProfile: of(20, 300*time.Millisecond),
+	}
+}
 
 func briefHold(p *v1beta1.BGPPeerSpec) {
 	p.HoldTime = v1beta1.Duration(shortHold.String())
