@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -181,12 +182,13 @@ func testBGPDrain(f bgpFaults) {
 	sessions := f.router.waitAllUp()
 	for range runs() {
 		f.noFailure("node drained", func() {
+			endGlimpse := f.glimpseGoingAway()
 			f.patchNode(faultVictim, fmt.Sprintf(`{"metadata":{"annotations":{%q:""}}}`, v1beta1.AnnotationDrain))
-			f.waitGoingAway()
 			for _, address := range f.addresses {
 				f.router.waitECMP(address, f.lab.otherNodes(faultVictim)...)
 				f.router.waitRoutes(address, nodes-1)
 			}
+			endGlimpse()
 		})
 		f.noFailure("node no longer drained", func() {
 			f.patchNode(faultVictim, undo)
@@ -202,12 +204,51 @@ func testBGPDrain(f bgpFaults) {
 	}
 }
 
-// waitGoingAway returns when the router has been told that all of the victim's
-// routes will go (RFC 8326). A speaker that stops says so for a second only.
-func (f bgpFaults) waitGoingAway() {
+// glimpse looks for something that is there for a second only, from before it can
+// be. What is returned ends that, and fails the test if it was not seen and could not
+// be missed.
+func (f bgpFaults) glimpse(what string, look func(context.Context) (done bool, seen string)) (end func()) {
+	f.Helper()
+	ctx, cancel := context.WithCancel(f.ctx)
+	f.Cleanup(cancel)
+	endStalls := f.watchStalls()
+	done, seen := false, "nothing"
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		ticker := time.NewTicker(pollInterval)
+		defer ticker.Stop()
+		for !done && ctx.Err() == nil {
+			now, text := look(ctx)
+			if now || ctx.Err() == nil { // else it says only that
+				done, seen = now, text
+			}
+			select {
+			case <-ctx.Done():
+			case <-ticker.C:
+			}
+		}
+	})
+	return func() {
+		f.Helper()
+		cancel()
+		looking.Wait()
+		stall := endStalls()
+		switch {
+		case done:
+		case stall > 500*time.Millisecond:
+			f.Logf("%s was not seen, which may be for the stall", what)
+		default:
+			f.Errorf("%s was not seen; last seen: %s", what, seen)
+		}
+	}
+}
+
+// glimpseGoingAway looks for what tells the router that all of the victim's routes
+// will go (RFC 8326). A speaker that stops says so for a second only.
+func (f bgpFaults) glimpseGoingAway() (end func()) {
 	f.Helper()
 	told := map[netip.Addr]bool{}
-	f.waitFor("the routes of "+faultVictim+" to have the community GRACEFUL_SHUTDOWN", bgpTimeout, func(ctx context.Context) (bool, string) {
+	return f.glimpse("the community GRACEFUL_SHUTDOWN of all routes of "+faultVictim, func(ctx context.Context) (bool, string) {
 		seen := ""
 		for _, address := range f.addresses {
 			if told[address] {
@@ -234,10 +275,11 @@ func testBGPSpeakerStopped(f bgpFaults) {
 	})
 	for range runs() {
 		f.noFailure("speaker stopped (-15), no graceful restart", func() {
+			endGlimpse := f.glimpseGoingAway()
 			// The DaemonSet is for Linux only.
 			f.patchNode(faultVictim, fmt.Sprintf(os, "none"))
-			f.waitGoingAway()
 			f.expectFarewell("speaker stopped")
+			endGlimpse()
 			for _, address := range f.addresses {
 				f.router.waitECMP(address, f.lab.otherNodes(faultVictim)...)
 			}
