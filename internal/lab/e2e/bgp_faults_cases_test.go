@@ -351,14 +351,15 @@ func daemonOf(kind routers.Kind) string {
 }
 
 // testBGPRollingRestart: all speakers are replaced one after the other, as in an
-// upgrade, with graceful restart and BFD. The router is told nothing of it, keeps
-// its routes, and its BFD notices nothing, as there is nothing to notice.
+// upgrade, with graceful restart and BFD. The router is told nothing of it and keeps
+// its routes. Its BFD is told to wait, and so notices nothing.
 func testBGPRollingRestart(f bgpFaults) {
 	f.connect(gracefulWatched(patientProfile))
 	daemonSets, logged := f.lab.kube.AppsV1().DaemonSets(berthNamespace), len(f.routerLog())
 	for range runs() {
 		f.noChange("rolling restart of all speakers", func() {
 			patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"restarted":%q}}}}}`, time.Now().Format(time.RFC3339Nano))
+			endGlimpse := f.glimpseWaiting()
 			began := time.Now()
 			if _, err := daemonSets.Patch(f.ctx, "speaker", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 				f.Fatal(err)
@@ -373,6 +374,7 @@ func testBGPRollingRestart(f bgpFaults) {
 					fmt.Sprintf("%+v", s)
 			})
 			measured.add(f.row("rolling restart of all speakers, until done"), time.Since(began))
+			endGlimpse()
 			f.router.waitAllUp()
 			f.waitNotStale()
 		})
@@ -381,6 +383,23 @@ func testBGPRollingRestart(f bgpFaults) {
 	if text := f.routerLog()[logged:]; containsAny(text, "NOTIFICATION: received", "Received: ") {
 		f.Errorf("the router was told that speakers end:\n%s", text)
 	}
+}
+
+// glimpseWaiting looks for what tells the router's BFD to wait for each of the
+// speakers. By patientProfile alone it does so for six seconds, or 20 for one that is
+// not up.
+func (f bgpFaults) glimpseWaiting() (end func()) {
+	f.Helper()
+	told := map[netip.Addr]bool{}
+	return f.glimpse("the router's BFD that waits for all speakers", func(ctx context.Context) (bool, string) {
+		sessions, err := f.router.BFDSessions(ctx)
+		for _, s := range sessions {
+			if s.Detection > time.Minute {
+				told[s.Neighbor] = true
+			}
+		}
+		return len(told) == len(f.router.Config().Neighbors), fmt.Sprintf("%v, now %+v (error %v)", told, sessions, err)
+	})
 }
 
 // testBGPRouterRestart: the router's daemons crash and are started again. Sessions
