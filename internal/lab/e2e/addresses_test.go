@@ -187,6 +187,8 @@ func testContested(e *env) {
 	e.createPool(e.namespace, e.ranges(0, 4), nil)
 	e.createService("a")
 	e.expectAddresses("a", 0)
+	e.createService("b")
+	e.expectAddresses("b", 1) // so the controller has seen its own write to the first
 	r := e.record()
 	const fights = 20
 	foreign := `{"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.99"}]}}}`

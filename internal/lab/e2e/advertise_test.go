@@ -159,7 +159,7 @@ func (e *env) exclude(node string, excluded bool) {
 	if excluded {
 		value = `""`
 		e.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 5*time.Second)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 20*time.Second)
 			defer cancel()
 			if err := label(ctx, "null"); err != nil {
 				e.Error(err)

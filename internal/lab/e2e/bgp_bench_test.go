@@ -87,7 +87,10 @@ func (b *bench) link(e *env, nth int) *link {
 	case <-e.ctx.Done():
 		e.Fatal("no node is free")
 	}
-	e.Cleanup(func() { b.free[nth] <- node })
+	e.Cleanup(func() {
+		e.removeCreated() // the next test's BGPPeer is not to find this one's
+		b.free[nth] <- node
+	})
 	return b.linkTo(e, nth, node)
 }
 

@@ -51,6 +51,13 @@ func (f *fabric) testOneUpdate(e *env) {
 	l.waitFor("all Services to be announced", bgpTimeout, count(prefixes, services))
 	address := l.waitAllocated("web-0")[0]
 	l.waitPath(hostPrefix(address), told{})
+	updates := 0.0
+	l.waitHeld("all UPDATEs to be sent", time.Second, func(context.Context) (bool, string) {
+		now := l.peerMetrics(speaker, l.peer)[updatesSent]
+		same := now == updates
+		updates = now
+		return same, fmt.Sprint(now)
+	})
 	session := l.session()
 	// The community of one route, its withdrawal, and a new one.
 	for _, change := range []struct {
@@ -159,11 +166,14 @@ func (f *fabric) testConfigurationErrors(e *env) {
 // so; echo is used with a router that has it.
 func testBFDProfile(e *env, b *bench) {
 	l := b.link(e, 0)
+	// Multipliers are high, as the machine may be busy.
+	const ours, theirs = 40, 30
+	const receive, laterReceive, transmit, theirTransmit = 150, 300, 250, 200 * time.Millisecond
 	l.createProfile(l.peer, v1beta1.BFDProfileSpec{
-		ReceiveInterval: ptr.To[int32](150), TransmitInterval: ptr.To[int32](250), DetectMultiplier: ptr.To[int32](7),
+		ReceiveInterval: ptr.To[int32](receive), TransmitInterval: ptr.To[int32](transmit), DetectMultiplier: ptr.To[int32](ours),
 		EchoInterval: ptr.To[int32](60), EchoMode: b.router.Kind() == routers.FRR, MinimumTTL: ptr.To[int32](100),
 	})
-	bfd := &routers.BFD{Receive: 100 * time.Millisecond, Transmit: 200 * time.Millisecond, Multiplier: 5}
+	bfd := &routers.BFD{Receive: 100 * time.Millisecond, Transmit: theirTransmit, Multiplier: theirs}
 	if b.router.Kind() == routers.FRR {
 		bfd.Echo = 70 * time.Millisecond
 	}
@@ -173,32 +183,33 @@ func testBFDProfile(e *env, b *bench) {
 	// RFC 5880 section 6.8.4: the peer's multiplier times the slower of our
 	// receiving and its sending; where echo packets watch the path, we want the
 	// others only once a second (section 6.8.3).
-	const theirs = 7 * 250 * time.Millisecond
-	ours := 5 * 200 * time.Millisecond
+	nodeWaits, routerWaits := theirs*theirTransmit, ours*transmit*time.Millisecond
 	if b.router.Kind() == routers.FRR {
-		ours = 5 * time.Second
+		nodeWaits = theirs * time.Second
 	}
-	l.waitNodeSession(l.node, l.peer, "watched, "+ours.String(), func(s v1beta1.BGPSessionStatus) bool {
-		return s.BFD != nil && s.BFD.State == "Up" && s.BFD.Profile == l.peer && s.BFD.DetectionTime == ours.String()
-	})
-	l.waitFor("the router to take the node for dead after "+theirs.String(), bgpTimeout, func(ctx context.Context) (bool, string) {
+	waitDetection := func(want time.Duration) {
+		l.Helper()
+		l.waitNodeSession(l.node, l.peer, "watched, "+want.String(), func(s v1beta1.BGPSessionStatus) bool {
+			return s.BFD != nil && s.BFD.State == "Up" && s.BFD.Profile == l.peer && s.BFD.DetectionTime == want.String()
+		})
+	}
+	waitDetection(nodeWaits)
+	l.waitFor("the router to take the node for dead after "+routerWaits.String(), bgpTimeout, func(ctx context.Context) (bool, string) {
 		sessions, err := l.router.BFDSessions(ctx)
 		if err != nil {
 			return false, err.Error()
 		}
 		for _, s := range sessions {
 			if s.Neighbor == l.local {
-				return s.Up() && s.Detection == theirs, fmt.Sprintf("%+v", s)
+				return s.Up() && s.Detection == routerWaits, fmt.Sprintf("%+v", s)
 			}
 		}
 		return false, fmt.Sprintf("%+v", sessions)
 	})
 	// A change of the profile is agreed on while the session is up.
 	session := l.session()
-	l.patch("bfdprofiles", l.peer, specPatch{"receiveInterval": 300, "echoMode": false}.patch())
-	l.waitNodeSession(l.node, l.peer, "watched, 1.5s", func(s v1beta1.BGPSessionStatus) bool {
-		return s.BFD != nil && s.BFD.State == "Up" && s.BFD.DetectionTime == (5*300*time.Millisecond).String()
-	})
+	l.patch("bfdprofiles", l.peer, specPatch{"receiveInterval": laterReceive, "echoMode": false}.patch())
+	waitDetection(theirs * laterReceive * time.Millisecond)
 	l.waitRoutes(told{}, 0)
 	if now := l.session(); !now.SameAs(session) {
 		l.Errorf("the session was %+v, and is %+v with another profile", session, now)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -51,11 +52,11 @@ func (f bgpFaults) waitNotStale() {
 // testBGPSpeakerKilledBFD: the same where BFD watches, which the speaker does
 // itself and so notices its death.
 func testBGPSpeakerKilledBFD(f bgpFaults) {
-	f.connect(gracefulWatched)
+	f.connect(gracefulWatched(usualProfile))
 	for range runs() {
 		f.freshSpeaker()
 		before := f.router.waitAllUp()
-		f.noFailure("speaker killed (-9), graceful restart and BFD", func() {
+		f.noFailure("speaker killed (-9), graceful restart and BFD 3×300 ms", func() {
 			f.killVictim()
 			f.waitNewSessions(before)
 			f.router.waitAllUp()
@@ -67,7 +68,7 @@ func testBGPSpeakerKilledBFD(f bgpFaults) {
 // testBGPSpeakerKilledPatientBFD: BFD that takes longer to find a failure than a
 // speaker takes to be back goes on with the new one, whichever the router.
 func testBGPSpeakerKilledPatientBFD(f bgpFaults) {
-	f.connect(func(p *v1beta1.BGPPeerSpec) { p.EnableGracefulRestart, p.BFDProfile = true, patientProfile })
+	f.connect(gracefulWatched(patientProfile))
 	for range runs() {
 		f.killGracefully("speaker killed (-9), graceful restart and BFD 20×300 ms")
 	}
@@ -77,7 +78,7 @@ func testBGPSpeakerKilledPatientBFD(f bgpFaults) {
 // which only BFD can notice. Graceful restart, which keeps routes of who is away,
 // does not keep those of a dead node.
 func testBGPNodeCutBFD(f bgpFaults) {
-	f.connectToVictim(gracefulWatched)
+	f.connectToVictim(gracefulWatched(fastProfile))
 	for range runs() {
 		f.cutVictim("node cut, BFD 3×100 ms", bfdBound)
 	}
@@ -105,7 +106,7 @@ func (f bgpFaults) cutVictim(what string, bound time.Duration) {
 	for _, address := range f.addresses {
 		watching[address] = f.watchHops(address)
 	}
-	f.gap(what, bound, func() {
+	stall := f.gap(what, bound, func() {
 		cut = time.Now()
 		if err := f.lab.Cut(faultVictim); err != nil {
 			f.Fatal(err)
@@ -116,11 +117,12 @@ func (f bgpFaults) cutVictim(what string, bound time.Duration) {
 	})
 	for address, watch := range watching {
 		changes := watch.stop()
-		if len(changes) != 2 {
+		switch {
+		case len(changes) == 2:
+			measured.add(f.row(what+", until the router has other routes, "+familyName(address)), changes[1].at.Sub(cut))
+		case stall < 100*time.Millisecond: // else BFD may have lost a node that only waited
 			f.Errorf("%s: the routes to %s changed not once: %v", what, address, changes)
-			continue
 		}
-		measured.add(f.row(what+", until the router has other routes, "+familyName(address)), changes[1].at.Sub(cut))
 	}
 	f.waitCutOff(speaker)
 	healed := time.Now()
@@ -180,12 +182,13 @@ func testBGPDrain(f bgpFaults) {
 	sessions := f.router.waitAllUp()
 	for range runs() {
 		f.noFailure("node drained", func() {
+			endGlimpse := f.glimpseGoingAway()
 			f.patchNode(faultVictim, fmt.Sprintf(`{"metadata":{"annotations":{%q:""}}}`, v1beta1.AnnotationDrain))
-			f.waitGoingAway()
 			for _, address := range f.addresses {
 				f.router.waitECMP(address, f.lab.otherNodes(faultVictim)...)
 				f.router.waitRoutes(address, nodes-1)
 			}
+			endGlimpse()
 		})
 		f.noFailure("node no longer drained", func() {
 			f.patchNode(faultVictim, undo)
@@ -201,12 +204,51 @@ func testBGPDrain(f bgpFaults) {
 	}
 }
 
-// waitGoingAway returns when the router has been told that all of the victim's
-// routes will go (RFC 8326). A speaker that stops says so for a second only.
-func (f bgpFaults) waitGoingAway() {
+// glimpse looks for something that is there for a second only, from before it can
+// be. What is returned ends that, and fails the test if it was not seen and could not
+// be missed.
+func (f bgpFaults) glimpse(what string, look func(context.Context) (done bool, seen string)) (end func()) {
+	f.Helper()
+	ctx, cancel := context.WithCancel(f.ctx)
+	f.Cleanup(cancel)
+	endStalls := f.watchStalls()
+	done, seen := false, "nothing"
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		ticker := time.NewTicker(pollInterval)
+		defer ticker.Stop()
+		for !done && ctx.Err() == nil {
+			now, text := look(ctx)
+			if now || ctx.Err() == nil { // else it says only that
+				done, seen = now, text
+			}
+			select {
+			case <-ctx.Done():
+			case <-ticker.C:
+			}
+		}
+	})
+	return func() {
+		f.Helper()
+		cancel()
+		looking.Wait()
+		stall := endStalls()
+		switch {
+		case done:
+		case stall > 500*time.Millisecond:
+			f.Logf("%s was not seen, which may be for the stall", what)
+		default:
+			f.Errorf("%s was not seen; last seen: %s", what, seen)
+		}
+	}
+}
+
+// glimpseGoingAway looks for what tells the router that all of the victim's routes
+// will go (RFC 8326). A speaker that stops says so for a second only.
+func (f bgpFaults) glimpseGoingAway() (end func()) {
 	f.Helper()
 	told := map[netip.Addr]bool{}
-	f.waitFor("the routes of "+faultVictim+" to have the community GRACEFUL_SHUTDOWN", bgpTimeout, func(ctx context.Context) (bool, string) {
+	return f.glimpse("the community GRACEFUL_SHUTDOWN of all routes of "+faultVictim, func(ctx context.Context) (bool, string) {
 		seen := ""
 		for _, address := range f.addresses {
 			if told[address] {
@@ -233,10 +275,11 @@ func testBGPSpeakerStopped(f bgpFaults) {
 	})
 	for range runs() {
 		f.noFailure("speaker stopped (-15), no graceful restart", func() {
+			endGlimpse := f.glimpseGoingAway()
 			// The DaemonSet is for Linux only.
 			f.patchNode(faultVictim, fmt.Sprintf(os, "none"))
-			f.waitGoingAway()
 			f.expectFarewell("speaker stopped")
+			endGlimpse()
 			for _, address := range f.addresses {
 				f.router.waitECMP(address, f.lab.otherNodes(faultVictim)...)
 			}
@@ -308,17 +351,15 @@ func daemonOf(kind routers.Kind) string {
 }
 
 // testBGPRollingRestart: all speakers are replaced one after the other, as in an
-// upgrade, with graceful restart and BFD. The router is told nothing of it, keeps
-// its routes, and its BFD notices nothing, as there is nothing to notice.
+// upgrade, with graceful restart and BFD. The router is told nothing of it and keeps
+// its routes. Its BFD is told to wait, and so notices nothing.
 func testBGPRollingRestart(f bgpFaults) {
-	f.connect(func(p *v1beta1.BGPPeerSpec) {
-		graceful(p)
-		watched(p)
-	})
+	f.connect(gracefulWatched(patientProfile))
 	daemonSets, logged := f.lab.kube.AppsV1().DaemonSets(berthNamespace), len(f.routerLog())
 	for range runs() {
 		f.noChange("rolling restart of all speakers", func() {
 			patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"restarted":%q}}}}}`, time.Now().Format(time.RFC3339Nano))
+			endGlimpse := f.glimpseWaiting()
 			began := time.Now()
 			if _, err := daemonSets.Patch(f.ctx, "speaker", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 				f.Fatal(err)
@@ -333,6 +374,7 @@ func testBGPRollingRestart(f bgpFaults) {
 					fmt.Sprintf("%+v", s)
 			})
 			measured.add(f.row("rolling restart of all speakers, until done"), time.Since(began))
+			endGlimpse()
 			f.router.waitAllUp()
 			f.waitNotStale()
 		})
@@ -341,6 +383,23 @@ func testBGPRollingRestart(f bgpFaults) {
 	if text := f.routerLog()[logged:]; containsAny(text, "NOTIFICATION: received", "Received: ") {
 		f.Errorf("the router was told that speakers end:\n%s", text)
 	}
+}
+
+// glimpseWaiting looks for what tells the router's BFD to wait for each of the
+// speakers. By patientProfile alone it does so for six seconds, or 20 for one that is
+// not up.
+func (f bgpFaults) glimpseWaiting() (end func()) {
+	f.Helper()
+	told := map[netip.Addr]bool{}
+	return f.glimpse("the router's BFD that waits for all speakers", func(ctx context.Context) (bool, string) {
+		sessions, err := f.router.BFDSessions(ctx)
+		for _, s := range sessions {
+			if s.Detection > time.Minute {
+				told[s.Neighbor] = true
+			}
+		}
+		return len(told) == len(f.router.Config().Neighbors), fmt.Sprintf("%v, now %+v (error %v)", told, sessions, err)
+	})
 }
 
 // testBGPRouterRestart: the router's daemons crash and are started again. Sessions
@@ -362,7 +421,7 @@ func testBGPRouterRestart(f bgpFaults) {
 		}
 		took := time.Since(began)
 		measured.add(f.row("router restarted, until its routes are back"), took)
-		if took > 10*time.Second {
+		if took > 20*time.Second {
 			f.Errorf("the routes were back %s after the router was", took)
 		}
 		f.waitProbing()
@@ -373,7 +432,7 @@ func testBGPRouterRestart(f bgpFaults) {
 // testBGPBFDFlaps: BFD loses the router again and again, and each time the sessions
 // come back and stay: nothing goes round in circles.
 func testBGPBFDFlaps(f bgpFaults) {
-	f.connect(watched)
+	f.connect(func(p *v1beta1.BGPPeerSpec) { p.BFDProfile = slowProfile })
 	f.expectStable(10 * time.Second) // after which a session counts as one that works
 	starts := f.processStarts()
 	const flaps = 2
@@ -383,11 +442,11 @@ func testBGPBFDFlaps(f bgpFaults) {
 	}
 	before := flapped()
 	for flap := range flaps {
-		sessions := f.router.waitAllUp()
+		sessions := f.settled()
 		if err := f.router.Freeze(); err != nil {
 			f.Fatal(err)
 		}
-		f.waitFor("the speaker to lose its sessions", 5*time.Second, func(context.Context) (bool, string) {
+		f.waitFor("the speaker to lose its sessions", 15*time.Second, func(context.Context) (bool, string) {
 			values := f.metrics(f.speakerOf(faultVictim), 7957)
 			up := values[`berth_bgp_session_up{peer="ipv4"}`] + values[`berth_bgp_session_up{peer="ipv6"}`]
 			return up == 0, fmt.Sprintf("%v are up", up)
@@ -401,10 +460,10 @@ func testBGPBFDFlaps(f bgpFaults) {
 		measured.add(f.row(fmt.Sprintf("BFD flaps, time %d, until all sessions are back", flap+1)), time.Since(began))
 	}
 	f.expectStable(3 * time.Second)
-	// Each flap ends two sessions once; FRR and BIRD end them once more on the way
-	// back, as docs/lab.md tells.
-	if n := flapped() - before; n < 2*flaps || n > 2*2*flaps {
-		f.Errorf("%d flaps of BFD have ended %v sessions, want %d to %d", flaps, n, 2*flaps, 2*2*flaps)
+	// Each flap ends two sessions once. FRR and BIRD may end them once more on the way
+	// back, as docs/lab.md tells; that this does not go on is what expectStable shows.
+	if n := flapped() - before; n < 2*flaps {
+		f.Errorf("%d flaps of BFD have ended %v sessions, want at least %d", flaps, n, 2*flaps)
 	}
 	f.expectSameProcesses(starts)
 	f.waitProbing()
@@ -429,11 +488,12 @@ func (f bgpFaults) expectStable(duration time.Duration) {
 	})
 }
 
-// settled returns the sessions once they have been the same for two seconds.
+// settled returns the sessions once they have been the same for five seconds, which
+// is longer than BFD takes by slowProfile.
 func (f bgpFaults) settled() map[netip.Addr]routers.Session {
 	f.Helper()
 	last := f.router.waitAllUp()
-	f.waitHeld("sessions that stay", 2*time.Second, func(context.Context) (bool, string) {
+	f.waitHeld("sessions that stay", 5*time.Second, func(context.Context) (bool, string) {
 		now := f.router.waitAllUp()
 		same := true
 		for neighbor, session := range now {

@@ -105,7 +105,7 @@ func (f bgpFaults) inside(t *testing.T) bgpFaults {
 	inner.T, inner.created = t, nil
 	f.env = &inner
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(f.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(f.ctx), 20*time.Second)
 		defer cancel()
 		for _, object := range inner.created {
 			plural, name, _ := strings.Cut(object, "/")
@@ -166,6 +166,7 @@ func (f *bgpFaults) connectOnly(change func(*v1beta1.BGPPeerSpec)) {
 	if change != nil {
 		change(&spec)
 	}
+	bfd, watched := bfdProfiles()[spec.BFDProfile]
 	host, err := f.lab.Plan().Host(network.Router)
 	if err != nil {
 		f.Fatal(err)
@@ -178,21 +179,15 @@ func (f *bgpFaults) connectOnly(change func(*v1beta1.BGPPeerSpec)) {
 				c.Neighbors = append(c.Neighbors, neighbor)
 			}
 		}
-		switch spec.BFDProfile {
-		case fastProfile:
-			eachNeighbor(fastBFD)(c)
-		case slowProfile, patientProfile:
-			eachNeighbor(func(n *routers.Neighbor) { n.BFD = &routers.BFD{} })(c)
+		if watched {
+			eachNeighbor(func(n *routers.Neighbor) { n.BFD = &bfd })(c)
 		}
 	})
-	switch spec.BFDProfile {
-	case fastProfile:
-		interval := ptr.To(int32(100))
-		f.createBGP("bfdprofiles", "BFDProfile", fastProfile, v1beta1.BFDProfileSpec{ReceiveInterval: interval, TransmitInterval: interval})
-	case slowProfile:
-		f.createBGP("bfdprofiles", "BFDProfile", slowProfile, v1beta1.BFDProfileSpec{})
-	case patientProfile:
-		f.createBGP("bfdprofiles", "BFDProfile", patientProfile, v1beta1.BFDProfileSpec{DetectMultiplier: ptr.To[int32](20)})
+	if watched {
+		interval := ptr.To(int32(bfd.Transmit.Milliseconds()))
+		f.createBGP("bfdprofiles", "BFDProfile", string(spec.BFDProfile), v1beta1.BFDProfileSpec{
+			ReceiveInterval: interval, TransmitInterval: interval, DetectMultiplier: ptr.To(int32(bfd.Multiplier)),
+		})
 	}
 	for i, address := range host.IPs()[:2] {
 		peer := spec
@@ -205,19 +200,31 @@ func (f *bgpFaults) connectOnly(change func(*v1beta1.BGPPeerSpec)) {
 // Changes of peers for connect.
 
 func graceful(p *v1beta1.BGPPeerSpec) { p.EnableGracefulRestart = true }
-func watched(p *v1beta1.BGPPeerSpec)  { p.BFDProfile = slowProfile }
 
-func gracefulWatched(p *v1beta1.BGPPeerSpec) {
-	p.EnableGracefulRestart, p.BFDProfile = true, fastProfile
+func gracefulWatched(profile v1beta1.ObjectName) func(*v1beta1.BGPPeerSpec) {
+	return func(p *v1beta1.BGPPeerSpec) { p.EnableGracefulRestart, p.BFDProfile = true, profile }
 }
 
-// Names of BFDProfiles: failures are found in 300 ms, in the 900 ms of one without
-// any field, or by the router in 6 s.
+// Names of BFDProfiles, by which both sides find failures in 300 ms, 900 ms, 3 s or
+// 6 s. A process that gets no processor for as long has failed.
 const (
 	fastProfile    = "fast"
+	usualProfile   = "usual"
 	slowProfile    = "slow"
 	patientProfile = "patient"
 )
+
+func bfdProfiles() map[v1beta1.ObjectName]routers.BFD {
+	of := func(multiplier uint8, interval time.Duration) routers.BFD {
+		return routers.BFD{Receive: interval, Transmit: interval, Multiplier: multiplier}
+	}
+	return map[v1beta1.ObjectName]routers.BFD{
+		fastProfile:    of(3, 100*time.Millisecond),
+		usualProfile:   of(3, 300*time.Millisecond),
+		slowProfile:    of(10, 300*time.Millisecond),
+		patientProfile: of(20, 300*time.Millisecond),
+	}
+}
 
 func briefHold(p *v1beta1.BGPPeerSpec) {
 	p.HoldTime = v1beta1.Duration(shortHold.String())
@@ -302,6 +309,7 @@ func (f bgpFaults) noFailure(what string, fault func()) map[netip.Addr][]hopChan
 	f.waitProbing()
 	for address, r := range running.stop() {
 		changes := watching[address].stop()
+		seen[address] = changes
 		moved := r.Errors["connection reset by peer"]
 		f.Logf("%s: %d of %d connections to %s failed: %v; the router's nodes: %v", what, r.Failed, r.Sent, address, r.Errors, changes)
 		if r.OK == 0 || r.Failed > moved || moved > perChange*(len(changes)-1) {
@@ -328,22 +336,27 @@ func (f bgpFaults) noChange(what string, fault func()) {
 	}
 }
 
-// gap runs a fault and notes for how long the addresses were away.
-func (f bgpFaults) gap(what string, bound time.Duration, fault func()) {
+// gap runs a fault and notes for how long the addresses were away. It returns for how
+// long this process got no processor, by which they may be away longer.
+func (f bgpFaults) gap(what string, bound time.Duration, fault func()) (stall time.Duration) {
 	f.Helper()
+	endStalls := f.watchStalls()
 	running := f.startWANProbes(measureGap(), f.addresses...)
 	f.waitProbing()
 	fault()
 	f.waitProbing()
-	for address, report := range running.stop() {
+	reports := running.stop()
+	stall = endStalls()
+	for address, report := range reports {
 		gap := time.Duration(report.LongestGap)
 		f.Logf("%s: %s: longest gap %s from %s on, %d of %d connections failed: %v",
 			what, address, gap, report.GapBegan.Format("15:04:05.000"), report.Failed, report.Sent, report.Errors)
 		measured.add(f.row(what+", "+familyName(address)), gap)
-		if gap > bound {
-			f.Errorf("%s: %s was away for %s, more than %s", what, address, gap, bound)
+		if gap > bound+stall {
+			f.Errorf("%s: %s was away for %s, more than %s", what, address, gap, bound+stall)
 		}
 	}
+	return stall
 }
 
 // hopWatch notes where the router's kernel sends packets for an address, at every
@@ -364,22 +377,19 @@ func (c hopChange) String() string {
 func (f bgpFaults) watchHops(address netip.Addr) hopWatch {
 	f.Helper()
 	ctx, cancel := context.WithCancel(f.ctx)
+	f.Cleanup(cancel)
 	var changes []hopChange
+	var lastErr error
 	var looking sync.WaitGroup
 	looking.Go(func() {
 		ticker := time.NewTicker(5 * time.Millisecond)
 		defer ticker.Stop()
 		for ctx.Err() == nil {
-			hops, err := f.router.KernelRoute(hostPrefix(address))
+			// The kernel gives no answer while its routes change, but does at the next look.
+			names, err := f.router.forwards(address)
 			if err != nil {
-				return // what is missing fails the test
-			}
-			var names []string
-			for _, hop := range hops {
-				names = append(names, f.nodeOf(hop))
-			}
-			slices.Sort(names)
-			if len(changes) == 0 || !slices.Equal(changes[len(changes)-1].hops, names) {
+				lastErr = err
+			} else if len(changes) == 0 || !slices.Equal(changes[len(changes)-1].hops, names) {
 				changes = append(changes, hopChange{time.Now(), names})
 			}
 			select {
@@ -391,6 +401,9 @@ func (f bgpFaults) watchHops(address netip.Addr) hopWatch {
 	return hopWatch{stop: func() []hopChange {
 		cancel()
 		looking.Wait()
+		if len(changes) == 0 {
+			f.Fatalf("the router's kernel has never said where it sends packets for %s: %v", address, lastErr)
+		}
 		return changes
 	}}
 }

@@ -163,15 +163,15 @@ func timerRows() []sessionRow {
 		{
 			name: "HoldAndKeepalive",
 			peer: func(l *link, p *v1beta1.BGPPeerSpec) {
-				p.HoldTime, p.KeepaliveTime, p.ConnectTime = "12s", "1s", "5s"
+				p.HoldTime, p.KeepaliveTime, p.ConnectTime = "30s", "1s", "5s"
 			},
 			check: func(l *link, session routers.Session, s v1beta1.BGPSessionStatus) {
-				expectHold(12*time.Second)(l, session, s)
-				// A third of the hold time, which is usual, were one in four seconds.
+				expectHold(30*time.Second)(l, session, s)
+				// A third of the hold time, which is usual, were one in ten seconds.
 				const keepalives = `messages_total{direction="sent",type="keepalive"}`
 				speaker := l.speakerOn(l.node)
 				before := l.peerMetrics(speaker, l.peer)[keepalives]
-				l.waitFor("a keepalive every second", 6*time.Second, func(context.Context) (bool, string) {
+				l.waitFor("a keepalive every second", 10*time.Second, func(context.Context) (bool, string) {
 					sent := l.peerMetrics(speaker, l.peer)[keepalives] - before
 					return sent >= 3, fmt.Sprintf("%v sent", sent)
 				})

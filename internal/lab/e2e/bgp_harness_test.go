@@ -352,17 +352,41 @@ func (r *bgpRouter) waitECMP(address netip.Addr, nodes ...string) {
 	r.Helper()
 	want := slices.Sorted(slices.Values(nodes))
 	r.waitFor(fmt.Sprintf("%s to forward %s to %v", r.host.Name, address, want), bgpTimeout, func(context.Context) (bool, string) {
-		hops, err := r.KernelRoute(hostPrefix(address))
-		if err != nil {
-			return false, err.Error()
-		}
-		var found []string
-		for _, hop := range hops {
-			found = append(found, r.nodeOf(hop))
-		}
-		slices.Sort(found)
-		return slices.Equal(found, want), fmt.Sprint(found)
+		found, err := r.forwards(address)
+		return err == nil && slices.Equal(found, want), fmt.Sprintf("%v (error %v)", found, err)
 	})
+}
+
+// forwards returns the nodes to which the router's kernel sends packets for an
+// address.
+func (r *bgpRouter) forwards(address netip.Addr) ([]string, error) {
+	hops, err := r.KernelRoute(hostPrefix(address))
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(hops))
+	for i, hop := range hops {
+		names[i] = r.nodeOf(hop)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// watchStalls measures for how long this process gets no processor. What is returned
+// ends that and returns the longest time, by which everything that is measured here
+// may be too long.
+func (e *env) watchStalls() (end func() time.Duration) {
+	e.Helper()
+	meter := e.meterStalls()
+	return func() time.Duration {
+		e.Helper()
+		stall := meter.longest()
+		meter.stop()
+		if stall > 100*time.Millisecond {
+			e.Logf("this process got no processor for %s", stall)
+		}
+		return stall
+	}
 }
 
 // startWANProbes is startProbes from behind the router.

@@ -81,7 +81,7 @@ func (e *env) setPassword(name, password string) {
 		e.Fatal(err)
 	}
 	e.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 20*time.Second)
 		defer cancel()
 		if err := secrets.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 			e.Error(err)

@@ -432,7 +432,7 @@ func (f *fabric) testReports(e *env) {
 			if !reflect.DeepEqual(got, want) {
 				e.Errorf("NodeState %s says %s, want %s", host.Name, describeSession(got), describeSession(want))
 			}
-			if got.Since == nil || got.Since.Sub(session.Since).Abs() > 3*time.Second {
+			if got.Since == nil || got.Since.Sub(session.Since).Abs() > 6*time.Second {
 				e.Errorf("NodeState %s says that session %s is up since %v, the router since %v", host.Name, name, got.Since, session.Since)
 			}
 			for _, capability := range []string{"multiprotocol", "route-refresh", "four-octet-asn"} {

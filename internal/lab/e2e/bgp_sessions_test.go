@@ -58,11 +58,16 @@ func testPasswordRotated(e *env, b *bench) {
 	// The kernel drops what is signed otherwise, so all that can be seen is silence.
 	l.waitTrouble(l.node, l.peer, "timeout")
 	l.setPassword(l.peer, rightPassword)
-	l.waitUp()
+	session, _ := l.waitUp()
 	l.waitRoutes(told{}, 0)
 
+	l.pauseUntil(session.Since.Add(2*time.Second), "sessions are told apart by when they began")
 	l.neighbor(func(n *routers.Neighbor) { n.Password = nextPassword })
 	l.setPassword(l.peer, nextPassword)
+	l.waitFor("a session with the next password", bgpTimeout, func(context.Context) (bool, string) {
+		now := l.session()
+		return now.Up() && !now.SameAs(session), fmt.Sprintf("%+v", now)
+	})
 	l.waitUp()
 	l.waitRoutes(told{}, 0)
 	state, err := l.nodeState(l.ctx, l.node)
@@ -244,7 +249,7 @@ func (l *link) layCable(name string) {
 	router := l.lab.inside(l.router.host.Name).Name
 	l.run(l.node, "ip", "link", "add", name, "type", "veth", "peer", "name", name, "netns", router)
 	l.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), 20*time.Second)
 		defer cancel()
 		if _, err := l.lab.Exec(ctx, l.node, "ip", "link", "delete", name); err != nil {
 			l.Error(err)

@@ -132,7 +132,7 @@ func (b *burst) disturb(i int) {
 		if err := b.lab.kube.CoreV1().Pods(berthNamespace).Delete(b.ctx, before, metav1.DeleteOptions{}); err != nil {
 			b.Fatal(err)
 		}
-		b.waitOtherLeader(before, lease)
+		b.waitOtherLeader(before, lease+2*retry)
 	case burstSize * 3 / 4:
 		b.spreadControllers()
 		leader := b.env.leader()

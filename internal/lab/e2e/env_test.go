@@ -65,7 +65,7 @@ func newEnv(t *testing.T, l *testLab) *env {
 // remove deletes what the test has made. The Services and Pods in its namespace
 // go in the background.
 func (e *env) remove() {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 20*time.Second)
 	defer cancel()
 	if err := e.lab.kube.CoreV1().Namespaces().Delete(ctx, e.namespace, metav1.DeleteOptions{}); err != nil {
 		e.Error(err)

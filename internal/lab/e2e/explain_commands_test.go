@@ -3,11 +3,14 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -102,7 +105,26 @@ func (e *env) reader() string {
 	if err != nil {
 		e.Fatal(err)
 	}
+	e.waitReading(token.Status.Token)
 	return token.Status.Token
+}
+
+// waitReading returns when a token allows to read: the API server learns of a new
+// binding a moment after it has stored it.
+func (e *env) waitReading(token string) {
+	e.Helper()
+	client := e.clientWith(token)
+	e.waitFor("the API server to know of the new reader", 20*time.Second, func(ctx context.Context) (bool, string) {
+		review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Verb: "list", Group: v1beta1.GroupVersion().Group, Resource: "ipaddresspools",
+			}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return false, err.Error()
+		}
+		return review.Status.Allowed, fmt.Sprintf("%+v", review.Status)
+	})
 }
 
 // kubeconfigOf writes a kubeconfig that has nothing but a token.
@@ -145,7 +167,9 @@ func (x *explained) testActions(e *env) {
 	e.expectFormat("node", "yaml", "undrain", "node-1", "-o", "yaml")
 	e.expectFormat("node", "json", "undrain", "node-1", "-o", "json")
 	e.expectFormat("nodes", "json", "rebalance", e.namespace, "--timeout", "25s", "-o", "json")
-	if out, status := e.plugin("status"); status != 0 || !strings.Contains(out, "Berth is healthy") {
-		e.Errorf("kubectl berth status ends with %d:\n%s", status, out)
-	}
+	e.waitFor("kubectl berth status to find nothing wrong", explainLimit, func(context.Context) (bool, string) {
+		e.pause(lookAgain, "each look costs half a second of a processor")
+		out, status := e.plugin("status")
+		return status == 0 && strings.Contains(out, "Berth is healthy"), fmt.Sprintf("it ends with %d:\n%s", status, out)
+	})
 }

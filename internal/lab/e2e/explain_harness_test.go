@@ -152,16 +152,18 @@ func (s *situation) namedIn(text string) bool {
 	return found && both && strings.Contains(cause, s.cause) && strings.Contains(fix, s.fix)
 }
 
-// expectStatus checks that status knows of it as well, and fails.
+// expectStatus waits until status knows of it as well, and fails.
 func (x *explained) expectStatus(e *env, s situation) {
 	e.Helper()
 	if s.status == "" {
 		return
 	}
-	out, status := e.plugin("status", "-n", e.namespace, "-o", "wide")
-	if text := e.stable(out); status != 1 || !strings.Contains(text, s.status) {
-		e.Errorf("kubectl berth status ends with %d and does not say %q:\n%s", status, s.status, text)
-	}
+	e.waitFor(fmt.Sprintf("kubectl berth status to end with 1 and to say %q", s.status), explainLimit, func(context.Context) (bool, string) {
+		e.pause(lookAgain, "each look costs half a second of a processor")
+		out, status := e.plugin("status", "-n", e.namespace, "-o", "wide")
+		text := e.stable(out)
+		return status == 1 && strings.Contains(text, s.status), fmt.Sprintf("it ends with %d:\n%s", status, text)
+	})
 }
 
 var (

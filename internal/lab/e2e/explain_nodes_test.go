@@ -111,11 +111,20 @@ func (x *explained) breakSpeaker(e *env) (mend func()) {
 		e.Helper()
 		// Only the sick node's is to go by it.
 		patch := `{"spec":{"updateStrategy":{"type":"OnDelete","rollingUpdate":null},"template":{"spec":{"containers":[{"name":"speaker","args":` + args + `}]}}}}`
-		_, err := x.kube.AppsV1().DaemonSets(berthNamespace).Patch(e.ctx, "speaker", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
-		if err == nil {
-			err = x.kube.CoreV1().Pods(berthNamespace).DeleteCollection(e.ctx, metav1.DeleteOptions{}, speakers(sick))
-		}
+		daemonSets := x.kube.AppsV1().DaemonSets(berthNamespace)
+		patched, err := daemonSets.Patch(e.ctx, "speaker", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
 		if err != nil {
+			e.Fatal(err)
+		}
+		// Else the next Pod may be made by what was there before.
+		e.waitFor("the change of the speakers to be taken up", time.Minute, func(ctx context.Context) (bool, string) {
+			now, err := daemonSets.Get(ctx, "speaker", metav1.GetOptions{})
+			if err != nil {
+				return false, err.Error()
+			}
+			return now.Status.ObservedGeneration >= patched.Generation, fmt.Sprintf("%+v", now.Status)
+		})
+		if err := x.kube.CoreV1().Pods(berthNamespace).DeleteCollection(e.ctx, metav1.DeleteOptions{}, speakers(sick)); err != nil {
 			e.Fatal(err)
 		}
 	}
