@@ -78,6 +78,7 @@ type announcer interface {
 	Applied() *l2.State
 	Subscribe() (changed <-chan struct{}, cancel func())
 	Rivals() <-chan l2.Rival
+	SetPeers(macs []l2.MAC)
 }
 
 // speaker runs the loop that keeps what this node announces in step with the
@@ -117,6 +118,7 @@ type speaker struct {
 	applied  l2.Desired      // held, and what it stands in for
 	failing  failures
 	unfit    unfit
+	macs     []l2.MAC // of all speakers' links
 	holdings
 	successors successors
 	// again is when the reporter or the routing wants to be called again; zero for
@@ -404,6 +406,7 @@ func (s *speaker) awaitRouters() {
 // gained, it may have answered for our addresses while it could not see us, so
 // those that we keep are announced again.
 func (s *speaker) apply(p *plan, view *membership.View) {
+	s.lookAtMACs()
 	gained := s.meetReturned(view)
 	all := maps.Clone(p.desired)
 	maps.Copy(all, p.standIns)
@@ -439,6 +442,14 @@ func (s *speaker) apply(p *plan, view *membership.View) {
 	s.metrics.given.Add(float64(len(given)))
 	if len(taken)+len(given) > 0 {
 		level.Info(s.logger).Log("msg", "addresses moved", "taken", someOf(taken), "given", someOf(given), "owned", len(p.desired))
+	}
+}
+
+// lookAtMACs tells the announcer which MACs are speakers'.
+func (s *speaker) lookAtMACs() {
+	if macs := s.speakerMACs(); !slices.Equal(macs, s.macs) {
+		s.macs = macs
+		s.announcer.SetPeers(macs)
 	}
 }
 

@@ -180,6 +180,7 @@ type fakeAnnouncer struct {
 	// again; they may be nil.
 	applied  func(d l2.Desired)
 	repeated func(addrs []netip.Addr)
+	peers    []l2.MAC
 }
 
 func newFakeAnnouncer(t *turn) *fakeAnnouncer {
@@ -240,6 +241,7 @@ func (a *fakeAnnouncer) Applied() *l2.State {
 
 func (a *fakeAnnouncer) Subscribe() (<-chan struct{}, func()) { return a.changed, func() {} }
 func (a *fakeAnnouncer) Rivals() <-chan l2.Rival              { return a.rivals }
+func (a *fakeAnnouncer) SetPeers(macs []l2.MAC)               { a.peers = macs }
 
 // newStage has nodes a and b, a speaker on a only, and a Service default/web
 // with an address of each family.

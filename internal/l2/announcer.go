@@ -65,6 +65,8 @@ type Announcer struct {
 	// interfaces. Both are replaced by Run, never modified.
 	open atomic.Pointer[[]*port]
 	macs atomic.Pointer[map[MAC]struct{}]
+	// peers are other speakers.
+	peers atomic.Pointer[map[MAC]struct{}]
 
 	mu      sync.Mutex
 	pending time.Time // of the oldest Apply that Run has not taken up; zero if none
@@ -107,6 +109,7 @@ func New(cfg Config) (*Announcer, error) {
 	a.desired.Store(&Desired{})
 	a.open.Store(&[]*port{})
 	a.macs.Store(&map[MAC]struct{}{})
+	a.SetPeers(nil)
 	a.state.Store(&State{})
 	return a, nil
 }

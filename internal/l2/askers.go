@@ -115,6 +115,17 @@ func (a *Announcer) RecentAskers(ifname string) []Asker {
 	return out
 }
 
+// SetPeers names the MACs of other speakers. They ask to find out whether somebody
+// answers, and are not to be told of moves in place of those who want to connect. It
+// may be called at any time.
+func (a *Announcer) SetPeers(macs []MAC) {
+	peers := make(map[MAC]struct{}, len(macs))
+	for _, m := range macs {
+		peers[m] = struct{}{}
+	}
+	a.peers.Store(&peers)
+}
+
 // askersOn returns the table of a port, nil if it was never open.
 func (a *Announcer) askersOn(k portKey) *askers {
 	a.mu.Lock()

@@ -192,7 +192,9 @@ func (p *port) answer(out []byte, q query) []byte {
 	p.metrics.received.Inc()
 	p.stats.queries.Add(1)
 	p.stats.lastQuery.Store(now.UnixNano())
-	p.askers.saw(q, now)
+	if _, peer := (*p.peers.Load())[q.askerMAC]; !peer {
+		p.askers.saw(q, now)
+	}
 	if r == armed {
 		r, is = p.waiting.keep(q, now, func() (role, MAC) { return p.role(q.target) })
 	}

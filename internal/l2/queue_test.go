@@ -2,6 +2,7 @@ package l2
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -230,8 +231,11 @@ func TestTakeoverTellsRecentAskers(t *testing.T) {
 	if got := f.wire.String(); got != "" {
 		t.Fatalf("an armed address is announced: %s", got)
 	}
+	speaker := net.HardwareAddr{0x02, 0, 0, 0, 0, 0x98} // asks whether the owner answers
+	f.SetPeers([]MAC{MAC(speaker)})
 	f.wire.Deliver("eth0", arpFrame{}.bytes(t))
-	f.await("the query", func() bool { return f.state("eth0", ARP).Queries == 1 })
+	f.wire.Deliver("eth0", arpFrame{src: speaker, senderMAC: speaker, sender: ip("192.0.2.98")}.bytes(t))
+	f.await("the queries", func() bool { return f.state("eth0", ARP).Queries == 2 })
 	f.Apply(on("192.0.2.10"))
 	const answer = "02:00:00:00:00:01 > 02:00:00:00:00:99 arp operationreply 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.99"
 	if got := f.wire.String(); !strings.HasPrefix(got, "eth0 "+answer) {
