@@ -337,7 +337,7 @@ func (x *explainer) explainCondition(a *announcing) {
 		state = StateWarning
 		x.blame(rankAnnounced, StateError, "another host has "+a.addr.String()+" too: "+conflict+"clients may reach either", fixForAddress(v1beta1.ReasonAddressConflict, x.svc))
 	case a.said.isAnnounced():
-	case c.Reason == reasonPreparing:
+	case strings.Contains(message, "about to be announced"):
 		state = StateWarning
 		x.blame(rankAnnounced, StateWarning, message, "Wait some seconds.")
 	case c.Reason == v1beta1.ReasonAddressConflict || conflict != "" && strings.Contains(message, "another host"):

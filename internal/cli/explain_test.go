@@ -171,8 +171,8 @@ func situations() []situation {
 			silence(s, v1beta1.ReasonAddressConflict, "192.0.2.0 is not announced: another host has it (02:00:00:00:00:99 on eth0 of node node-1)")
 		}, cause: "another host has it", fix: "other host by its MAC"},
 		{name: "preparing", change: func(_ *Cluster, s *corev1.Service) {
-			silence(s, reasonPreparing, "192.0.2.0 is not announced: node node-1 is making sure that no other host has it and that kube-proxy serves it")
-		}, cause: "making sure", fix: "Wait", state: StateWarning},
+			silence(s, reasonPreparing, "192.0.2.0 is not announced: it is about to be announced for the first time")
+		}, cause: "about to be", fix: "Wait", state: StateWarning},
 		{name: "failing", change: func(_ *Cluster, s *corev1.Service) {
 			silence(s, "AnnouncementFailing", "192.0.2.0 is not announced: its owner node-1 cannot answer: eth0: operation not permitted")
 		}, cause: "operation not permitted", fix: "log of the speaker"},
