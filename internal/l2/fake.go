@@ -31,6 +31,8 @@ type FakeWire struct {
 	// OnSend, if set before the first Open, is called with each frame that is
 	// sent. It may call Deliver.
 	OnSend func(ifname string, frame []byte)
+	// OnCorrect, if set before the first Open, is called when the kernel is corrected.
+	OnCorrect func(ifname string, target netip.Addr, is MAC)
 
 	mu      sync.Mutex
 	conns   []*fakeConn
@@ -182,6 +184,14 @@ func (c *fakeConn) WriteFrame(frame []byte) error {
 	c.wire.Record(c.link.Name, describe(frame))
 	if c.wire.OnSend != nil {
 		c.wire.OnSend(c.link.Name, slices.Clone(frame))
+	}
+	return nil
+}
+
+// Correct implements Conn.
+func (c *fakeConn) Correct(target netip.Addr, is MAC) error {
+	if c.wire.OnCorrect != nil {
+		c.wire.OnCorrect(c.link.Name, target, is)
 	}
 	return nil
 }

@@ -2,8 +2,10 @@ package l2
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -180,5 +182,39 @@ func TestSchedulerSendsThroughPorts(t *testing.T) {
 	})
 	if lines() != 3*announceTimes {
 		t.Error("a withdrawn address is announced")
+	}
+}
+
+// TestOwnKernelIsCorrected before anybody else is told of an IPv6 address, with each
+// announcement.
+func TestOwnKernelIsCorrected(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var order []string
+	note := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		order = append(order, what)
+	}
+	wire := &FakeWire{
+		OnSend:    func(string, []byte) { note("announced") },
+		OnCorrect: func(ifname string, target netip.Addr, is MAC) { note(fmt.Sprintf("%s: %s is at %s", ifname, target, is)) },
+	}
+	f := startWith(t, wire, func(*Config) {})
+	f.Apply(on("2001:db8::10"))
+	eventually(t, "all announcements", func() bool {
+		f.time.Step(announceInterval)
+		mu.Lock()
+		defer mu.Unlock()
+		return len(order) == 2*announceTimes
+	})
+	for i, what := range order {
+		want := "eth0: 2001:db8::10 is at 02:00:00:00:00:01"
+		if i%2 == 1 {
+			want = "announced"
+		}
+		if what != want {
+			t.Errorf("%d: %q, want %q", i, what, want)
+		}
 	}
 }

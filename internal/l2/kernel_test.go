@@ -331,6 +331,31 @@ func TestKernelFarmsOutGroups(t *testing.T) {
 	eventually(t, "all groups to be left", func() bool { return len(n.groups()) == 0 })
 }
 
+// TestKernelForgetsFormerOwner: the node's own kernel, which no announcement of the
+// node reaches, takes an address to be at the node once that has taken it over, and
+// so redirects nobody to the former owner.
+func TestKernelForgetsFormerOwner(t *testing.T) {
+	t.Parallel()
+	n := newKernelNetwork(t).(*kernelNetwork)
+	const held = "2001:db8::10"
+	former := net.HardwareAddr{0x02, 0, 0, 0, 0, 0x77}
+	entry := &netlink.Neigh{LinkIndex: n.node.Link("eth0").Attrs().Index, IP: net.ParseIP(held), HardwareAddr: former, State: netlink.NUD_STALE}
+	if err := n.node.Netlink().NeighAdd(entry); err != nil {
+		t.Fatal(err)
+	}
+	a := n.run(PacketWire{})
+	a.Apply(Desired{ip(held): {Interfaces: []string{"eth0"}}})
+	eventually(t, "the kernel to take the address to be at its own node", func() bool {
+		list, err := n.node.Netlink().NeighList(entry.LinkIndex, netlink.FAMILY_V6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(list, func(e netlink.Neigh) bool {
+			return e.IP.Equal(entry.IP) && slices.Equal(e.HardwareAddr, n.mac("eth0"))
+		})
+	})
+}
+
 // TestKernelFilterKnowsItsInterface: a program made for another interface, such
 // as that of a VLAN on top, lets nothing in.
 func TestKernelFilterKnowsItsInterface(t *testing.T) {

@@ -25,6 +25,7 @@ const (
 	kindSend      = "send"      // a packet could not be sent
 	kindFilter    = "filter"    // the kernel refused a filter program
 	kindGroup     = "group"     // a multicast group could not be joined
+	kindCorrect   = "correct"   // this node's kernel could not be told what is announced
 )
 
 // NewMetrics returns metrics registered on reg, or nowhere if reg is nil.
@@ -69,7 +70,7 @@ func (m *Metrics) forget(k portKey) {
 
 // portMetrics are the Metrics of one protocol on one interface, looked up once.
 type portMetrics struct {
-	received, replied, gratuitous, updates, stoodIn, rivals, malformed, send prometheus.Counter
+	received, replied, gratuitous, updates, stoodIn, rivals, malformed, send, correct prometheus.Counter
 }
 
 func (m *Metrics) forPort(k portKey) portMetrics {
@@ -83,6 +84,7 @@ func (m *Metrics) forPort(k portKey) portMetrics {
 		rivals:     m.rivals.WithLabelValues(proto, k.ifname),
 		malformed:  m.errors.WithLabelValues(proto, k.ifname, kindMalformed),
 		send:       m.errors.WithLabelValues(proto, k.ifname, kindSend),
+		correct:    m.errors.WithLabelValues(proto, k.ifname, kindCorrect),
 	}
 }
 

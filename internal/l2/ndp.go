@@ -150,10 +150,17 @@ func (s self) appendNA(b []byte, flags byte, q query, is MAC) []byte {
 	b = append(b, target[:]...)
 	b = append(b, dst[:]...)
 	icmp := len(b)
-	b = append(b, 136, 0, 0, 0, flags, 0, 0, 0)
-	b = append(b, target[:]...)
-	b = append(b, 2, 1) // target link-layer address, 8 bytes
-	b = append(b, is[:]...)
+	b = appendAdvertisement(b, flags, q.target, is)
 	binary.BigEndian.PutUint16(b[icmp+2:], ether.Checksum(b[addrs:icmp], b[icmp:]))
 	return b
+}
+
+// appendAdvertisement appends a neighbour advertisement (RFC 4861 section 4.4) without
+// its checksum.
+func appendAdvertisement(b []byte, flags byte, target netip.Addr, is MAC) []byte {
+	at := target.As16()
+	b = append(b, 136, 0, 0, 0, flags, 0, 0, 0)
+	b = append(b, at[:]...)
+	b = append(b, 2, 1) // target link-layer address, 8 bytes
+	return append(b, is[:]...)
 }

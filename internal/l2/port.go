@@ -237,13 +237,19 @@ func (p *port) flush(d Desired, early bool) {
 }
 
 // announce sends one turn of gratuitous packets for addr, unless it has been
-// withdrawn meanwhile.
+// withdrawn meanwhile. None of them reaches this node's own kernel, which may still
+// remember the former owner as a neighbour. Packets of connections that the former
+// owner had are not translated here but forwarded there, and their senders are
+// redirected to its MAC (RFC 4861 section 8.2). So the kernel is told before.
 func (p *port) announce(addr netip.Addr) {
 	if r, _ := p.role(addr); r != owner {
 		return
 	}
 	s := p.id.self
 	if p.key.proto == NDP {
+		if err := p.conn.Correct(addr, s.mac); err != nil && !p.isClosing() {
+			p.metrics.correct.Inc()
+		}
 		p.send(s.appendUnsolicitedNA(nil, addr, s.mac), p.metrics.gratuitous)
 		return
 	}

@@ -31,6 +31,9 @@ type Conn interface {
 	// SetFilter swaps the filter atomically. ErrFilterSize means that a smaller
 	// program may be accepted; the present one stays.
 	SetFilter(filter []bpf.Instruction) error
+	// Correct has the kernel of this node take target to be at is, should it remember
+	// it as a neighbour on the link. It is for NDP only.
+	Correct(target netip.Addr, is MAC) error
 	// SetReadDeadline ends reads at t, as net.Conn's does.
 	SetReadDeadline(t time.Time) error
 	// Close releases the socket.

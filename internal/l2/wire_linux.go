@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/mdlayher/ndp"
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -54,7 +55,34 @@ func (PacketWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction
 	// A burst of requests, as after a router forgot its neighbours, fits into more
 	// than the default. The kernel grants what net.core.rmem_max allows.
 	_ = rc.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) })
-	return &packetConn{conn: c, raw: rc, ifindex: link.Index}, nil
+	conn := &packetConn{conn: c, raw: rc, ifindex: link.Index}
+	if proto == NDP {
+		conn.self, conn.selfErr = openSelf(link) // to answer does not depend on it
+	}
+	return conn, nil
+}
+
+// openSelf opens a raw ICMPv6 socket that receives nothing and sends to the multicast
+// groups of this node, by the link.
+func openSelf(link netif.Link) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMPV6)
+	if err != nil {
+		return nil, fmt.Errorf("opening ICMPv6 socket on %s: %w", link.Name, err)
+	}
+	nothing := &unix.ICMPv6Filter{}
+	for i := range nothing.Data {
+		nothing.Data[i] = ^uint32(0)
+	}
+	err = errors.Join(
+		unix.SetsockoptICMPv6Filter(fd, unix.IPPROTO_ICMPV6, unix.ICMPV6_FILTER, nothing),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, link.Index),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ndp.HopLimit),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 1),
+	)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("preparing ICMPv6 socket on %s: %w", link.Name, err), unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), "icmpv6"), nil
 }
 
 // packetConn is a Conn on a packet socket. Its hot paths are bare system calls:
@@ -64,6 +92,28 @@ type packetConn struct {
 	conn    *packet.Conn
 	raw     syscall.RawConn
 	ifindex int
+	self    *os.File // NDP only; see Correct
+	selfErr error
+}
+
+// Correct sends a neighbour advertisement to the interface-local group of all nodes
+// (RFC 4291 section 2.7.1): the kernel gets it as if it had arrived by the link, and
+// nobody else does.
+func (c *packetConn) Correct(target netip.Addr, is MAC) error {
+	if c.self == nil {
+		return c.selfErr
+	}
+	message := appendAdvertisement(nil, naOverride, target, is)
+	to := &unix.SockaddrInet6{Addr: netip.MustParseAddr("ff01::1").As16(), ZoneId: uint32(c.ifindex)}
+	raw, err := c.self.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	if err := raw.Control(func(fd uintptr) { sent = unix.Sendto(int(fd), message, 0, to) }); err != nil {
+		return err
+	}
+	return os.NewSyscallError("sendto", sent)
 }
 
 func (c *packetConn) ReadFrame(b []byte) (n int, err error) {
@@ -109,7 +159,12 @@ func (c *packetConn) SetFilter(filter []bpf.Instruction) error {
 
 func (c *packetConn) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }
 
-func (c *packetConn) Close() error { return c.conn.Close() }
+func (c *packetConn) Close() error {
+	if c.self == nil {
+		return c.conn.Close()
+	}
+	return errors.Join(c.conn.Close(), c.self.Close())
+}
 
 // filterError marks the errors with which the kernel refuses a program for its
 // size: ENOMEM for want of option memory, EINVAL for too many instructions.

@@ -3,8 +3,12 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/netip"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -106,6 +110,71 @@ func (f *fleet) testDeaf() {
 		f.undrain(f.victim)
 		if err := f.lab.Undeafen(network.Client); err != nil {
 			f.Fatal(err)
+		}
+	}
+}
+
+// testRedirect: connections that a dead owner had end once others own the addresses.
+// Their packets are not translated there but forwarded to where that node's kernel
+// remembers the address, and the client is redirected to that MAC (RFC 4861 section
+// 8.2). It must not be the dead node's.
+func (f *fleet) testRedirect() {
+	f.healed()
+	for range runs() {
+		f.arrange(faultNode)
+		f.waitServedAll()
+		addresses := slices.DeleteFunc(slices.Clone(f.lost), netip.Addr.Is4)
+		f.rememberOwner(addresses)
+		var open []net.Conn
+		for _, address := range addresses {
+			conn, err := f.lab.inside(network.Client).DialContext(f.ctx, "tcp", netip.AddrPortFrom(address, servicePort).String())
+			if err != nil {
+				f.Fatal(err)
+			}
+			open = append(open, conn)
+		}
+		if err := f.lab.Cut(f.victim); err != nil {
+			f.Fatal(err)
+		}
+		owners := f.waitOwners(addresses, func(node string) bool { return node != f.victim })
+		followed := func(context.Context) (bool, string) {
+			for _, address := range addresses {
+				host, err := f.lab.Plan().Host(owners[address])
+				if err != nil {
+					return false, err.Error()
+				}
+				if mac, state := f.neighbor(network.Client, address); mac != host.MAC {
+					return false, fmt.Sprintf("%s is at %s (%s), not at %s of %s", address, f.lab.node(mac), state, host.MAC, host.Name)
+				}
+			}
+			return true, ""
+		}
+		f.waitFor("the client to follow the addresses", 10*time.Second, followed)
+		for _, conn := range open {
+			_ = conn.Close() // tells the new owner, again and again
+		}
+		f.stays("the client goes to the new owners", 3*time.Second, followed)
+		if err := f.lab.Heal(f.victim); err != nil {
+			f.Fatal(err)
+		}
+		f.lab.waitUntilCalm(f.env)
+		f.waitReturned()
+	}
+}
+
+// rememberOwner has the kernels of all other nodes remember the victim as who has the
+// addresses, as they do once they have sent anything there.
+func (f *fleet) rememberOwner(addresses []netip.Addr) {
+	f.Helper()
+	victim, err := f.lab.Plan().Host(f.victim)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, node := range f.lab.otherNodes(f.victim) {
+		for _, address := range addresses {
+			if _, err := f.lab.Exec(f.ctx, node, "ip", "neighbor", "replace", address.String(), "lladdr", victim.MAC, "dev", "eth0", "nud", "stale"); err != nil {
+				f.Fatal(err)
+			}
 		}
 	}
 }

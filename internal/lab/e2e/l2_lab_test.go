@@ -25,6 +25,7 @@ func layer2Cases() []layer2Case {
 		{"APIServerFrozen", (*fleet).testFrozen},
 		{"Pressure", (*fleet).testPressure},
 		{"Deaf", (*fleet).testDeaf},
+		{"Redirect", (*fleet).testRedirect},
 		{"KubeProxy", (*fleet).testKubeProxy},
 		{"Rebalance", (*fleet).testRebalance},
 		{"SquatterFirst", (*fleet).testSquatterFirst},
