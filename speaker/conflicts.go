@@ -240,7 +240,7 @@ func (c *conflicts) conclude(f finding) {
 // beingPrepared says of an address that whether another host has it is being found
 // out, or that kube-proxy is given time to write its rules, or that its owner is about
 // to say that it answers. It is the same text whoever says so.
-const beingPrepared = "it is about to be announced for the first time"
+const beingPrepared = "it is " + v1beta1.PreparingText + " for the first time"
 
 // prepare keeps back an address of this node that is to be announced soon.
 func (p *plan) prepare(addr netip.Addr) {

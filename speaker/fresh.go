@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // freshness knows which addresses have only just come to a Service: kube-proxy may
@@ -19,14 +21,18 @@ type freshness struct {
 	// until is until when kube-proxy may have no rules.
 	until map[netip.Addr]time.Time
 	// left is when Services lost addresses, for as long as they may get them back as
-	// if nothing had been: a status that another controller overwrites is restored
-	// at once.
+	// if nothing had been: see overwritten.
 	left map[tenure]time.Time
 }
 
+// overwritten is for how long a status that another controller has overwritten may
+// say something else. Berth's controller restores it at once, and kube-proxy mostly
+// has not noticed.
+const overwritten = time.Second
+
 // tenure is that a Service has an address.
 type tenure struct {
-	service serviceKey
+	service types.UID
 	addr    netip.Addr
 }
 
@@ -36,14 +42,14 @@ func newFreshness() freshness {
 
 // move takes in that a Service has other addresses than before. What it has from the
 // beginning, as far as this speaker knows, is not fresh.
-func (f *freshness) move(service serviceKey, before, after []netip.Addr, now time.Time, beginning bool) {
+func (f *freshness) move(service types.UID, before, after []netip.Addr, now time.Time, beginning bool) {
 	for _, addr := range after {
 		if slices.Contains(before, addr) {
 			continue
 		}
 		f.holders[addr]++
 		since, lost := f.left[tenure{service, addr}]
-		if !beginning && f.holders[addr] == 1 && (!lost || now.Sub(since) >= f.wait) {
+		if !beginning && f.holders[addr] == 1 && (!lost || now.Sub(since) >= overwritten) {
 			f.until[addr] = now.Add(f.wait)
 		}
 	}
@@ -66,7 +72,7 @@ func (f *freshness) at(now time.Time) map[netip.Addr]time.Time {
 		}
 	}
 	for t, since := range f.left {
-		if now.Sub(since) >= f.wait {
+		if now.Sub(since) >= overwritten {
 			delete(f.left, t)
 		}
 	}

@@ -8,10 +8,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-lb/berth/internal/bgp"
 	"github.com/berth-lb/berth/internal/k8s"
+	"github.com/berth-lb/berth/internal/l2"
 	"github.com/berth-lb/berth/internal/membership"
 )
 
@@ -100,7 +104,7 @@ func TestShortPreparationsAreNotTold(t *testing.T) {
 // the beginning and what a Service soon has back.
 func TestFreshness(t *testing.T) {
 	t.Parallel()
-	const wait = time.Second
+	const wait = 3 * time.Second
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	type move struct {
 		at            time.Duration
@@ -122,7 +126,7 @@ func TestFreshness(t *testing.T) {
 		"joins what is fresh":     {[]move{{service: "web", after: []string{v4}}, {100, "api", nil, []string{v4}, false}}, 100, map[string]time.Duration{v4: wait}},
 		"soon back":               {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v6}, false}, {200, "web", []string{v6}, []string{v4}, false}}, 200, map[string]time.Duration{v6: wait + 100}},
 		"fresh and soon back":     {[]move{{service: "web", after: []string{v4}}, {100, "web", []string{v4}, nil, false}, {200, "web", nil, []string{v4}, false}}, 200, map[string]time.Duration{v4: wait}},
-		"back after long":         {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false}, {100 + wait, "web", nil, []string{v4}, false}}, 100 + wait, map[string]time.Duration{v4: 2*wait + 100}},
+		"back after long":         {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false}, {100 + overwritten, "web", nil, []string{v4}, false}}, 100 + overwritten, map[string]time.Duration{v4: wait + overwritten + 100}},
 		"given to another":        {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false}, {200, "api", nil, []string{v4}, false}}, 200, map[string]time.Duration{v4: wait + 200}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +140,7 @@ func TestFreshness(t *testing.T) {
 				return all
 			}
 			for _, m := range test.moves {
-				f.move(serviceKey{"default", m.service}, parse(m.before), parse(m.after), start.Add(m.at), m.beginning)
+				f.move(types.UID(m.service), parse(m.before), parse(m.after), start.Add(m.at), m.beginning)
 			}
 			var got map[string]time.Duration
 			for a, until := range f.at(start.Add(test.at)) {
@@ -236,4 +240,41 @@ func TestNothingIsSaidWhileForming(t *testing.T) {
 		s.wantOwned(v4, v6)
 		s.wantSaid(reasonAnnounced)
 	})
+}
+
+// A node that hears nobody on its network takes nothing, and says so when that lasts.
+func TestIsolatedOwnerIsTold(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.get("web").addresses = d.get("web").addresses[:1]
+	owner := d.owner(v4)
+	d.round("a", "b", "c")
+	d.claimed, d.held = map[string]map[netip.Addr]membership.Claim{}, map[string]l2.Desired{}
+	d.standing.isolated = true
+	if writes := d.round(owner); writes != 0 {
+		t.Errorf("%d writes at once", writes)
+	}
+	d.want("web", metav1.ConditionTrue, reasonAnnounced, v4+" by ARP from "+owner+" (eth0)")
+	d.clock.SetTime(d.clock.Now().Add(hesitantPatience))
+	d.round(owner)
+	d.want("web", metav1.ConditionFalse, reasonFailing, v4+" is not announced: "+hesitating)
+}
+
+// A Service that is deleted and created again has to be served anew.
+func TestRecreatedServiceIsFresh(t *testing.T) {
+	t.Parallel()
+	objects := &apiObjects{services: []*corev1.Service{loadBalancer("web", v4)}}
+	w := newTestWorld(t, objects)
+	w.fresh.wait = time.Minute
+	for _, uid := range []types.UID{"one", "two"} {
+		again := loadBalancer("web", v4)
+		again.UID = uid
+		objects.services = []*corev1.Service{again}
+		objects.fill(t, w.cache)
+		w.updateService(serviceKey{"default", "web"})
+		if _, fresh := w.fresh.at(time.Now())[addr(v4)]; !fresh {
+			t.Errorf("%s: not fresh", uid)
+		}
+		clear(w.fresh.until)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-lb/berth/api/v1beta1"
 	"github.com/berth-lb/berth/internal/config"
@@ -29,6 +30,7 @@ func (k serviceKey) compare(o serviceKey) int {
 // service is what matters of a Service that is Berth's.
 type service struct {
 	key    serviceKey
+	uid    types.UID
 	labels labels.Set
 	// addresses are those in its status, plain (not IPv4-mapped, no zone).
 	addresses []netip.Addr
@@ -162,9 +164,8 @@ type plan struct {
 	// first are the addresses that it takes and nobody is known to have had.
 	first map[netip.Addr]bool
 	// fresh are those that kube-proxy may not serve yet, whoever owns them, with until
-	// when. forming says that nobody claims anything and other speakers are to come.
-	fresh   map[netip.Addr]time.Time
-	forming bool
+	// when.
+	fresh map[netip.Addr]time.Time
 	// withheld are the addresses that it owns and does not answer for all the same,
 	// with the reason.
 	withheld map[netip.Addr]withheld
@@ -205,7 +206,7 @@ func makePlan(in planInput) *plan {
 	p := &plan{
 		config: in.config, nodes: in.nodes, members: j.members, minority: j.minority, placements: map[netip.Addr]*placement{},
 		desired: l2.Desired{}, standIns: l2.Desired{}, claims: map[netip.Addr]membership.Claim{},
-		fresh: maps.Clone(in.fresh), forming: j.forming,
+		fresh: maps.Clone(in.fresh),
 		first: map[netip.Addr]bool{}, withheld: map[netip.Addr]withheld{}, pending: map[netip.Addr]bool{}, awaited: map[netip.Addr]string{}, contested: map[netip.Addr]bool{},
 		rivals: map[netip.Addr]string{}, yields: map[netip.Addr]bool{}, moves: map[netip.Addr]string{},
 	}

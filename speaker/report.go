@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -51,6 +52,10 @@ const rewriteInterval = 10 * time.Second
 // condition says so.
 const soonPatience = 500 * time.Millisecond
 
+// hesitantPatience is how long an owner may take no addresses before the conditions
+// say so.
+const hesitantPatience = 2 * formingPatience
+
 // statusWriter sends the latest status patch of an object in the background.
 type statusWriter interface {
 	Set(key k8s.Key, patch []byte)
@@ -72,9 +77,15 @@ type reporter struct {
 	events   eventSender
 	clock    clock.PassiveClock
 	told     map[serviceKey]telling
-	// differs is since when a condition says something else than it should that
-	// may be over in a moment.
-	differs map[serviceKey]time.Time
+	// differs are conditions that say something else than they should, which may be
+	// over in a moment.
+	differs map[serviceKey]difference
+}
+
+// difference is since when a condition differs, and for how long it may.
+type difference struct {
+	since    time.Time
+	patience time.Duration
 }
 
 // telling is what was last written to a Service.
@@ -92,13 +103,13 @@ const sentenceEnd = "; "
 type statement struct {
 	announced       bool
 	reason, message string
-	// byBGP says that the message counts nodes that tell routers, and soon that an
-	// address is about to be announced.
-	byBGP, soon bool
+	// byBGP says that the message counts nodes that tell routers, soon that an address
+	// is about to be announced, and hesitant that its owner does not take it at present.
+	byBGP, soon, hesitant bool
 }
 
 func newReporter(r reporter) *reporter {
-	r.told, r.differs = map[serviceKey]telling{}, map[serviceKey]time.Time{}
+	r.told, r.differs = map[serviceKey]telling{}, map[serviceKey]difference{}
 	return &r
 }
 
@@ -121,8 +132,8 @@ func (r *reporter) report(p *plan, services []*service, view reportView) (again 
 		r.tellTakeovers(p, s, object, view)
 		r.tellConflicts(s, object, view.conflicts)
 		by, owned := p.reporterOf(s, live)
-		if by != r.self || !owned && !quorum || p.forming || p.hesitates(s, r.self) {
-			continue // what the condition says now is the better
+		if by != r.self || !owned && !quorum {
+			continue
 		}
 		mine[s.key] = true
 		if due := r.tell(p, s, object, view.failing); !due.IsZero() && (again.IsZero() || due.Before(again)) {
@@ -134,6 +145,7 @@ func (r *reporter) report(p *plan, services []*service, view reportView) (again 
 			r.withdraw(key)
 		}
 	}
+	maps.DeleteFunc(r.differs, func(key serviceKey, _ difference) bool { return !mine[key] })
 	return again
 }
 
@@ -196,6 +208,10 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing fai
 		}
 	}
 	if due := r.lasts(s.key, want, before, now); !due.IsZero() {
+		if told && !last.seen {
+			r.writer.Set(writerKey(s.key), nil) // it is not so any more
+			delete(r.told, s.key)
+		}
 		return due
 	}
 	r.told[s.key] = telling{statement: want, at: now}
@@ -211,6 +227,8 @@ func (r *reporter) tell(p *plan, s *service, object *corev1.Service, failing fai
 func (r *reporter) lasts(key serviceKey, want statement, before *metav1.Condition, now time.Time) time.Time {
 	patience := time.Duration(0)
 	switch {
+	case want.hesitant:
+		patience = hesitantPatience
 	case want.soon:
 		patience = soonPatience
 	case want.byBGP && want.announced && before != nil && before.Status == metav1.ConditionTrue && !strings.Contains(before.Message, beingPrepared):
@@ -220,12 +238,12 @@ func (r *reporter) lasts(key serviceKey, want statement, before *metav1.Conditio
 		delete(r.differs, key)
 		return time.Time{}
 	}
-	since, known := r.differs[key]
-	if !known {
-		since = now
-		r.differs[key] = now
+	d, known := r.differs[key]
+	if !known || d.patience != patience {
+		d = difference{now, patience}
+		r.differs[key] = d
 	}
-	if due := since.Add(patience); now.Before(due) {
+	if due := d.since.Add(patience); now.Before(due) {
 		return due
 	}
 	delete(r.differs, key)
@@ -339,6 +357,7 @@ func (p *plan) describe(s *service, self string, failing failures) statement {
 	}
 	st := statement{message: strings.Join(texts, sentenceEnd), byBGP: byBGP}
 	st.soon = strings.Contains(st.message, beingPrepared)
+	st.hesitant = strings.Contains(st.message, hesitating)
 	switch {
 	case reasons[announced] == len(s.addresses):
 		st.announced, st.reason = true, reasonAnnounced
@@ -371,8 +390,11 @@ func (p *plan) onLayer2(place *placement, self string, failing failures) (outcom
 		if failure := failing.of(addr, place.interfaces); failure != "" {
 			result, why = cannotAnswer, "its owner "+owner+" cannot answer: "+failure
 		}
-		if w, is := p.withheld[addr]; is {
+		switch w, is := p.withheld[addr]; {
+		case is:
 			result, why = w.outcome, w.why
+		case result == announced && !isIn(p.desired, addr):
+			result, why = cannotAnswer, hesitating
 		}
 	}
 	if p.isNew(place) {
@@ -399,13 +421,10 @@ func (p *plan) isNew(place *placement) bool {
 	return place.outcome == announced && p.pending[place.addr] && p.awaited[place.addr] == "" && !place.announcedBy(p.ownerOf(place))
 }
 
-// hesitates says whether the node owns an address of the Service by the plan, but does
-// not answer for it for a reason that is its own: it waits for others, or is cut off.
-func (p *plan) hesitates(s *service, self string) bool {
-	return slices.ContainsFunc(s.addresses, func(addr netip.Addr) bool {
-		return p.ownerOf(p.placements[addr]) == self && !isIn(p.desired, addr) && !isIn(p.withheld, addr)
-	})
-}
+// hesitating says why a node does not answer for an address that is its own by the
+// plan. Where it waits for the other speakers to come up that is never written: what
+// the condition says of former owners has to stay until then.
+const hesitating = "its owner takes no addresses at present: it hears nobody on its network, or waits for other speakers"
 
 // together says what becomes of an address of which layer 2 says l2, and routers
 // are told.

@@ -75,6 +75,8 @@ func planRoutes(in routeInput, holds *holdDown) routing {
 	var announced []config.Announced
 	if in.excluded == eligible && r.drain != drained {
 		announced = r.served(in, holds)
+	} else {
+		clear(holds.serving) // nothing is told
 	}
 	router := config.NewRouter(in.config, labels.Set(in.self.Labels), r.sessions)
 	r.routes, r.conflicts = router.Routes(announced)

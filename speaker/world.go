@@ -116,14 +116,18 @@ func (w *world) selfNode(name string) config.Node {
 func (w *world) updateService(key serviceKey) {
 	w.sortedServices = nil
 	before, had := w.services[key]
-	if !had {
-		before = &service{}
-	}
 	s := &service{}
 	if object, ok := w.cache.Services.Get(key.namespace, key.name); ok && w.class.Owns(object) {
 		s = newService(key, object)
 	}
-	w.fresh.move(key, before.addresses, s.addresses, w.clock.Now(), !w.loaded)
+	if had && before.uid != s.uid { // deleted, and perhaps created again
+		w.fresh.move(before.uid, before.addresses, nil, w.clock.Now(), false)
+		had = false
+	}
+	if !had {
+		before = &service{}
+	}
+	w.fresh.move(s.uid, before.addresses, s.addresses, w.clock.Now(), !w.loaded)
 	if len(s.addresses) == 0 {
 		delete(w.services, key)
 		return
@@ -139,7 +143,7 @@ func (w *world) updateService(key serviceKey) {
 
 func newService(key serviceKey, object *corev1.Service) *service {
 	s := &service{
-		key: key, labels: object.Labels,
+		key: key, uid: object.UID, labels: object.Labels,
 		local: object.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 	}
 	for _, ingress := range object.Status.LoadBalancer.Ingress {

@@ -105,6 +105,11 @@ const (
 // host that is not Berth's has an address of the Service; the message says which.
 const ReasonAddressConflict = "AddressConflict"
 
+// PreparingText is what the message of ConditionAnnounced says of an address that will
+// be announced in a moment: it is being made sure that no other host has it and that
+// kube-proxy serves it.
+const PreparingText = "about to be announced"
+
 // LoadBalancerClass is the class of Services that are Berth's even when it is
 // not the cluster's default load balancer.
 const LoadBalancerClass = "berth.dev/berth"

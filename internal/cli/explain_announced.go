@@ -337,12 +337,12 @@ func (x *explainer) explainCondition(a *announcing) {
 		state = StateWarning
 		x.blame(rankAnnounced, StateError, "another host has "+a.addr.String()+" too: "+conflict+"clients may reach either", fixForAddress(v1beta1.ReasonAddressConflict, x.svc))
 	case a.said.isAnnounced():
-	case strings.Contains(message, "about to be announced"):
-		state = StateWarning
-		x.blame(rankAnnounced, StateWarning, message, "Wait some seconds.")
 	case c.Reason == v1beta1.ReasonAddressConflict || conflict != "" && strings.Contains(message, "another host"):
 		state = StateError
 		x.blame(rankAnnounced, StateError, message, fixForAddress(v1beta1.ReasonAddressConflict, x.svc))
+	case strings.Contains(message, v1beta1.PreparingText):
+		state = StateWarning
+		x.blame(rankAnnounced, StateWarning, message, "Wait some seconds.")
 	case c.Reason == "AnnouncementFailing":
 		state = StateError
 		x.blame(rankAnnounced, StateError, message, "Look at the log of the speaker that the message names; mend what its network interface lacks.")

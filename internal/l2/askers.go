@@ -70,6 +70,18 @@ func (a *askers) saw(q query, now time.Time) {
 	}
 }
 
+// forget drops stations by their MACs.
+func (a *askers) forget(macs map[MAC]struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for addr, e := range a.byAddr {
+		if _, found := macs[e.Value.(*asker).MAC]; found {
+			a.recent.Remove(e)
+			delete(a.byAddr, addr)
+		}
+	}
+}
+
 // list returns the askers, the latest first.
 func (a *askers) list(now time.Time) []Asker {
 	a.mu.Lock()
@@ -124,6 +136,11 @@ func (a *Announcer) SetPeers(macs []MAC) {
 		peers[m] = struct{}{}
 	}
 	a.peers.Store(&peers)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.askers {
+		t.forget(peers)
+	}
 }
 
 // askersOn returns the table of a port, nil if it was never open.

@@ -128,9 +128,17 @@ func (l *loop) hold(p *port, addr netip.Addr, r role) {
 		p.groupless[addr] = struct{}{}
 	}
 	if r == owner {
-		l.scheduler.add(p, addr, true)
+		l.takeOver(p, addr)
 	}
 	l.moved = true
+}
+
+// takeOver makes it known that addr is here now, to the own kernel at once.
+func (l *loop) takeOver(p *port, addr netip.Addr) {
+	if p.key.proto == NDP {
+		p.correct(addr)
+	}
+	l.scheduler.add(p, addr, true)
 }
 
 // update makes the open port p hold what is wanted.
@@ -146,7 +154,7 @@ func (l *loop) update(p *port, wanted map[netip.Addr]role) error {
 			added = append(added, addr)
 			filtered = true
 		case r == owner:
-			l.scheduler.add(p, addr, true) // its requests are let in already
+			l.takeOver(p, addr) // its requests are let in already
 			filtered = p.key.proto == ARP || filtered
 		case old == owner:
 			l.scheduler.cancel(p, addr)

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/go-kit/log/level"
 	"github.com/mdlayher/arp"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/bpf"
@@ -48,6 +50,8 @@ type port struct {
 	askers  *askers
 	waiting waiting
 	opened  time.Time
+	// miscorrected logs once that correct fails.
+	miscorrected sync.Once
 
 	closing chan struct{} // closed when close begins
 	done    chan struct{} // closed when serve has returned
@@ -247,15 +251,26 @@ func (p *port) announce(addr netip.Addr) {
 	}
 	s := p.id.self
 	if p.key.proto == NDP {
-		if err := p.conn.Correct(addr, s.mac); err != nil && !p.isClosing() {
-			p.metrics.correct.Inc()
-		}
+		p.correct(addr)
 		p.send(s.appendUnsolicitedNA(nil, addr, s.mac), p.metrics.gratuitous)
 		return
 	}
 	for _, op := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {
 		p.send(s.appendGratuitousARP(nil, ether.Broadcast, op, addr), p.metrics.gratuitous)
 	}
+}
+
+// correct tells this node's own kernel that addr is here. It costs the network
+// nothing, so that it need not wait for its turn.
+func (p *port) correct(addr netip.Addr) {
+	err := p.conn.Correct(addr, p.id.self.mac)
+	if err == nil || p.isClosing() {
+		return
+	}
+	p.metrics.correct.Inc()
+	p.miscorrected.Do(func() {
+		level.Warn(p.logger).Log("msg", "cannot tell the node's own kernel which addresses are announced; it may redirect IPv6 clients to former owners", "interface", p.key.ifname, "err", err)
+	})
 }
 
 // update tells one station of addr that may not heed gratuitous packets.

@@ -232,10 +232,13 @@ func TestTakeoverTellsRecentAskers(t *testing.T) {
 		t.Fatalf("an armed address is announced: %s", got)
 	}
 	speaker := net.HardwareAddr{0x02, 0, 0, 0, 0, 0x98} // asks whether the owner answers
+	another := net.HardwareAddr{0x02, 0, 0, 0, 0, 0x97}
 	f.SetPeers([]MAC{MAC(speaker)})
 	f.wire.Deliver("eth0", arpFrame{}.bytes(t))
 	f.wire.Deliver("eth0", arpFrame{src: speaker, senderMAC: speaker, sender: ip("192.0.2.98")}.bytes(t))
-	f.await("the queries", func() bool { return f.state("eth0", ARP).Queries == 2 })
+	f.wire.Deliver("eth0", arpFrame{src: another, senderMAC: another, sender: ip("192.0.2.97")}.bytes(t))
+	f.await("the queries", func() bool { return f.state("eth0", ARP).Queries == 3 })
+	f.SetPeers([]MAC{MAC(speaker), MAC(another)}) // which turns out to be one
 	f.Apply(on("192.0.2.10"))
 	const answer = "02:00:00:00:00:01 > 02:00:00:00:00:99 arp operationreply 192.0.2.10 is-at 02:00:00:00:00:01 to 192.0.2.99"
 	if got := f.wire.String(); !strings.HasPrefix(got, "eth0 "+answer) {

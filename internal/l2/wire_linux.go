@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -55,19 +56,15 @@ func (PacketWire) Open(link netif.Link, proto Protocol, filter []bpf.Instruction
 	// A burst of requests, as after a router forgot its neighbours, fits into more
 	// than the default. The kernel grants what net.core.rmem_max allows.
 	_ = rc.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) })
-	conn := &packetConn{conn: c, raw: rc, ifindex: link.Index}
-	if proto == NDP {
-		conn.self, conn.selfErr = openSelf(link) // to answer does not depend on it
-	}
-	return conn, nil
+	return &packetConn{conn: c, raw: rc, ifindex: link.Index, link: link, self: -1}, nil
 }
 
 // openSelf opens a raw ICMPv6 socket that receives nothing and sends to the multicast
 // groups of this node, by the link.
-func openSelf(link netif.Link) (*os.File, error) {
+func openSelf(link netif.Link) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMPV6)
 	if err != nil {
-		return nil, fmt.Errorf("opening ICMPv6 socket on %s: %w", link.Name, err)
+		return -1, fmt.Errorf("opening ICMPv6 socket on %s: %w", link.Name, err)
 	}
 	nothing := &unix.ICMPv6Filter{}
 	for i := range nothing.Data {
@@ -80,9 +77,9 @@ func openSelf(link netif.Link) (*os.File, error) {
 		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 1),
 	)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("preparing ICMPv6 socket on %s: %w", link.Name, err), unix.Close(fd))
+		return -1, errors.Join(fmt.Errorf("preparing ICMPv6 socket on %s: %w", link.Name, err), unix.Close(fd))
 	}
-	return os.NewFile(uintptr(fd), "icmpv6"), nil
+	return fd, nil
 }
 
 // packetConn is a Conn on a packet socket. Its hot paths are bare system calls:
@@ -92,28 +89,36 @@ type packetConn struct {
 	conn    *packet.Conn
 	raw     syscall.RawConn
 	ifindex int
-	self    *os.File // NDP only; see Correct
-	selfErr error
+
+	// What follows is for Correct.
+	mu     sync.Mutex
+	link   netif.Link
+	self   int // a socket once it is needed, -1 before
+	closed bool
 }
+
+// allNodesHere is the group of all nodes in the scope of one interface.
+var allNodesHere = netip.MustParseAddr("ff01::1").As16()
 
 // Correct sends a neighbour advertisement to the interface-local group of all nodes
 // (RFC 4291 section 2.7.1): the kernel gets it as if it had arrived by the link, and
 // nobody else does.
 func (c *packetConn) Correct(target netip.Addr, is MAC) error {
-	if c.self == nil {
-		return c.selfErr
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return os.ErrClosed
+	}
+	if c.self < 0 {
+		fd, err := openSelf(c.link)
+		if err != nil {
+			return err
+		}
+		c.self = fd
 	}
 	message := appendAdvertisement(nil, naOverride, target, is)
-	to := &unix.SockaddrInet6{Addr: netip.MustParseAddr("ff01::1").As16(), ZoneId: uint32(c.ifindex)}
-	raw, err := c.self.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var sent error
-	if err := raw.Control(func(fd uintptr) { sent = unix.Sendto(int(fd), message, 0, to) }); err != nil {
-		return err
-	}
-	return os.NewSyscallError("sendto", sent)
+	to := &unix.SockaddrInet6{Addr: allNodesHere, ZoneId: uint32(c.ifindex)}
+	return os.NewSyscallError("sendto", unix.Sendto(c.self, message, 0, to))
 }
 
 func (c *packetConn) ReadFrame(b []byte) (n int, err error) {
@@ -160,10 +165,13 @@ func (c *packetConn) SetFilter(filter []bpf.Instruction) error {
 func (c *packetConn) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }
 
 func (c *packetConn) Close() error {
-	if c.self == nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.self < 0 {
 		return c.conn.Close()
 	}
-	return errors.Join(c.conn.Close(), c.self.Close())
+	return errors.Join(c.conn.Close(), unix.Close(c.self))
 }
 
 // filterError marks the errors with which the kernel refuses a program for its
