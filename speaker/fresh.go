@@ -18,6 +18,9 @@ type freshness struct {
 	// holders counts the Services that have an address. One that comes to an address
 	// of others does not make it fresh: those are served.
 	holders map[netip.Addr]int
+	// unserved are those that came without anything that serves them: kube-proxy
+	// refuses connections to them, and has to write rules once something does.
+	unserved map[netip.Addr]bool
 	// until is until when kube-proxy may have no rules.
 	until map[netip.Addr]time.Time
 	// left is when Services lost addresses, for as long as they may get them back as
@@ -37,7 +40,9 @@ type tenure struct {
 }
 
 func newFreshness() freshness {
-	return freshness{holders: map[netip.Addr]int{}, until: map[netip.Addr]time.Time{}, left: map[tenure]time.Time{}}
+	return freshness{
+		holders: map[netip.Addr]int{}, unserved: map[netip.Addr]bool{}, until: map[netip.Addr]time.Time{}, left: map[tenure]time.Time{},
+	}
 }
 
 // move takes in that a Service has other addresses than before. What it has from the
@@ -50,7 +55,7 @@ func (f *freshness) move(service types.UID, before, after []netip.Addr, now time
 		f.holders[addr]++
 		since, lost := f.left[tenure{service, addr}]
 		if !beginning && f.holders[addr] == 1 && (!lost || now.Sub(since) >= overwritten) {
-			f.until[addr] = now.Add(f.wait)
+			f.unserved[addr] = true
 		}
 	}
 	for _, addr := range before {
@@ -60,6 +65,17 @@ func (f *freshness) move(service types.UID, before, after []netip.Addr, now time
 		f.left[tenure{service, addr}] = now
 		if f.holders[addr]--; f.holders[addr] == 0 {
 			delete(f.holders, addr)
+			delete(f.unserved, addr)
+		}
+	}
+}
+
+// serve takes in which addresses of a Service are served by something.
+func (f *freshness) serve(s *service, now time.Time) {
+	for _, addr := range s.addresses {
+		if f.unserved[addr] && s.backends[familyOf(addr)].anywhere {
+			delete(f.unserved, addr)
+			f.until[addr] = now.Add(f.wait)
 		}
 	}
 }

@@ -111,23 +111,29 @@ func TestFreshness(t *testing.T) {
 		service       string
 		before, after []string
 		beginning     bool
+		unserved      bool
 	}
 	for name, test := range map[string]struct {
 		moves []move
 		at    time.Duration
 		want  map[string]time.Duration
 	}{
-		"beginning":               {[]move{{service: "web", after: []string{v4}, beginning: true}}, 0, nil},
-		"new":                     {[]move{{service: "web", after: []string{v4, v6}}}, 0, map[string]time.Duration{v4: wait, v6: wait}},
+		"beginning":    {[]move{{service: "web", after: []string{v4}, beginning: true}}, 0, nil},
+		"new":          {[]move{{service: "web", after: []string{v4, v6}}}, 0, map[string]time.Duration{v4: wait, v6: wait}},
+		"unserved":     {[]move{{service: "web", after: []string{v4}, unserved: true}}, 0, nil},
+		"served later": {[]move{{service: "web", after: []string{v4}, unserved: true}, {100, "web", []string{v4}, []string{v4}, false, false}}, 100, map[string]time.Duration{v4: wait + 100}},
+		"served, and not, and again": {[]move{
+			{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v4}, false, true}, {200, "web", []string{v4}, []string{v4}, false, false},
+		}, 200, nil},
 		"over":                    {[]move{{service: "web", after: []string{v4}}}, wait, nil},
-		"another address":         {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v4, v6}, false}}, 100, map[string]time.Duration{v6: wait + 100}},
-		"joins another":           {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "api", nil, []string{v4}, false}}, 100, nil},
-		"joins, the other leaves": {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "api", nil, []string{v4}, false}, {200, "web", []string{v4}, nil, false}}, 200, nil},
-		"joins what is fresh":     {[]move{{service: "web", after: []string{v4}}, {100, "api", nil, []string{v4}, false}}, 100, map[string]time.Duration{v4: wait}},
-		"soon back":               {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v6}, false}, {200, "web", []string{v6}, []string{v4}, false}}, 200, map[string]time.Duration{v6: wait + 100}},
-		"fresh and soon back":     {[]move{{service: "web", after: []string{v4}}, {100, "web", []string{v4}, nil, false}, {200, "web", nil, []string{v4}, false}}, 200, map[string]time.Duration{v4: wait}},
-		"back after long":         {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false}, {100 + overwritten, "web", nil, []string{v4}, false}}, 100 + overwritten, map[string]time.Duration{v4: wait + overwritten + 100}},
-		"given to another":        {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false}, {200, "api", nil, []string{v4}, false}}, 200, map[string]time.Duration{v4: wait + 200}},
+		"another address":         {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v4, v6}, false, false}}, 100, map[string]time.Duration{v6: wait + 100}},
+		"joins another":           {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "api", nil, []string{v4}, false, false}}, 100, nil},
+		"joins, the other leaves": {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "api", nil, []string{v4}, false, false}, {200, "web", []string{v4}, nil, false, false}}, 200, nil},
+		"joins what is fresh":     {[]move{{service: "web", after: []string{v4}}, {100, "api", nil, []string{v4}, false, false}}, 100, map[string]time.Duration{v4: wait}},
+		"soon back":               {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v6}, false, false}, {200, "web", []string{v6}, []string{v4}, false, false}}, 200, map[string]time.Duration{v6: wait + 100}},
+		"fresh and soon back":     {[]move{{service: "web", after: []string{v4}}, {100, "web", []string{v4}, nil, false, false}, {200, "web", nil, []string{v4}, false, false}}, 200, map[string]time.Duration{v4: wait}},
+		"back after long":         {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false, false}, {100 + overwritten, "web", nil, []string{v4}, false, false}}, 100 + overwritten, map[string]time.Duration{v4: wait + overwritten + 100}},
+		"given to another":        {[]move{{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, nil, false, false}, {200, "api", nil, []string{v4}, false, false}}, 200, map[string]time.Duration{v4: wait + 200}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -141,6 +147,7 @@ func TestFreshness(t *testing.T) {
 			}
 			for _, m := range test.moves {
 				f.move(types.UID(m.service), parse(m.before), parse(m.after), start.Add(m.at), m.beginning)
+				f.serve(&service{addresses: parse(m.after), backends: [families]*backends{{anywhere: !m.unserved}, {anywhere: !m.unserved}}}, start.Add(m.at))
 			}
 			var got map[string]time.Duration
 			for a, until := range f.at(start.Add(test.at)) {
@@ -263,7 +270,10 @@ func TestIsolatedOwnerIsTold(t *testing.T) {
 // A Service that is deleted and created again has to be served anew.
 func TestRecreatedServiceIsFresh(t *testing.T) {
 	t.Parallel()
-	objects := &apiObjects{services: []*corev1.Service{loadBalancer("web", v4)}}
+	objects := &apiObjects{
+		services: []*corev1.Service{loadBalancer("web", v4)},
+		slices:   []*discoveryv1.EndpointSlice{sliceOf("web", "web", discoveryv1.AddressTypeIPv4, endpointIn("a", "ready"))},
+	}
 	w := newTestWorld(t, objects)
 	w.fresh.wait = time.Minute
 	for _, uid := range []types.UID{"one", "two"} {
@@ -276,5 +286,25 @@ func TestRecreatedServiceIsFresh(t *testing.T) {
 			t.Errorf("%s: not fresh", uid)
 		}
 		clear(w.fresh.until)
+	}
+}
+
+// What serves an address first may come after it.
+func TestFreshWhenServed(t *testing.T) {
+	t.Parallel()
+	objects := &apiObjects{services: []*corev1.Service{loadBalancer("web")}}
+	w := newTestWorld(t, objects)
+	w.fresh.wait = time.Minute
+	objects.services = []*corev1.Service{loadBalancer("web", v4)}
+	objects.fill(t, w.cache)
+	w.updateService(serviceKey{"default", "web"})
+	if fresh := w.fresh.at(time.Now()); len(fresh) > 0 {
+		t.Errorf("fresh though nothing serves it: %v", fresh)
+	}
+	objects.slices = []*discoveryv1.EndpointSlice{sliceOf("web", "web", discoveryv1.AddressTypeIPv4, endpointIn("a", "ready"))}
+	objects.fill(t, w.cache)
+	w.updateSlice("default", "web")
+	if _, fresh := w.fresh.at(time.Now())[addr(v4)]; !fresh {
+		t.Error("not fresh when it comes to be served")
 	}
 }

@@ -138,6 +138,7 @@ func (w *world) updateService(key serviceKey) {
 			s.backends[f].follow(before.backends[f], w.clock.Now())
 		}
 	}
+	w.fresh.serve(s, w.clock.Now())
 	w.services[key] = s
 }
 
@@ -204,6 +205,7 @@ func (w *world) refreshBackends(key serviceKey) {
 	for f, before := range s.backends {
 		fresh.backends[f].follow(before, w.clock.Now())
 	}
+	w.fresh.serve(&fresh, w.clock.Now())
 	w.services[key] = &fresh
 	w.sortedServices = nil
 }

@@ -66,7 +66,7 @@ mapfile -t ips < <($lab kubectl get service web -o jsonpath='{range .status.load
 for ip in "${ips[@]}"; do
 	host=$ip
 	case $ip in *:*) host="[$ip]" ;; esac
-	run $lab exec client -- curl --silent --show-error --max-time 5 --retry 10 --retry-all-errors --retry-delay 1 "http://$host/hostname"
+	run $lab exec client -- curl --silent --show-error --max-time 5 "http://$host/hostname"
 	echo
 done
 

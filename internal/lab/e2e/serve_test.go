@@ -55,9 +55,10 @@ func testService(e *env) {
 }
 
 // testFirstConnection: whoever connects as soon as a Service has an address, or says
-// that it is announced, is served at the first attempt.
+// that it is announced, is served at the first attempt, whether its Pods were there
+// before it or came later.
 func testFirstConnection(e *env) {
-	const services = 4
+	const services = 6
 	e.usePool(services)
 	e.createDeployment(deployment{app: "web", replicas: 2})
 	e.waitRolledOut("web")
@@ -65,9 +66,16 @@ func testFirstConnection(e *env) {
 	for i := range services {
 		name := fmt.Sprintf("web-%d", i)
 		meter := e.meterStalls()
-		e.createService(name)
+		app := "web"
+		if i >= services-2 { // the Pods come after the Service
+			app = name
+		}
+		e.createService(name, forPods(app))
 		addresses := e.waitAllocated(name)
-		if i%2 == 1 {
+		if app == name {
+			e.createDeployment(deployment{app: app, replicas: 1})
+		}
+		if i%2 == 1 || app == name {
 			addresses = e.waitAnnounced(name)
 		}
 		began := time.Now()
@@ -78,7 +86,7 @@ func testFirstConnection(e *env) {
 			e.Logf("Service %s, while the machine was busy with something else for %s: %v", name, stalled, err)
 		case err != nil:
 			e.Errorf("Service %s, %s after it had its addresses: %v", name, time.Since(began), err)
-		case i%2 == 0:
+		case i%2 == 0 && app == "web":
 			measured.add("from EXTERNAL-IP to the first answers", time.Since(began))
 		}
 	}
