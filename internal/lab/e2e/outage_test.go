@@ -9,6 +9,7 @@ import (
 
 	"github.com/berth-lb/berth/internal/lab"
 	"github.com/berth-lb/berth/internal/lab/network"
+	"github.com/berth-lb/berth/internal/lab/probe"
 )
 
 // outage is how long the API server is away.
@@ -24,7 +25,7 @@ func testAPIServerFrozen(e *env) {
 	stable := sample(f.lost)
 	departing := f.serviceWithout(stable)
 	f.waitSteady(stable...)
-	probes := f.startProbes(watchService(), stable...)
+	probes, meter := f.startProbes(watchService(), stable...), f.meterStalls()
 	watching := f.watchAnswers(stable)
 
 	e.Cleanup(func() {
@@ -53,13 +54,30 @@ func testAPIServerFrozen(e *env) {
 	for _, address := range fresh {
 		e.waitServed(network.Client, address, 90, "/hostname")
 	}
-	e.expectNoFailure("API server frozen", probes.stop())
+	reports := probes.stop()
+	if stalled := meter.longest(); stalled > stalling {
+		excuseOne(e, reports, stalled)
+	}
+	e.expectNoFailure("API server frozen", reports)
 	for address, answers := range watching.stop() {
 		for _, a := range answers {
 			if owner := e.lab.node(a.claimed); owner != f.owners[address] {
 				e.Errorf("API server frozen: %s moved from %s to %s at %s", address, f.owners[address], owner, a.at.Format("15:04:05.000"))
 				break
 			}
+		}
+	}
+}
+
+// excuseOne forgives each address a failed connection: when the API server thaws, all
+// that waited for it is done at once.
+func excuseOne(e *env, reports map[netip.Addr]probe.Report, stalled time.Duration) {
+	e.Helper()
+	for address, r := range reports {
+		if r.Failed == 1 {
+			e.Logf("1 of %d connections to %s failed, while the machine was busy with something else for %s: %v", r.Sent, address, stalled, r.Errors)
+			r.Failed = 0
+			reports[address] = r
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 )
 
 // change is a Service as a watch has shown it, and what happened to it.
@@ -39,7 +41,8 @@ func (e *env) record() *recorder {
 	if err != nil {
 		e.Fatal(err)
 	}
-	w, err := services.Watch(e.ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	// The API server ends the watch of who does not keep up; this one goes on from there.
+	w, err := watchtools.NewRetryWatcherWithContext(e.ctx, list.ResourceVersion, &cache.ListWatch{WatchFuncWithContext: services.Watch})
 	if err != nil {
 		e.Fatal(err)
 	}
@@ -86,7 +89,7 @@ func (r *recorder) sync() {
 	if err != nil {
 		r.e.Fatal(err)
 	}
-	r.e.waitFor("the watch to show Service "+marker.Name, 20*time.Second, func(context.Context) (bool, string) {
+	r.e.waitFor("the watch to show Service "+marker.Name, time.Minute, func(context.Context) (bool, string) {
 		all := r.all()
 		for _, c := range all {
 			if c.service.Name == marker.Name {
