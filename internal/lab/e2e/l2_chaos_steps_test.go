@@ -60,8 +60,10 @@ func (c *chaos) spare() []string {
 	})
 }
 
+// losable are the nodes that can be lost: not while another speaker is away, for with
+// two of three gone there is no majority that could decide who owns what.
 func (c *chaos) losable() []string {
-	if c.lost != "" {
+	if c.lost != "" || !c.speakersReady() {
 		return nil
 	}
 	return c.spare()
@@ -92,7 +94,10 @@ func (c *chaos) movable() []string {
 // killable are the nodes whose speaker can be ended: the node starts it again, with
 // the help of the API server, at once or, the second time, ten seconds later.
 func (c *chaos) killable() []string {
-	const often = 2 // the third time it takes too long
+	often := 2 // the third time it takes too long
+	if c.lost != "" {
+		often = 1 // it has to be back at once: see losable
+	}
 	return slices.DeleteFunc(c.replaceable(), func(node string) bool { return c.kills[node] >= often })
 }
 
