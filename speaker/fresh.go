@@ -62,7 +62,9 @@ func (f *freshness) move(service types.UID, before, after []netip.Addr, now time
 		if slices.Contains(after, addr) {
 			continue
 		}
-		f.left[tenure{service, addr}] = now
+		if !f.unserved[addr] { // else it has yet to be served
+			f.left[tenure{service, addr}] = now
+		}
 		if f.holders[addr]--; f.holders[addr] == 0 {
 			delete(f.holders, addr)
 			delete(f.unserved, addr)

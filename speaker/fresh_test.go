@@ -122,6 +122,9 @@ func TestFreshness(t *testing.T) {
 		"new":          {[]move{{service: "web", after: []string{v4, v6}}}, 0, map[string]time.Duration{v4: wait, v6: wait}},
 		"unserved":     {[]move{{service: "web", after: []string{v4}, unserved: true}}, 0, nil},
 		"served later": {[]move{{service: "web", after: []string{v4}, unserved: true}, {100, "web", []string{v4}, []string{v4}, false, false}}, 100, map[string]time.Duration{v4: wait + 100}},
+		"unserved and soon back": {[]move{
+			{service: "web", after: []string{v4}, unserved: true}, {100, "web", []string{v4}, nil, false, true}, {200, "web", nil, []string{v4}, false, false},
+		}, 200, map[string]time.Duration{v4: wait + 200}},
 		"served, and not, and again": {[]move{
 			{service: "web", after: []string{v4}, beginning: true}, {100, "web", []string{v4}, []string{v4}, false, true}, {200, "web", []string{v4}, []string{v4}, false, false},
 		}, 200, nil},

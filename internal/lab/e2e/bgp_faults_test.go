@@ -13,7 +13,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/berth-lb/berth/api/v1beta1"
@@ -495,13 +494,5 @@ func (f bgpFaults) killVictim() {
 	f.Helper()
 	if err := f.lab.Kill(faultVictim, "speaker", syscall.SIGKILL); err != nil {
 		f.Fatal(err)
-	}
-}
-
-// patchNode applies a JSON merge patch to a Node.
-func (e *env) patchNode(name, patch string) {
-	e.Helper()
-	if _, err := e.lab.kube.CoreV1().Nodes().Patch(e.ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
-		e.Fatal(err)
 	}
 }

@@ -357,3 +357,11 @@ func (e *env) deleteDeployment(name string) {
 		e.Error(err)
 	}
 }
+
+// patchNode applies a JSON merge patch to a Node.
+func (e *env) patchNode(name, patch string) {
+	e.Helper()
+	if _, err := e.lab.kube.CoreV1().Nodes().Patch(e.ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		e.Fatal(err)
+	}
+}
